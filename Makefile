@@ -1,0 +1,47 @@
+# Two commands do all the set-up on a fresh Debian machine: `make demo` runs the main job, `make test` passes the tests.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test suites soak bench lint build native clean setup setup-test typecheck
+
+build: node_modules/.installed native
+	node tools/build.mjs
+
+native: 
+	$(MAKE) -C native
+
+# npm's own marker is not a file make can compare; ours is.
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+setup: node_modules/.installed
+	@tools/setup.sh base
+
+setup-test: node_modules/.installed
+	@tools/setup.sh base test
+
+typecheck: node_modules/.installed
+	npx tsc -p .
+
+lint: typecheck
+	npx biome check .
+
+test: setup-test build lint
+	npx vitest run
+
+suites: setup-test build
+	@tools/setup.sh suites
+	tools/suites.sh
+
+soak: setup-test build
+	SOAK=full npx vitest run --project host soak
+
+bench: setup-test build
+	@tools/setup.sh suites
+	node bench/run.mjs
+
+demo: setup build
+	tools/demo.sh
+
+clean:
+	rm -rf dist native/build coverage .cache

@@ -1,0 +1,37 @@
+import { defineConfig } from 'vitest/config';
+
+// `make test` runs everything here. Tests that touch the host (root, namespaces, cgroups) are named *.host.test.ts: they
+// run one file at a time, because two of them at once would see each other's mounts and cgroups in their leak checks.
+const shared = {
+  // Node 20 knows neither `await using` nor decorators: transform down to what the oldest supported Node runs.
+  oxc: { target: 'node20' },
+};
+
+export default defineConfig({
+  ...shared,
+  test: {
+    reporters: ['default', './test/reporter.ts'],
+    globalSetup: ['./test/leaks.ts'],
+    projects: [
+      {
+        ...shared,
+        test: {
+          name: 'unit',
+          include: ['{src,test,tools,bench}/**/*.test.ts'],
+          exclude: ['**/*.host.test.ts', '**/node_modules/**'],
+          testTimeout: 20_000,
+        },
+      },
+      {
+        ...shared,
+        test: {
+          name: 'host',
+          include: ['{src,test,tools,bench}/**/*.host.test.ts'],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+});
