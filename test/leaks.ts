@@ -40,6 +40,11 @@ export function leaked(before: HostState, after: HostState): string[] {
 }
 
 export default function setup(): () => Promise<void> {
+  // Several checkouts at work on one machine see each other's containers; only then is the check switched off, aloud.
+  if (process.env['ESTIBA_TEST_LEAKS'] === 'off') {
+    process.stderr.write('leak check off (ESTIBA_TEST_LEAKS=off)\n');
+    return async () => undefined;
+  }
   const before = readHostState();
   return async () => {
     // The kernel tears network namespaces and memory cgroups down behind the last close: give it a moment, not a pass.
