@@ -27,7 +27,7 @@ lint: typecheck
 	npx biome check .
 
 test: setup-test build lint
-	npx vitest run
+	npx vitest run --project unit --project host
 
 suites: setup-test build
 	@tools/setup.sh suites

@@ -18,7 +18,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['{src,test,tools,bench}/**/*.test.ts'],
-          exclude: ['**/*.host.test.ts', '**/node_modules/**'],
+          exclude: ['**/*.host.test.ts', 'test/suites/**', '**/node_modules/**'],
           testTimeout: 20_000,
         },
       },
@@ -27,9 +27,21 @@ export default defineConfig({
         test: {
           name: 'host',
           include: ['{src,test,tools,bench}/**/*.host.test.ts'],
+          exclude: ['test/suites/**', '**/node_modules/**'],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
+        },
+      },
+      {
+        // Peers' suites and the shared corpus: run by `make suites`, which brings what they read.
+        ...shared,
+        test: {
+          name: 'suites',
+          include: ['test/suites/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
         },
       },
     ],
