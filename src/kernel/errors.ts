@@ -13,3 +13,16 @@ export const UnknownKernelName = defineError(
 export const BadMountOption = defineError('BAD_MOUNT_OPTION', (d: { option: string; rule: string }) => ({
   message: `mount option ${JSON.stringify(d.option)} ${d.rule}`,
 }));
+
+/** `linux.seccomp` breaks a rule. `path` is JSON path, as `$.linux.seccomp.syscalls[2].args[0].op`. */
+export const BadSeccompProfile = defineError(
+  'BAD_SECCOMP_PROFILE',
+  (d: { path: string; value?: unknown; rule: string; hint?: string }) => ({
+    message: `${d.path}: ${d.value === undefined ? '' : `${printable(d.value)} `}${d.rule}`,
+    ...(d.hint === undefined ? {} : { hint: d.hint }),
+  }),
+);
+
+function printable(value: unknown): string {
+  return typeof value === 'bigint' ? value.toString() : (JSON.stringify(value) ?? String(value));
+}

@@ -1,0 +1,29 @@
+import type { CompileOptions, SeccompProgram } from '#kernel/seccomp/compile.ts';
+import { compileSeccomp } from '#kernel/seccomp/compile.ts';
+import type { SeccompProfile } from '#kernel/seccomp/profile.ts';
+
+const MOST_PROFILES = 64;
+
+/**
+ * Compiled programs by profile. A node runs thousands of containers with a handful of profiles; the one that was not used
+ * for longest makes room. The daemon holds one of these.
+ */
+export class SeccompCache {
+  readonly #programs = new Map<string, SeccompProgram>();
+  readonly #options: CompileOptions;
+
+  constructor(options: CompileOptions) {
+    this.#options = options;
+  }
+
+  compile(profile: SeccompProfile): SeccompProgram {
+    const { listenerMetadata: _, ...rest } = profile; // the agent's affair, not the program's
+    const key = JSON.stringify(rest, (_key, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value));
+    const program = this.#programs.get(key) ?? compileSeccomp(profile, this.#options);
+    this.#programs.delete(key);
+    this.#programs.set(key, program);
+    const [oldest] = this.#programs.keys();
+    if (this.#programs.size > MOST_PROFILES && oldest !== undefined) this.#programs.delete(oldest);
+    return program;
+  }
+}
