@@ -61,7 +61,7 @@ export const OPS = {
   unshare: { code: 23, args: { flags: 'u32' }, says: 'unshare {flags}' },
   writeProc: { code: 24, args: { file: 'str', data: 'bytes' }, says: 'write {data} to /proc/PID/{file}' }, // PID: the container's
   idMapTool: { code: 25, args: { tool: 'str', map: 'strs' }, says: '{tool} PID {map}' }, // newuidmap, newgidmap
-  joinCgroup: { code: 26, args: { path: 'str' }, says: 'enter cgroup {path}' }, // init: writes 0; host: writes the container's pid
+  joinCgroup: { code: 26, args: { path: 'str' }, says: 'enter cgroup {path}' }, // init, middle: writes 0; host: writes the container's pid
   setsid: { code: 27, args: {}, says: 'setsid' },
   hostname: { code: 28, args: { name: 'str' }, says: 'hostname {name}' },
   domainname: { code: 29, args: { name: 'str' }, says: 'domainname {name}' },
@@ -81,7 +81,7 @@ export const OPS = {
     args: { filter: 'bytes', flags: 'u32', listener: 'str', state: 'bytes', pidAt: 'u32s' },
     says: 'seccomp filter {filter}',
   },
-  rlimit: { code: 38, args: { resource: 'u32', soft: 'u64', hard: 'u64' }, says: 'rlimit {resource} {soft}:{hard}' },
+  rlimit: { code: 38, args: { resource: 'u32', soft: 'u64', hard: 'u64' }, says: 'rlimit {resource} {soft}:{hard}' }, // host: the container's, by prlimit
   personality: { code: 39, args: { value: 'u64' }, says: 'personality {value}' },
   scheduler: { code: 40, args: { attr: 'bytes' }, says: 'sched_setattr {attr}' }, // struct sched_attr
   ioPriority: { code: 41, args: { value: 'u32' }, says: 'ioprio_set {value}' },
@@ -93,6 +93,17 @@ export const OPS = {
   landlock: { code: 47, args: { attr: 'bytes', paths: 'strs', access: 'u32s' }, says: 'landlock {paths}' },
   closeFds: { code: 48, args: { from: 'u32' }, says: 'close all from fd {from} on at exec' },
   exec: { code: 49, args: { path: 'str', argv: 'strs', env: 'strs' }, says: 'exec {argv}' }, // PATH of env is searched, after seccomp
+  lookup: { code: 51, args: { path: 'str', env: 'strs' }, says: 'find {path}' }, // as exec would, so that create fails and not start
+  kill: {
+    code: 52,
+    args: { pid: 'u32', startTime: 'u64', signal: 'u32' }, // by pidfd; startTime: field 22 of /proc/PID/stat, another one is ESRCH
+    says: 'signal {signal} to {pid}',
+  },
+  waitGone: {
+    code: 53,
+    args: { pid: 'u32', startTime: 'u64', timeoutMs: 'u32' },
+    says: 'wait until {pid} is gone',
+  },
   waitInit: { code: 50, args: { timeoutMs: 'u32' }, says: 'wait for the container to end' },
 
   // -- mounts. `…At` resolve their target below the directory in `root` with RESOLVE_IN_ROOT: no link leads out.
@@ -145,6 +156,19 @@ export const OPS = {
   },
   symlinkAt: { code: 73, args: { root: 'slot', target: 'str', path: 'str' }, says: 'symlink {path} -> {target}' },
   mkdirAt: { code: 74, args: { root: 'slot', path: 'str', mode: 'u32' }, says: 'mkdir {path}' },
+  openTree: {
+    code: 76,
+    args: {
+      into: 'slot',
+      path: 'str',
+      recursive: 'u32',
+      set: 'u64',
+      clear: 'u64',
+      attrRecursive: 'u32',
+      userns: 'slot', // MOUNT_ATTR_*
+    },
+    says: 'copy of mount {path}',
+  }, // open_tree(OPEN_TREE_CLONE), detached, for bindAt's `from`: the host may read a source that the user namespace may not
   checkProc: { code: 75, args: { path: 'str' }, says: 'make sure {path} is proc itself' }, // CVE-2019-16884 and after
 
   // -- terminals, networks, hooks, devices
