@@ -1,0 +1,37 @@
+import { defineError } from '#base/errors.ts';
+import type { Digest } from '#spec/image/digest.ts';
+
+export const BlobNotFound = defineError('BLOB_NOT_FOUND', (d: { digest: Digest }) => ({
+  message: `blob ${d.digest} is not in the store`,
+}));
+
+/** What was received is not what was announced; nothing of it is kept. */
+export const DigestMismatch = defineError(
+  'DIGEST_MISMATCH',
+  (d: { what: string; expected: Digest; actual: Digest }) => ({
+    message: `${d.what}: its bytes have the digest ${d.actual}, not ${d.expected}`,
+    hint: 'the transfer or the source is damaged; try again, then look at the registry',
+  }),
+);
+
+export const SizeMismatch = defineError('SIZE_MISMATCH', (d: { what: string; expected: number; actual: number }) => ({
+  message: `${d.what}: ${d.actual} bytes, not the ${d.expected} announced`,
+}));
+
+export const BlobTooLarge = defineError('BLOB_TOO_LARGE', (d: { what: string; limitBytes: number }) => ({
+  message: `${d.what}: more than the ${d.limitBytes} bytes allowed`,
+}));
+
+/** What was verified when it was written has changed on disk since. The file is set aside, so that the next pull fetches it. */
+export const BlobDamaged = defineError('BLOB_DAMAGED', (d: { digest: Digest; actual: Digest; path: string }) => ({
+  message: `${d.path}: its bytes changed since they were stored: their digest is ${d.actual}`,
+  hint: 'the disk or somebody has changed the file; it has been set aside, pull the image again',
+}));
+
+export const IngestBusy = defineError('INGEST_BUSY', (d: { ref: string }) => ({
+  message: `upload ${d.ref} is being written by somebody else`,
+}));
+
+export const IngestClosed = defineError('INGEST_CLOSED', (d: { ref: string }) => ({
+  message: `upload ${d.ref} has ended`,
+}));
