@@ -88,7 +88,7 @@ export const OPS = {
   affinity: { code: 42, args: { mask: 'bytes' }, says: 'sched_setaffinity {mask}' },
   memoryPolicy: { code: 43, args: { mode: 'u32', nodes: 'bytes' }, says: 'set_mempolicy {mode} {nodes}' },
   umask: { code: 44, args: { mask: 'u32' }, says: 'umask {mask}' },
-  chdir: { code: 45, args: { path: 'str', inside: 'u32' }, says: 'chdir {path}' }, // inside=1: fails when the result is out of the root
+  chdir: { code: 45, args: { path: 'str', inside: 'u32' }, says: 'chdir {path}' }, // inside: CHDIR_*
   keyring: { code: 46, args: { name: 'str' }, says: 'join session keyring {name}' },
   landlock: { code: 47, args: { attr: 'bytes', paths: 'strs', access: 'u32s' }, says: 'landlock {paths}' },
   closeFds: { code: 48, args: { from: 'u32' }, says: 'close all from fd {from} on at exec' },
@@ -104,6 +104,12 @@ export const OPS = {
     args: { pid: 'u32', startTime: 'u64', timeoutMs: 'u32' },
     says: 'wait until {pid} is gone',
   },
+  userns: {
+    code: 54,
+    args: { into: 'slot', uidMap: 'bytes', gidMap: 'bytes' },
+    says: 'user namespace with {uidMap}',
+  }, // without processes, for idmapped mounts; maps in the form of /proc/PID/uid_map
+  ownStdio: { code: 55, args: { uid: 'u32' }, says: 'fds 0 to 2 to uid {uid}' }, // fchown, gid kept; not /dev/null; EPERM, EROFS, EINVAL are fine
   waitInit: { code: 50, args: { timeoutMs: 'u32' }, says: 'wait for the container to end' },
 
   // -- mounts. `…At` resolve their target below the directory in `root` with RESOLVE_IN_ROOT: no link leads out.
@@ -172,7 +178,12 @@ export const OPS = {
   checkProc: { code: 75, args: { path: 'str' }, says: 'make sure {path} is proc itself' }, // CVE-2019-16884 and after
 
   // -- terminals, networks, hooks, devices
-  console: { code: 80, args: { socket: 'str', rows: 'u32', cols: 'u32' }, says: 'terminal to {socket}' }, // '' = to the shim
+  // socket '' = to the shim; bind=1: also as /dev/console
+  console: {
+    code: 80,
+    args: { socket: 'str', rows: 'u32', cols: 'u32', bind: 'u32' },
+    says: 'terminal to {socket}',
+  },
   netlink: { code: 90, args: { protocol: 'u32', messages: 'bytes', pidAt: 'u32s' }, says: 'netlink {messages}' }, // each is acknowledged
   deviceFilter: { code: 91, args: { cgroup: 'str', program: 'bytes' }, says: 'device filter on {cgroup}' }, // BPF_PROG_TYPE_CGROUP_DEVICE
   hook: {
@@ -189,6 +200,10 @@ export const OPS = {
 
 export const MKDIR_PARENTS = 1;
 export const MKDIR_MAY_EXIST = 2;
+
+export const CHDIR_INSIDE = 1; // fails when the result is out of the root (CVE-2024-21626)
+export const CHDIR_OR_LATER = 2; // EACCES is left to a later chdir, after the user has changed
+export const CHDIR_IF_NOT_YET = 4; // nothing to do when an earlier one succeeded
 
 /** What `…At` makes when the target is missing. */
 export const CREATE_NOTHING = 0;
