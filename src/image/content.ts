@@ -59,6 +59,8 @@ export interface Ingest {
   readonly ref: string;
   /** Bytes received so far. */
   readonly offset: number;
+  /** The file that grows, for a reader in another thread that keeps pace; none in memory. It stays open to who has opened it. */
+  readonly path: string | undefined;
   append(chunk: Uint8Array): Promise<void>;
   /**
    * Verifies, makes durable and visible, and ends the transfer; DIGEST_MISMATCH or SIZE_MISMATCH remove it. With the
