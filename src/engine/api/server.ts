@@ -1,0 +1,295 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type Duplex, Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { describeChain, errnoOf } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import { BadBody, errorBody, MethodNotAllowed, NoSuchRoute, statusOf } from '#engine/api/errors.ts';
+import type { Hijacked, Out, Reply } from '#engine/api/reply.ts';
+import { type RouteRow, Router } from '#engine/api/router.ts';
+import { hijackedInput, readUpgradeBody } from '#engine/api/upgrade.ts';
+import { MAX_API_VERSION, splitVersion } from '#engine/api/version.ts';
+
+/** One request as a handler sees it. */
+export interface ApiRequest {
+  id: string;
+  params: Record<string, string>;
+  query: URLSearchParams;
+  /** `1.41`. */
+  version: string;
+  headers: IncomingMessage['headers'];
+  /** The body as JSON; an empty body is `undefined`. */
+  json(): Promise<unknown>;
+  /** The body as it comes: archives, a client's standard input. */
+  body: Readable;
+  /** Aborted when the client is gone. */
+  signal: AbortSignal;
+}
+
+export type Handler = (request: ApiRequest) => Promise<Reply> | Reply;
+export type Handlers = Readonly<Record<string, Handler>>;
+
+export interface ApiServerOptions {
+  handlers: Handlers;
+  extraRoutes?: readonly RouteRow[];
+  /** Codes of layers that this folder does not know. */
+  statuses?: Readonly<Record<string, number>>;
+  headers: Readonly<Record<string, string>>;
+  log: Logger;
+}
+
+const MAX_JSON_BYTES = 8 * 1024 * 1024;
+const DEPARTED = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED', 'ABORT_ERR']);
+
+/** Routes, versions, bodies, errors and streams of the Docker API; what the operations do is in the handlers. */
+export function createApiServer(options: ApiServerOptions): Server {
+  const router = new Router(options.extraRoutes);
+  const server = createServer({ keepAliveTimeout: 60_000, requestTimeout: 0 });
+  const serve = async (exchange: Exchange): Promise<void> => {
+    try {
+      const request = await readRequest(router, exchange);
+      const handler = options.handlers[request.id];
+      if (!handler) throw new NoSuchRoute({ method: exchange.request.method ?? '', path: exchange.request.url ?? '' });
+      await exchange.send(await handler(request));
+    } catch (error) {
+      await exchange.fail(error, statusOf(error, options.statuses));
+    }
+  };
+  server.on('request', (request, response) => void serve(new PlainExchange(request, response, options)));
+  server.on('upgrade', (request, socket, head) => void serve(new UpgradedExchange(request, socket, head, options)));
+  return server;
+}
+
+async function readRequest(router: Router, exchange: Exchange): Promise<ApiRequest> {
+  const { request } = exchange;
+  const url = new URL(request.url ?? '/', 'http://estiba');
+  const { version, path } = splitVersion(url.pathname);
+  const method = request.method ?? 'GET';
+  const match = router.match(method, path);
+  if (!match) throw new NoSuchRoute({ method, path: url.pathname });
+  if ('methods' in match) throw new MethodNotAllowed({ method, path: url.pathname, methods: match.methods });
+  const body = await exchange.body();
+  return {
+    ...match,
+    query: url.searchParams,
+    version,
+    headers: request.headers,
+    json: async () => parseJson(await readBytes(body)),
+    body,
+    signal: exchange.signal,
+  };
+}
+
+async function readBytes(body: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > MAX_JSON_BYTES) throw new BadBody({ problem: `longer than ${MAX_JSON_BYTES} bytes` });
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parseJson(bytes: Buffer): unknown {
+  if (bytes.length === 0) return undefined;
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch (error) {
+    throw new BadBody({ problem: 'not JSON' }, { cause: error });
+  }
+}
+
+/** One request and the way its answer goes. */
+interface Exchange {
+  readonly request: IncomingMessage;
+  readonly signal: AbortSignal;
+  body(): Promise<Readable>;
+  send(reply: Reply): Promise<void>;
+  fail(error: unknown, status: number): Promise<void>;
+}
+
+class PlainExchange implements Exchange {
+  readonly request: IncomingMessage;
+  readonly signal: AbortSignal;
+  readonly #response: ServerResponse;
+  readonly #options: ApiServerOptions;
+  #streaming = '';
+
+  constructor(request: IncomingMessage, response: ServerResponse, options: ApiServerOptions) {
+    this.request = request;
+    this.#response = response;
+    this.#options = options;
+    const gone = new AbortController();
+    this.signal = gone.signal;
+    response.on('close', () => gone.abort());
+  }
+
+  async body(): Promise<Readable> {
+    return this.request;
+  }
+
+  async send(reply: Reply): Promise<void> {
+    const response = this.#response;
+    const head = { ...this.#options.headers, ...('headers' in reply ? reply.headers : {}) };
+    switch (reply.kind) {
+      case 'json':
+        response
+          .writeHead(reply.status, { ...head, 'Content-Type': 'application/json' })
+          .end(`${JSON.stringify(reply.body)}\n`);
+        return;
+      case 'text':
+        response.writeHead(reply.status, { 'Content-Type': 'text/plain; charset=utf-8', ...head }).end(reply.body);
+        return;
+      case 'empty':
+        response.writeHead(reply.status, head).end();
+        return;
+      case 'pipe':
+        response.writeHead(reply.status, { ...head, 'Content-Type': reply.type });
+        await pipeline(reply.body, response);
+        return;
+      case 'stream':
+        response.writeHead(reply.status, { ...head, 'Content-Type': reply.type });
+        response.flushHeaders();
+        this.#streaming = reply.type;
+        await reply.run(outOf(response, this.signal), this.signal);
+        response.end();
+        return;
+      case 'hijack':
+        // A client that did not ask for an upgrade reads an endless answer; its standard input is the request's body.
+        response.useChunkedEncodingByDefault = false;
+        response.writeHead(200, { ...head, 'Content-Type': reply.type, Connection: 'close' });
+        response.flushHeaders();
+        await reply.run({ input: this.request, output: response }, this.signal);
+        response.end();
+    }
+  }
+
+  async fail(error: unknown, status: number): Promise<void> {
+    const response = this.#response;
+    if (isDeparture(error) || response.destroyed) {
+      response.destroy();
+      return;
+    }
+    if (status >= 500)
+      this.#options.log.error('request failed', { url: this.request.url, error: describeChain(error) });
+    if (response.headersSent) {
+      // The status is out: progress streams carry an error as their last line, others are cut so that nobody takes them for whole.
+      if (this.#streaming === 'application/json') {
+        const { message } = errorBody(error);
+        response.end(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
+      } else response.destroy();
+      return;
+    }
+    const head = { ...this.#options.headers, 'Content-Type': 'application/json' };
+    response.writeHead(status, head).end(`${JSON.stringify(errorBody(error))}\n`);
+  }
+}
+
+/** `Connection: Upgrade`: the headers are ours to write, and the connection is raw from then on. */
+class UpgradedExchange implements Exchange {
+  readonly request: IncomingMessage;
+  readonly signal: AbortSignal;
+  readonly #socket: Duplex;
+  readonly #options: ApiServerOptions;
+  #head: Buffer;
+  #answered = false;
+
+  constructor(request: IncomingMessage, socket: Duplex, head: Buffer, options: ApiServerOptions) {
+    this.request = request;
+    this.#socket = socket;
+    this.#head = head;
+    this.#options = options;
+    const gone = new AbortController();
+    this.signal = gone.signal;
+    socket.on('close', () => gone.abort());
+    socket.on('error', () => gone.abort());
+  }
+
+  async body(): Promise<Readable> {
+    const { body, early } = await readUpgradeBody(this.request, this.#socket, this.#head, MAX_JSON_BYTES);
+    this.#head = early;
+    return Readable.from(body.length > 0 ? [body] : []);
+  }
+
+  async send(reply: Reply): Promise<void> {
+    if (reply.kind === 'hijack') {
+      this.#writeHead(101, 'UPGRADED', {
+        'Content-Type': reply.type,
+        Connection: 'Upgrade',
+        Upgrade: this.request.headers.upgrade ?? 'tcp',
+      });
+      const connection: Hijacked = { input: hijackedInput(this.#socket, this.#head), output: this.#socket };
+      await reply.run(connection, this.signal);
+      this.#socket.end();
+      return;
+    }
+    if (reply.kind === 'json' || reply.kind === 'text' || reply.kind === 'empty') {
+      const body = reply.kind === 'json' ? `${JSON.stringify(reply.body)}\n` : reply.kind === 'text' ? reply.body : '';
+      this.#answer(reply.status, body, reply.kind === 'json' ? 'application/json' : 'text/plain; charset=utf-8');
+      return;
+    }
+    // A client that offers to upgrade where there is nothing to upgrade to reads the answer until the end.
+    this.#writeHead(reply.status, 'OK', { 'Content-Type': reply.type, Connection: 'close' });
+    if (reply.kind === 'pipe') await pipeline(reply.body, this.#socket);
+    else await reply.run(outOf(this.#socket, this.signal), this.signal);
+    this.#socket.end();
+  }
+
+  async fail(error: unknown, status: number): Promise<void> {
+    if (isDeparture(error) || this.#socket.destroyed) {
+      this.#socket.destroy();
+      return;
+    }
+    if (status >= 500)
+      this.#options.log.error('request failed', { url: this.request.url, error: describeChain(error) });
+    if (this.#answered) this.#socket.destroy();
+    else this.#answer(status, `${JSON.stringify(errorBody(error))}\n`, 'application/json');
+  }
+
+  #answer(status: number, body: string, type: string): void {
+    this.#writeHead(status, 'Answer', {
+      'Content-Type': type,
+      'Content-Length': String(Buffer.byteLength(body)),
+      Connection: 'close',
+    });
+    this.#socket.end(body);
+  }
+
+  #writeHead(status: number, reason: string, headers: Record<string, string>): void {
+    this.#answered = true;
+    const lines = Object.entries({ ...this.#options.headers, ...headers }).map(
+      ([name, value]) => `${name}: ${value}\r\n`,
+    );
+    this.#socket.write(`HTTP/1.1 ${status} ${reason}\r\n${lines.join('')}\r\n`);
+  }
+}
+
+/** Waits for a slow reader instead of filling memory for it, and ends when the reader is gone. */
+function outOf(stream: Writable, signal: AbortSignal): Out {
+  return {
+    write: (chunk) =>
+      new Promise((resolve, reject) => {
+        if (signal.aborted || stream.destroyed) return reject(signal.reason ?? new Error('the client is gone'));
+        if (stream.write(chunk)) return resolve();
+        const settle = (): void => {
+          stream.off('drain', settle);
+          signal.removeEventListener('abort', settle);
+          if (signal.aborted) reject(signal.reason);
+          else resolve();
+        };
+        stream.once('drain', settle);
+        signal.addEventListener('abort', settle, { once: true });
+      }),
+  };
+}
+
+/** The client left: nothing failed, and there is nobody to tell. */
+function isDeparture(error: unknown): boolean {
+  const code = errnoOf(error) ?? (error instanceof Error ? error.name : '');
+  return DEPARTED.has(code) || code === 'AbortError';
+}
+
+/** Headers that every answer carries. */
+export function standardHeaders(serverName: string): Record<string, string> {
+  return { 'Api-Version': MAX_API_VERSION, 'Docker-Experimental': 'false', Ostype: 'linux', Server: serverName };
+}
