@@ -15,7 +15,7 @@ const LAYERS: Record<string, readonly string[]> = {
   network: ['spec', 'kernel', 'storage'],
   volume: ['spec', 'kernel', 'storage'],
   image: ['spec', 'kernel', 'storage'],
-  registry: ['spec', 'image'],
+  registry: ['spec', 'storage', 'image'],
   'engine/core': BELOW_ENGINE,
   build: ['spec', 'image', 'registry', 'engine/core'],
   'engine/api': ['spec', 'build', 'engine/core'],
