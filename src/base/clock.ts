@@ -32,11 +32,14 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
+type Timer = { atMs: number; sequence: number; fn: (() => void) | undefined };
+
 /** A clock that stands still until told to advance. Timers fire in order of their time, then of their making. */
 export class FakeClock implements Clock {
   #nowMs: number;
   #sequence = 0;
-  #timers: { atMs: number; sequence: number; fn: () => void }[] = [];
+  /** A binary heap by time, then sequence: simulations hold a hundred thousand timers. Cancelled ones stay until they surface. */
+  readonly #timers: Timer[] = [];
 
   constructor(startMs = Date.UTC(2026, 0, 1)) {
     this.#nowMs = startMs;
@@ -51,10 +54,10 @@ export class FakeClock implements Clock {
   }
 
   after(delayMs: number, fn: () => void): () => void {
-    const timer = { atMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence++, fn };
-    this.#timers.push(timer);
+    const timer: Timer = { atMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence++, fn };
+    push(this.#timers, timer);
     return () => {
-      this.#timers = this.#timers.filter((t) => t !== timer);
+      timer.fn = undefined;
     };
   }
 
@@ -63,27 +66,53 @@ export class FakeClock implements Clock {
     return this.#next()?.atMs;
   }
 
-  /** Advances by `ms`, firing what falls due on the way; lets promises settle between timers. */
+  /** Advances by `ms`, firing what falls due on the way; lets promises settle before, and between timers. */
   async advance(ms: number): Promise<void> {
     const endMs = this.#nowMs + ms;
+    await settle();
     for (let next = this.#next(); next && next.atMs <= endMs; next = this.#next()) {
-      const due = next;
-      this.#timers = this.#timers.filter((t) => t !== due);
-      this.#nowMs = due.atMs;
-      due.fn();
+      pop(this.#timers);
+      this.#nowMs = Math.max(this.#nowMs, next.atMs);
+      next.fn?.();
       await settle();
     }
     this.#nowMs = endMs;
     await settle();
   }
 
-  #next(): { atMs: number; sequence: number; fn: () => void } | undefined {
-    let best: { atMs: number; sequence: number; fn: () => void } | undefined;
-    for (const timer of this.#timers) {
-      if (!best || timer.atMs < best.atMs || (timer.atMs === best.atMs && timer.sequence < best.sequence)) best = timer;
-    }
-    return best;
+  #next(): Timer | undefined {
+    while (this.#timers[0] && !this.#timers[0].fn) pop(this.#timers);
+    return this.#timers[0];
   }
+}
+
+function earlier(a: Timer | undefined, b: Timer | undefined): boolean {
+  if (!a || !b) return a !== undefined;
+  return a.atMs !== b.atMs ? a.atMs < b.atMs : a.sequence < b.sequence;
+}
+
+function push(heap: Timer[], timer: Timer): void {
+  let at = heap.length;
+  for (let up = (at - 1) >> 1; at > 0 && earlier(timer, heap[up]); up = (at - 1) >> 1) {
+    heap[at] = heap[up] as Timer;
+    at = up;
+  }
+  heap[at] = timer;
+}
+
+function pop(heap: Timer[]): void {
+  const last = heap.pop();
+  if (!last || heap.length === 0) return;
+  let at = 0;
+  for (;;) {
+    let down = 2 * at + 1;
+    if (down >= heap.length) break;
+    if (earlier(heap[down + 1], heap[down])) down++;
+    if (!earlier(heap[down], last)) break;
+    heap[at] = heap[down] as Timer;
+    at = down;
+  }
+  heap[at] = last;
 }
 
 function settle(): Promise<void> {
