@@ -78,7 +78,8 @@ export class LocalStore<R> implements Store {
   constructor(options: LocalStoreOptions<R>) {
     this.#journal = options.journal;
     this.#clock = options.clock;
-    this.#index = options.index ?? new Mvcc<R>((version) => options.journal.forget(version));
+    this.#index = options.index ?? new Mvcc<R>();
+    this.#index.onDropped((version) => options.journal.forget(version));
     this.#keepRevisions = options.keepRevisions ?? Number.POSITIVE_INFINITY;
     this.#durable = this.#index.revision;
     for (const [id, ttlMs] of options.leases ?? []) this.#adoptLease(id, ttlMs);
@@ -179,6 +180,11 @@ export class LocalStore<R> implements Store {
     this.#cancelExpiry?.();
     for (const watch of this.#watches) watch.cancel();
     await this.#journal.close();
+  }
+
+  /** Leases with their TTL in milliseconds, for the journal's next base. */
+  leases(): Map<LeaseId, number> {
+    return new Map([...this.#leases].map(([id, { ttlMs }]) => [id, ttlMs]));
   }
 
   #checkOpen(): void {

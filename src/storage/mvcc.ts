@@ -49,11 +49,11 @@ export class Mvcc<R> {
   #history: Version<R>[] = [];
   #revision = 1;
   #compacted = 0;
-  readonly #dropped: (version: Version<R>) => void;
+  #dropped: (version: Version<R>) => void = () => undefined;
 
-  /** `dropped` hears of every version that compaction forgets, so that its bytes can be given back. */
-  constructor(dropped: (version: Version<R>) => void = () => undefined) {
-    this.#dropped = dropped;
+  /** `hear` is told of every version that compaction forgets, so that its bytes can be given back. */
+  onDropped(hear: (version: Version<R>) => void): void {
+    this.#dropped = hear;
   }
 
   get revision(): number {
@@ -111,9 +111,51 @@ export class Mvcc<R> {
     this.#revision = change.revision;
   }
 
-  /** The revision counter may run ahead of the newest change: after recovery from a compacted log. */
-  advanceTo(revision: number): void {
-    this.#revision = Math.max(this.#revision, revision);
+  /** Takes in a key with its versions, newest first; keys come in order, before any change. `loaded` ends this. */
+  load(versions: readonly Version<R>[]): void {
+    const key = versions[0]?.key ?? '';
+    // A long history comes in parts: the next part hangs below the oldest version so far.
+    let newer = this.#keys.get(key);
+    while (newer?.older) newer = newer.older;
+    for (const version of versions) {
+      if (newer) newer.older = version;
+      else this.#keys.set(version.key, version);
+      newer = version;
+      this.#history.push(version);
+    }
+  }
+
+  loaded(revision: number, compacted: number): void {
+    this.#history = this.#history
+      .filter((v) => v.modRevision > compacted)
+      .sort((a, b) => a.modRevision - b.modRevision);
+    this.#revision = revision;
+    this.#compacted = compacted;
+  }
+
+  /**
+   * Every key with its versions up to `revision`, newest first, in order. The index may change between two steps: keys
+   * that are made meanwhile have no such version, keys that are compacted away meanwhile may be missing.
+   */
+  *keysAt(revision: number): Generator<Version<R>[]> {
+    let after = '';
+    for (;;) {
+      const heads: Version<R>[] = [];
+      this.#keys.scan(after, '', (head) => heads.push(head) < 256);
+      for (const head of heads) {
+        const versions: Version<R>[] = [];
+        for (let at: Version<R> | undefined = head; at; at = at.older) {
+          if (at.modRevision > revision) continue;
+          const isOldest = at.modRevision <= this.#compacted;
+          if (at.version > 0 || !isOldest) versions.push(at);
+          if (isOldest) break;
+        }
+        if (versions.length > 0) yield versions;
+      }
+      const last = heads.at(-1);
+      if (!last) return;
+      after = `${last.key}\u0000`;
+    }
   }
 
   /** The newest version of every key that exists, in order. */
