@@ -15,3 +15,12 @@ export const NetlinkRefused = defineError(
 export const BadAddress = defineError('BAD_ADDRESS', (d: { text: string; wanted: string }) => ({
   message: `${JSON.stringify(d.text)} is not ${d.wanted}`,
 }));
+
+export const NetworkStepFailed = defineError('NETWORK_STEP_FAILED', (d: { what: string; errno: string }) => ({
+  message: `${d.what}: ${d.errno}`,
+}));
+
+export const NetHandGone = defineError('NET_HAND_GONE', (d: { what: string }) => ({
+  message: `${d.what}: the helper estiba-net has ended`,
+  hint: 'its last words are in the daemon’s log',
+}));

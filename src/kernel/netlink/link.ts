@@ -66,7 +66,10 @@ interface NewLink {
   netns?: Netns;
 }
 
-/** A pair of links; `peer` may be born in another namespace. One message makes both. */
+/**
+ * A pair of links; `peer` may be born in another namespace. One message makes both. The kernel heeds `peer.index` only when
+ * `index` is given as well, so a link whose number we want to choose is the first of the pair, made from its own namespace.
+ */
 export function addVeth(link: NewLink & { master?: number; peer: Omit<NewLink, 'up'> }): Message {
   // IFF_UP on the peer is refused (ENOTCONN): it is configured before the pair is joined.
   const peer = attr(VETH_INFO_PEER, concat([ifinfo({ index: link.peer.index ?? 0 }), ...common(link.peer)]));

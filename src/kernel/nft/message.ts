@@ -167,6 +167,10 @@ export function addSet(ref: TableRef, set: SetSpec): Message {
         ]
       : []),
     u32be(10, set.id),
+    // libnftnl's user data 0: the key is in the host's byte order. Only nft's printing needs it.
+    ...(set.keyType === DATATYPE.ifname || set.keyType === DATATYPE.mark
+      ? [attr(13, Uint8Array.of(0, 4, 1, 0, 0, 0))]
+      : []),
   ]);
 }
 
