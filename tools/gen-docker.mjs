@@ -15,7 +15,14 @@ const api = load('swagger-v1.55.yaml');
 const older = load('swagger-v1.44.yaml');
 
 const SWARM = /^\/(swarm|nodes|services|tasks|secrets|configs|plugins)(\/|$)/;
+// Fields that were gone before 1.44, which clients of API 1.24 to 1.41 still send (api-CHANGELOG).
+const LEGACY = {
+  Resources: { KernelMemory: { type: 'integer' }, DiskQuota: { type: 'integer' } },
+};
+
 const definitions = mergeDefinitions(api.definitions, older.definitions);
+for (const [name, properties] of Object.entries(LEGACY))
+  definitions[name].properties = { ...definitions[name].properties, ...properties };
 const routes = [];
 const bodies = {};
 const wantedTypes = new Set(['ErrorResponse', 'ContainerStatsResponse', 'EventMessage']);
@@ -70,6 +77,8 @@ ${Object.entries(bodies)
 function compact(schema) {
   if (!schema) return 'any';
   if (schema.$ref) return `@${refName(schema)}`;
+  // A reference with a description beside it is written as an allOf of one.
+  if (schema.allOf?.length === 1) return compact(schema.allOf[0]);
   if (schema.allOf) return mergeObjects(schema.allOf.map((part) => compactObject(resolve(part))));
   switch (schema.type) {
     case 'string':

@@ -797,6 +797,8 @@ export type Resources = {
   CpuPercent?: number | null;
   IOMaximumIOps?: number | null;
   IOMaximumBandwidth?: number | null;
+  KernelMemory?: number | null;
+  DiskQuota?: number | null;
 };
 export type RestartPolicy = {
   Name?: string | null;

@@ -1,0 +1,399 @@
+import { fail } from '#base/shape.ts';
+import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
+import { securityOf } from '#engine/api/docker/security.ts';
+import { NotSupported } from '#engine/api/errors.ts';
+import { parseDeviceRule } from '#engine/core/oci-resources.ts';
+import type {
+  ContainerSpec,
+  EndpointSpec,
+  HealthSpec,
+  MountSpec,
+  NamespaceMode,
+  NamespaceSpec,
+  NetworkSpec,
+  Origin,
+  ResourceSpec,
+  RestartPolicy,
+} from '#engine/core/spec.ts';
+import { rlimitNumber } from '#kernel/linux/names.ts';
+import type { Bodies, EndpointSettings, HealthConfig, HostConfig } from '#spec/docker/types.gen.ts';
+
+/**
+ * `POST /containers/create` → what the container is asked to be. Pure. Every field of the request either ends in the spec, or
+ * has no effect by its nature (said beside it), or is refused by its path.
+ */
+export interface CreateRequest {
+  spec: ContainerSpec;
+  /** `container[:ro]`: their mounts are added when the container is made. */
+  volumesFrom: string[];
+  warnings: string[];
+}
+
+const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
+const MIN_MEMORY_BYTES = 6 * 1024 * 1024; // Docker's own floor: less cannot start a process
+
+export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['by'] = 'docker'): CreateRequest {
+  const host = body.HostConfig ?? {};
+  const warnings: string[] = [];
+  refuseUnsupported(host);
+  if (host.KernelMemory || host.KernelMemoryTCP)
+    warnings.push('Kernel memory limits are gone from Linux; the limit was left out.');
+  const image = body.Image ?? '';
+  if (image === '') fail('$.Image', body.Image, 'must name an image');
+  const health = body.Healthcheck ? healthOf(body.Healthcheck) : undefined;
+  const spec: ContainerSpec = {
+    image,
+    origin: { by: originOf(body.Labels ?? {}, origin), request: body },
+    labels: body.Labels ?? {},
+    annotations: host.Annotations ?? {},
+    process: {
+      ...(body.Entrypoint
+        ? { entrypoint: body.Entrypoint.length === 1 && body.Entrypoint[0] === '' ? [] : body.Entrypoint }
+        : {}),
+      ...(body.Cmd ? { args: body.Cmd } : {}),
+      env: body.Env ?? [],
+      ...(body.WorkingDir ? { cwd: workingDir(body.WorkingDir) } : {}),
+      ...(body.User ? { user: body.User } : {}),
+      groups: host.GroupAdd ?? [],
+      tty: body.Tty ?? false,
+      ...consoleSize(host),
+      stdin: body.OpenStdin ?? false,
+      stdinOnce: body.StdinOnce ?? false,
+    },
+    ...(body.Hostname ? { hostname: body.Hostname } : {}),
+    ...(body.Domainname ? { domainname: body.Domainname } : {}),
+    stop: {
+      ...(body.StopSignal ? { signal: body.StopSignal } : {}),
+      ...(typeof body.StopTimeout === 'number' ? { timeoutSeconds: body.StopTimeout } : {}),
+    },
+    init: host.Init ?? false,
+    namespaces: namespacesOf(host, body.NetworkDisabled ?? false),
+    mounts: mountsOf(body, host),
+    resources: resourcesOf(host),
+    security: securityOf(host),
+    devices: (host.Devices ?? []).map((d, i) => ({
+      hostPath: d.PathOnHost || fail(`$.HostConfig.Devices[${i}].PathOnHost`, d.PathOnHost, 'must name a device'),
+      path: d.PathInContainer || d.PathOnHost || '',
+      access: d.CgroupPermissions || 'rwm',
+    })),
+    deviceRules: host.DeviceCgroupRules ?? [],
+    sysctls: host.Sysctls ?? {},
+    ulimits: (host.Ulimits ?? []).map((u, i) =>
+      ulimit(u.Name ?? '', u.Soft ?? 0, u.Hard ?? 0, `$.HostConfig.Ulimits[${i}]`),
+    ),
+    oomScoreAdj: inRange(host.OomScoreAdj ?? 0, -1000, 1000, '$.HostConfig.OomScoreAdj'),
+    shmBytes: host.ShmSize || DEFAULT_SHM_BYTES,
+    network: networkOf(body, host),
+    restart: restartOf(host, body.Labels ?? {}),
+    ...(health ? { health } : {}),
+    logging: { driver: host.LogConfig?.Type || 'json-file', options: host.LogConfig?.Config ?? {} },
+    autoRemove: host.AutoRemove ?? false,
+    ...(host.Runtime ? { runtime: host.Runtime } : {}),
+  };
+  checkTogether(spec, host);
+  for (const [i, rule] of spec.deviceRules.entries()) parseDeviceRule(rule, `$.HostConfig.DeviceCgroupRules[${i}]`);
+  return { spec, volumesFrom: host.VolumesFrom ?? [], warnings };
+}
+
+function refuseUnsupported(host: HostConfig): void {
+  const refuse = (what: string, instead: string): never => {
+    throw new NotSupported({ what, instead });
+  };
+  if (host.Isolation && host.Isolation !== 'default')
+    refuse(`isolation ${host.Isolation}`, 'it is for Windows; leave it away');
+  if (host.DeviceRequests?.length) refuse('--gpus and other device requests', 'name the devices with --device');
+  if (host.StorageOpt && Object.keys(host.StorageOpt).length > 0)
+    refuse('--storage-opt', 'a sized volume bounds what a container may write: docker volume create --opt size=');
+  if (host.Cgroup) refuse('HostConfig.Cgroup', 'use --cgroup-parent');
+  if (host.CpuCount || host.CpuPercent || host.IOMaximumIOps || host.IOMaximumBandwidth)
+    refuse('CpuCount, CpuPercent and IOMaximum', 'they are for Windows; use --cpus and --device-read-bps');
+}
+
+/** What cannot hold at the same time. */
+function checkTogether(spec: ContainerSpec, host: HostConfig): void {
+  if (spec.autoRemove && spec.restart.name !== 'no')
+    fail('$.HostConfig.AutoRemove', true, `contradicts the restart policy ${spec.restart.name}`);
+  if (spec.hostname && spec.namespaces.uts.kind === 'host')
+    fail('$.Hostname', spec.hostname, 'contradicts UTSMode host: it would rename the host');
+  if (spec.security.privileged && host.UsernsMode === 'private')
+    fail('$.HostConfig.Privileged', true, 'contradicts a user namespace of its own');
+  const { network } = spec.namespaces;
+  if (network.kind === 'container') {
+    const conflict = Object.values(spec.network.ports).some((b) => b.length > 0) || spec.network.publishAll;
+    if (conflict)
+      fail(
+        '$.HostConfig.PortBindings',
+        host.PortBindings,
+        'contradicts NetworkMode container: publish the ports on that container',
+      );
+    if (spec.hostname)
+      fail(
+        '$.Hostname',
+        spec.hostname,
+        'contradicts NetworkMode container: the host name is that of the joined container',
+      );
+    if (spec.network.links.length > 0)
+      fail('$.HostConfig.Links', spec.network.links, 'contradicts NetworkMode container');
+    if (spec.network.dns.length > 0) fail('$.HostConfig.Dns', spec.network.dns, 'contradicts NetworkMode container');
+  }
+  const targets = new Map<string, number>();
+  for (const mount of spec.mounts) targets.set(mount.target, (targets.get(mount.target) ?? 0) + 1);
+  for (const [target, count] of targets)
+    if (count > 1) fail('$.HostConfig.Binds', target, 'is the target of two mounts: Duplicate mount point');
+}
+
+function workingDir(path: string): string {
+  return path.startsWith('/') ? path : fail('$.WorkingDir', path, 'is not an absolute path');
+}
+
+/** Docker's API says [height, width]. */
+function consoleSize(host: HostConfig): { consoleSize?: { rows: number; columns: number } } {
+  const [rows = 0, columns = 0] = host.ConsoleSize ?? [];
+  return rows > 0 && columns > 0 ? { consoleSize: { rows, columns } } : {};
+}
+
+function namespacesOf(host: HostConfig, networkDisabled: boolean): NamespaceSpec {
+  const ipc = host.IpcMode ?? '';
+  return {
+    network: networkDisabled ? { kind: 'private' } : networkMode(host.NetworkMode ?? ''),
+    pid: mode(host.PidMode ?? '', '$.HostConfig.PidMode', ['host', 'container']),
+    ipc:
+      ipc === 'none'
+        ? { kind: 'none' }
+        : ipc === 'shareable' || ipc === 'private'
+          ? { kind: 'private' }
+          : mode(ipc, '$.HostConfig.IpcMode', ['host', 'container']),
+    uts: mode(host.UTSMode ?? '', '$.HostConfig.UTSMode', ['host']),
+    cgroup: mode(host.CgroupnsMode === 'private' ? '' : (host.CgroupnsMode ?? ''), '$.HostConfig.CgroupnsMode', [
+      'host',
+    ]),
+    user: userMode(host.UsernsMode ?? ''),
+  };
+}
+
+function networkMode(text: string): NamespaceMode {
+  if (text === 'host') return { kind: 'host' };
+  if (text.startsWith('container:')) return mode(text, '$.HostConfig.NetworkMode', ['container']);
+  return { kind: 'private' }; // a network's name, `default`, `bridge` or `none`: which one is said by the endpoints
+}
+
+function mode(text: string, path: string, allowed: readonly ('host' | 'container')[]): NamespaceMode {
+  if (text === '') return { kind: 'private' };
+  if (text === 'host' && allowed.includes('host')) return { kind: 'host' };
+  const id = /^container:(.+)$/.exec(text)?.[1];
+  if (id !== undefined && allowed.includes('container')) return { kind: 'container', id };
+  return fail(
+    path,
+    text,
+    `is none of ${['""', ...allowed.map((a) => (a === 'container' ? 'container:NAME' : a))].join(', ')}`,
+  );
+}
+
+const PRIVATE_USERNS = { containerId: 0, hostId: 100_000, size: 65_536 };
+
+/** `private` is ours: a user namespace for this container alone. Docker knows `host` only, for a daemon that remaps. */
+function userMode(text: string): NamespaceSpec['user'] {
+  if (text === '' || text === 'host') return { kind: 'host' };
+  if (text === 'private') return { kind: 'private', mappings: [PRIVATE_USERNS] };
+  const [, start, size] = /^private:(\d{1,10}):(\d{1,10})$/.exec(text) ?? [];
+  if (start !== undefined && size !== undefined)
+    return { kind: 'private', mappings: [{ containerId: 0, hostId: Number(start), size: Number(size) }] };
+  return fail('$.HostConfig.UsernsMode', text, 'is none of host, private, private:FIRST:COUNT');
+}
+
+function mountsOf(body: Bodies['ContainerCreate'], host: HostConfig): MountSpec[] {
+  const binds = (host.Binds ?? []).map((text, i) =>
+    parseBind(text, `$.HostConfig.Binds[${i}]`, host.VolumeDriver || undefined),
+  );
+  const mounts = (host.Mounts ?? []).map((mount, i) => mountOf(mount, `$.HostConfig.Mounts[${i}]`));
+  const tmpfs = Object.entries(host.Tmpfs ?? {}).map(([target, options]): MountSpec => {
+    if (!target.startsWith('/')) fail('$.HostConfig.Tmpfs', target, 'is not an absolute path');
+    const list = options.split(',').filter(Boolean);
+    return {
+      type: 'tmpfs',
+      target,
+      options: list.filter((o) => o !== 'ro' && o !== 'rw'),
+      readonly: list.includes('ro') ? 'top' : false,
+    };
+  });
+  const named = [...binds, ...mounts, ...tmpfs];
+  const anonymous = Object.keys(body.Volumes ?? {})
+    .filter((target) => !named.some((m) => m.target === target))
+    .map((target, i) => parseBind(target, `$.Volumes[${i}]`, host.VolumeDriver || undefined));
+  return [...named, ...anonymous];
+}
+
+function resourcesOf(host: HostConfig): ResourceSpec {
+  const memory = host.Memory || undefined;
+  if (memory !== undefined && memory < MIN_MEMORY_BYTES)
+    fail('$.HostConfig.Memory', memory, 'is below the minimum memory limit of 6MB');
+  const swap = host.MemorySwap || undefined;
+  if (swap !== undefined && swap > 0) {
+    if (memory === undefined) fail('$.HostConfig.MemorySwap', swap, 'needs a memory limit: set both at the same time');
+    if (swap < (memory ?? 0))
+      fail('$.HostConfig.MemorySwap', swap, 'is below the memory limit: it counts memory and swap together');
+  }
+  const reservation = host.MemoryReservation || undefined;
+  if (reservation !== undefined && memory !== undefined && reservation > memory)
+    fail('$.HostConfig.MemoryReservation', reservation, 'is above the memory limit');
+  const swappiness = host.MemorySwappiness ?? -1;
+  if (swappiness !== -1) inRange(swappiness, 0, 100, '$.HostConfig.MemorySwappiness');
+  if (host.NanoCpus && (host.CpuPeriod || host.CpuQuota))
+    fail('$.HostConfig.NanoCpus', host.NanoCpus, 'contradicts CpuPeriod and CpuQuota: use one of the two ways');
+  if (host.CpuPeriod) inRange(host.CpuPeriod, 1_000, 1_000_000, '$.HostConfig.CpuPeriod');
+  if (host.CpuQuota && host.CpuQuota > 0 && host.CpuQuota < 1_000)
+    fail('$.HostConfig.CpuQuota', host.CpuQuota, 'is below 1000 (1 ms)');
+  if (host.BlkioWeight) inRange(host.BlkioWeight, 10, 1_000, '$.HostConfig.BlkioWeight');
+  const pids = host.PidsLimit ?? 0;
+  const rates = (list: HostConfig['BlkioDeviceReadBps']): { path: string; rate: number }[] =>
+    (list ?? []).map((d) => ({ path: d.Path ?? '', rate: d.Rate ?? 0 }));
+  const wish = {
+    memoryBytes: memory,
+    memoryReservationBytes: reservation,
+    memorySwapBytes: swap,
+    memorySwappiness: swappiness === -1 ? undefined : swappiness,
+    nanoCpus: host.NanoCpus || undefined,
+    cpuShares: host.CpuShares || undefined,
+    cpuPeriodUs: host.CpuPeriod || undefined,
+    cpuQuotaUs: host.CpuQuota || undefined,
+    cpuRealtimePeriodUs: host.CpuRealtimePeriod || undefined,
+    cpuRealtimeRuntimeUs: host.CpuRealtimeRuntime || undefined,
+    cpusetCpus: host.CpusetCpus || undefined,
+    cpusetMems: host.CpusetMems || undefined,
+    pids: pids > 0 ? pids : undefined,
+    blkioWeight: host.BlkioWeight || undefined,
+    cgroupParent: host.CgroupParent || undefined,
+  };
+  return {
+    ...(Object.fromEntries(Object.entries(wish).filter(([, v]) => v !== undefined)) as Partial<ResourceSpec>),
+    oomKillDisable: host.OomKillDisable ?? false,
+    blkioWeightDevices: (host.BlkioWeightDevice ?? []).map((d) => ({ path: d.Path ?? '', weight: d.Weight ?? 0 })),
+    readBps: rates(host.BlkioDeviceReadBps),
+    writeBps: rates(host.BlkioDeviceWriteBps),
+    readIops: rates(host.BlkioDeviceReadIOps),
+    writeIops: rates(host.BlkioDeviceWriteIOps),
+    hugepages: [],
+  };
+}
+
+function ulimit(name: string, soft: number, hard: number, path: string): { name: string; soft: number; hard: number } {
+  try {
+    rlimitNumber(`RLIMIT_${name.toUpperCase()}`);
+  } catch {
+    return fail(`${path}.Name`, name, 'is no limit of setrlimit(2)');
+  }
+  if (hard !== -1 && (soft > hard || soft === -1)) fail(`${path}.Soft`, soft, `is above the hard limit ${hard}`);
+  return { name, soft, hard };
+}
+
+function networkOf(body: Bodies['ContainerCreate'], host: HostConfig): NetworkSpec {
+  const ports: NetworkSpec['ports'] = {};
+  for (const port of Object.keys(body.ExposedPorts ?? {})) ports[portKey(port, '$.ExposedPorts')] = [];
+  for (const [port, bindings] of Object.entries(host.PortBindings ?? {})) {
+    const key = portKey(port, '$.HostConfig.PortBindings');
+    // An empty list publishes on a free port, as `-p 80` does.
+    const list =
+      bindings === null || (Array.isArray(bindings) && bindings.length === 0)
+        ? [{}]
+        : (bindings as { HostIp?: string | null; HostPort?: string | null }[]);
+    ports[key] = list.map((b) => ({
+      hostIp: b.HostIp ?? '',
+      hostPort: hostPort(b.HostPort ?? '', `$.HostConfig.PortBindings["${port}"]`),
+    }));
+  }
+  return {
+    endpoints: endpointsOf(body, host),
+    ports,
+    publishAll: host.PublishAllPorts ?? false,
+    dns: host.Dns ?? [],
+    dnsOptions: host.DnsOptions ?? [],
+    dnsSearch: host.DnsSearch ?? [],
+    extraHosts: (host.ExtraHosts ?? []).map((entry, i) =>
+      /^[^:\s]+:.+$/.test(entry) ? entry : fail(`$.HostConfig.ExtraHosts[${i}]`, entry, 'is not NAME:ADDRESS'),
+    ),
+    links: host.Links ?? [],
+    ...(body.MacAddress ? { mac: body.MacAddress } : {}),
+  };
+}
+
+/** The network of NetworkMode comes first; what the request says of it by the name `default` belongs to it too. */
+function endpointsOf(body: Bodies['ContainerCreate'], host: HostConfig): EndpointSpec[] {
+  const wished = body.NetworkingConfig?.EndpointsConfig ?? {};
+  const modeName = host.NetworkMode ?? '';
+  if (body.NetworkDisabled || modeName === 'none' || modeName === 'host' || modeName.startsWith('container:'))
+    return [];
+  const main = modeName === '' || modeName === 'default' ? 'bridge' : modeName;
+  const settings = new Map<string, EndpointSettings | null>([[main, wished[main] ?? wished[modeName] ?? null]]);
+  for (const [name, value] of Object.entries(wished)) if (name !== main && name !== modeName) settings.set(name, value);
+  return [...settings].map(([network, s]) => ({
+    network,
+    aliases: s?.Aliases ?? [],
+    ...(s?.IPAMConfig?.IPv4Address ? { ipv4: s.IPAMConfig.IPv4Address } : {}),
+    ...(s?.IPAMConfig?.IPv6Address ? { ipv6: s.IPAMConfig.IPv6Address } : {}),
+    ...(s?.MacAddress ? { mac: s.MacAddress } : {}),
+    links: s?.Links ?? [],
+    driverOptions: s?.DriverOpts ?? {},
+  }));
+}
+
+const PORT_KEY = /^(\d{1,5})(?:\/(tcp|udp|sctp))?$/;
+
+function portKey(text: string, path: string): string {
+  const [, port = '', protocol = 'tcp'] = PORT_KEY.exec(text.toLowerCase()) ?? [];
+  const number = Number(port);
+  return port !== '' && number >= 1 && number <= 65_535
+    ? `${number}/${protocol}`
+    : fail(path, text, 'is no port such as 80/tcp');
+}
+
+function hostPort(text: string, path: string): string {
+  const [, first, last] = /^(\d{0,5})(?:-(\d{1,5}))?$/.exec(text) ?? [];
+  const bad =
+    first === undefined ||
+    Number(first) > 65_535 ||
+    Number(last ?? 0) > 65_535 ||
+    (last !== undefined && Number(last) < Number(first));
+  return bad ? fail(path, text, 'is no host port (0 to 65535, or FIRST-LAST)') : text;
+}
+
+function restartOf(host: HostConfig, labels: Record<string, string>): RestartPolicy {
+  const name = host.RestartPolicy?.Name || 'no';
+  const maxRetries = host.RestartPolicy?.MaximumRetryCount ?? 0;
+  if (name !== 'no' && name !== 'always' && name !== 'unless-stopped' && name !== 'on-failure') {
+    return fail('$.HostConfig.RestartPolicy.Name', name, 'is none of no, always, unless-stopped, on-failure');
+  }
+  if (maxRetries < 0) fail('$.HostConfig.RestartPolicy.MaximumRetryCount', maxRetries, 'is below 0');
+  if (maxRetries > 0 && name !== 'on-failure')
+    fail('$.HostConfig.RestartPolicy.MaximumRetryCount', maxRetries, 'can only be used with on-failure');
+  return { name, maxRetries, onUnhealthy: labels['estiba.restart-on-unhealthy'] === 'true' };
+}
+
+export function healthOf(check: HealthConfig): HealthSpec {
+  const time = (name: 'Interval' | 'Timeout' | 'StartPeriod' | 'StartInterval'): number => {
+    const ns = check[name] ?? 0;
+    return ns !== 0 && ns < 1_000_000
+      ? fail(`$.Healthcheck.${name}`, ns, 'is below one millisecond (times are in nanoseconds)')
+      : ns;
+  };
+  const test = check.Test ?? [];
+  if (test.length > 0 && !['', 'NONE', 'CMD', 'CMD-SHELL'].includes(test[0] ?? ''))
+    fail('$.Healthcheck.Test', test, 'does not start with NONE, CMD or CMD-SHELL');
+  const retries = check.Retries ?? 0;
+  if (retries < 0) fail('$.Healthcheck.Retries', retries, 'is below 0');
+  return {
+    test: test[0] === '' ? [] : test,
+    intervalNs: time('Interval'),
+    timeoutNs: time('Timeout'),
+    startPeriodNs: time('StartPeriod'),
+    startIntervalNs: time('StartInterval'),
+    retries,
+  };
+}
+
+function originOf(labels: Record<string, string>, by: Origin['by']): Origin['by'] {
+  return by === 'docker' && labels['com.docker.compose.project'] !== undefined ? 'compose' : by;
+}
+
+function inRange(value: number, min: number, max: number, path: string): number {
+  return value >= min && value <= max ? value : fail(path, value, `is not between ${min} and ${max}`);
+}

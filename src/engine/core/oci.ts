@@ -1,0 +1,254 @@
+import { containerCapabilities } from '#engine/core/capabilities.ts';
+import type { ProcessPlan } from '#engine/core/image-defaults.ts';
+import { ociResources } from '#engine/core/oci-resources.ts';
+import type { ContainerSpec, NamespaceMode, SecuritySpec } from '#engine/core/spec.ts';
+import type { ResolvedUser } from '#engine/core/user.ts';
+import { dockerDefaultProfile, type Machine, resolveProfile } from '#kernel/seccomp/docker.ts';
+import { checkConfig, OCI_VERSION, type OciConfig, type OciMount } from '#spec/oci/config.ts';
+import type { LinuxDevice, LinuxNamespace, LinuxSeccomp } from '#spec/oci/linux.ts';
+
+/** What has been looked up for a container by the time it starts; together with its spec it gives config.json. */
+export interface OciInputs {
+  id: string;
+  spec: ContainerSpec;
+  process: ProcessPlan;
+  user: ResolvedUser;
+  hostname: string;
+  rootfs: string;
+  /** Volumes and binds with their sources resolved, sorted so that `/a` stands before `/a/b`. */
+  mounts: OciMount[];
+  /** Files of ours that are bound over the image's: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`. */
+  files: { path: string; source: string }[];
+  /** Namespaces to enter instead of making, by type. */
+  join: Partial<Record<LinuxNamespace['type'], string>>;
+  /** `/dev/shm` of the container whose IPC namespace is joined. */
+  shmSource?: string;
+  cgroupsPath: string;
+  devices: LinuxDevice[];
+  host: OciHost;
+}
+
+export interface OciHost extends Machine {
+  /** Capability names in our own bounding set. */
+  bounding: readonly string[];
+  cgroupVersion: 1 | 2;
+  /** Block device path → its numbers, for throttling. */
+  deviceNumbers: (path: string) => { major: number; minor: number };
+  /** Hugetlb sizes and the like that this host cannot grant are errors of the runtime, not dropped here. */
+  initBinary: string;
+}
+
+/** Where the reaper of `--init` shows up: `/dev` is a tmpfs of ours, so this works with any image, read-only ones too. */
+const INIT_PATH = '/dev/estiba-init';
+
+const MASKED_PATHS = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/sys/devices/virtual/powercap',
+  '/sys/firmware',
+];
+const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+/** Pure: the same inputs give the same config.json, checked against the runtime specification before it is used. */
+export function ociConfig(inputs: OciInputs): OciConfig {
+  const { spec, process, user, host } = inputs;
+  const { security } = spec;
+  const capabilities = containerCapabilities(security, host.bounding);
+  return checkConfig({
+    ociVersion: OCI_VERSION,
+    root: { path: inputs.rootfs, readonly: security.readonlyRoot },
+    ...(spec.namespaces.uts.kind === 'private'
+      ? { hostname: inputs.hostname, ...(spec.domainname ? { domainname: spec.domainname } : {}) }
+      : {}),
+    annotations: spec.annotations,
+    process: {
+      terminal: spec.process.tty,
+      ...(spec.process.consoleSize
+        ? { consoleSize: { height: spec.process.consoleSize.rows, width: spec.process.consoleSize.columns } }
+        : {}),
+      cwd: process.cwd,
+      env: environment(inputs),
+      args: spec.init ? [INIT_PATH, 'init', '--', ...process.argv] : process.argv,
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      capabilities: processCapabilities(capabilities, user.uid),
+      noNewPrivileges: security.noNewPrivileges,
+      rlimits: spec.ulimits.map((u) => ({ type: `RLIMIT_${u.name.toUpperCase()}`, soft: u.soft, hard: u.hard })),
+      oomScoreAdj: spec.oomScoreAdj,
+    },
+    mounts: [...systemMounts(inputs), ...fileMounts(inputs), ...inputs.mounts],
+    linux: {
+      namespaces: namespaces(inputs),
+      ...userMappings(spec),
+      ...timeOffsets(spec),
+      cgroupsPath: inputs.cgroupsPath,
+      resources: ociResources(inputs),
+      devices: inputs.devices,
+      sysctl: sysctls(spec),
+      ...seccomp(security, capabilities, host),
+      rootfsPropagation: rootPropagation(inputs.mounts),
+      maskedPaths: security.privileged ? [] : (security.maskedPaths ?? MASKED_PATHS),
+      readonlyPaths: security.privileged ? [] : (security.readonlyPaths ?? READONLY_PATHS),
+    },
+  });
+}
+
+function environment({ spec, process, user, hostname }: OciInputs): string[] {
+  const env = [...process.env];
+  const has = (name: string): boolean => env.some((entry) => entry.startsWith(`${name}=`));
+  if (!has('HOSTNAME') && spec.namespaces.uts.kind === 'private') env.splice(1, 0, `HOSTNAME=${hostname}`);
+  if (!has('HOME')) env.push(`HOME=${user.home}`);
+  return env;
+}
+
+/**
+ * Root has its capabilities permitted and effective; another user has them in the bounding set alone, where a set-uid
+ * program can pick them up. Nothing is inheritable since CVE-2022-24769.
+ */
+function processCapabilities(bounding: string[], uid: number): Record<string, string[]> {
+  const active = uid === 0 ? bounding : [];
+  return { bounding, permitted: active, effective: active, inheritable: [], ambient: [] };
+}
+
+function systemMounts({ spec, host, shmSource }: OciInputs): OciMount[] {
+  const { privileged } = spec.security;
+  const cgroupOptions = ['nosuid', 'noexec', 'nodev', ...(privileged ? [] : ['ro'])];
+  const mounts: OciMount[] = [
+    { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
+    {
+      destination: '/sys',
+      type: 'sysfs',
+      source: 'sysfs',
+      options: ['nosuid', 'noexec', 'nodev', ...(privileged ? [] : ['ro'])],
+    },
+    {
+      destination: '/sys/fs/cgroup',
+      type: host.cgroupVersion === 2 ? 'cgroup2' : 'cgroup',
+      source: 'cgroup',
+      options: cgroupOptions,
+    },
+    { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
+  ];
+  if (spec.namespaces.ipc.kind !== 'none') {
+    mounts.push(
+      shmSource === undefined
+        ? {
+            destination: '/dev/shm',
+            type: 'tmpfs',
+            source: 'shm',
+            options: ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${spec.shmBytes}`],
+          }
+        : {
+            destination: '/dev/shm',
+            type: 'bind',
+            source: shmSource,
+            options: ['rbind', 'nosuid', 'noexec', 'nodev', 'rprivate'],
+          },
+    );
+  }
+  // A mount of the user's own in one of these places replaces ours.
+  return mounts.filter((mount) => !isReplaced(mount.destination, spec));
+}
+
+function isReplaced(destination: string, spec: ContainerSpec): boolean {
+  return destination !== '/proc' && destination !== '/dev' && spec.mounts.some((m) => m.target === destination);
+}
+
+function fileMounts({ files, spec, host }: OciInputs): OciMount[] {
+  const binds = files
+    .filter((file) => !spec.mounts.some((m) => m.target === file.path))
+    .map(
+      (file): OciMount => ({
+        destination: file.path,
+        type: 'bind',
+        source: file.source,
+        options: ['rbind', 'rprivate', ...(spec.security.readonlyRoot ? ['ro'] : [])],
+      }),
+    );
+  if (!spec.init) return binds;
+  return [
+    ...binds,
+    { destination: INIT_PATH, type: 'bind', source: host.initBinary, options: ['bind', 'ro', 'rprivate'] },
+  ];
+}
+
+const NAMESPACE_FIELDS = [
+  ['network', 'network'],
+  ['pid', 'pid'],
+  ['ipc', 'ipc'],
+  ['uts', 'uts'],
+  ['cgroup', 'cgroup'],
+] as const;
+
+function namespaces({ spec, join }: OciInputs): LinuxNamespace[] {
+  const list: LinuxNamespace[] = [{ type: 'mount' }];
+  for (const [field, type] of NAMESPACE_FIELDS) {
+    const mode: NamespaceMode | { kind: 'none' } = spec.namespaces[field];
+    if (mode.kind === 'host') continue;
+    const path = join[type];
+    list.push(path === undefined ? { type } : { type, path });
+  }
+  if (spec.namespaces.user.kind === 'private')
+    list.push(join.user === undefined ? { type: 'user' } : { type: 'user', path: join.user });
+  if (spec.namespaces.timeOffsets) list.push({ type: 'time' });
+  return list;
+}
+
+function userMappings(spec: ContainerSpec): object {
+  if (spec.namespaces.user.kind !== 'private') return {};
+  const mappings = spec.namespaces.user.mappings.map((m) => ({
+    containerID: m.containerId,
+    hostID: m.hostId,
+    size: m.size,
+  }));
+  return { uidMappings: mappings, gidMappings: mappings };
+}
+
+function timeOffsets(spec: ContainerSpec): object {
+  const offsets = spec.namespaces.timeOffsets;
+  if (!offsets) return {};
+  return {
+    timeOffsets: { monotonic: { secs: offsets.monotonicSeconds }, boottime: { secs: offsets.boottimeSeconds } },
+  };
+}
+
+/** Docker's defaults in a network namespace of one's own: low ports and ping need no privilege there. */
+function sysctls(spec: ContainerSpec): Record<string, string> {
+  const own = spec.namespaces.network.kind === 'private' && !spec.security.privileged;
+  const defaults: Record<string, string> = own ? { 'net.ipv4.ip_unprivileged_port_start': '0' } : {};
+  // The range is of group ids in the initial user namespace; in a mapped one the kernel refuses it.
+  if (own && spec.namespaces.user.kind === 'host') defaults['net.ipv4.ping_group_range'] = '0 2147483647';
+  return { ...defaults, ...spec.sysctls };
+}
+
+function seccomp(security: SecuritySpec, capabilities: string[], machine: Machine): { seccomp?: LinuxSeccomp } {
+  if (security.seccomp === 'unconfined' || (security.privileged && security.seccomp === 'default')) return {};
+  const profile = security.seccomp === 'default' ? dockerDefaultProfile() : security.seccomp.profile;
+  return { seccomp: resolveProfile(profile, capabilities, machine) as LinuxSeccomp };
+}
+
+/** The root is a slave or shared when one of its mounts is, or what is mounted later outside could never reach inside. */
+function rootPropagation(mounts: readonly OciMount[]): 'rprivate' | 'rslave' | 'rshared' {
+  const options = mounts.flatMap((m) => m.options ?? []);
+  if (options.some((o) => o === 'shared' || o === 'rshared')) return 'rshared';
+  return options.some((o) => o === 'slave' || o === 'rslave') ? 'rslave' : 'rprivate';
+}
