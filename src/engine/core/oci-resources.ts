@@ -1,6 +1,7 @@
 import { fail } from '#base/shape.ts';
 import type { OciInputs } from '#engine/core/oci.ts';
 import type { DeviceRate, ResourceSpec } from '#engine/core/spec.ts';
+import { RLIMITS } from '#kernel/linux/names.ts';
 import type { LinuxDeviceRule, LinuxResources } from '#spec/oci/linux.ts';
 
 /** `linux.resources` of config.json. What is not wished stays away, so that the kernel's own default holds. */
@@ -75,6 +76,11 @@ function deviceRules(spec: OciInputs['spec'], devices: OciInputs['devices']): Li
     ...wished,
     ...spec.deviceRules.map((text, i) => parseDeviceRule(text, `HostConfig.DeviceCgroupRules[${i}]`)),
   ];
+}
+
+/** `nofile`: whether setrlimit(2) knows the limit. */
+export function isUlimit(name: string): boolean {
+  return (RLIMITS as readonly string[]).includes(`RLIMIT_${name.toUpperCase()}`);
 }
 
 const DEVICE_RULE = /^([acb]) (\d+|\*):(\d+|\*) ([rwm]{1,3})$/;

@@ -1,5 +1,7 @@
 import type { ConditionalProfile } from '#kernel/seccomp/docker.ts';
 
+export type { ConditionalProfile };
+
 /**
  * What a container is asked to be, whoever asks: the Docker API, the CRI, a pod or the command line all end here. It says
  * what is wished; nothing is looked up yet (images, users, addresses). Sizes in bytes, times in the unit of the name.

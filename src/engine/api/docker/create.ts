@@ -2,7 +2,7 @@ import { fail } from '#base/shape.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
-import { parseDeviceRule } from '#engine/core/oci-resources.ts';
+import { isUlimit, parseDeviceRule } from '#engine/core/oci-resources.ts';
 import type {
   ContainerSpec,
   EndpointSpec,
@@ -15,7 +15,6 @@ import type {
   ResourceSpec,
   RestartPolicy,
 } from '#engine/core/spec.ts';
-import { rlimitNumber } from '#kernel/linux/names.ts';
 import type { Bodies, EndpointSettings, HealthConfig, HostConfig } from '#spec/docker/types.gen.ts';
 
 /**
@@ -277,11 +276,7 @@ function resourcesOf(host: HostConfig): ResourceSpec {
 }
 
 function ulimit(name: string, soft: number, hard: number, path: string): { name: string; soft: number; hard: number } {
-  try {
-    rlimitNumber(`RLIMIT_${name.toUpperCase()}`);
-  } catch {
-    return fail(`${path}.Name`, name, 'is no limit of setrlimit(2)');
-  }
+  if (!isUlimit(name)) return fail(`${path}.Name`, name, 'is no limit of setrlimit(2)');
   if (hard !== -1 && (soft > hard || soft === -1)) fail(`${path}.Soft`, soft, `is above the hard limit ${hard}`);
   return { name, soft, hard };
 }

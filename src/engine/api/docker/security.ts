@@ -1,7 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { NotSupported } from '#engine/api/errors.ts';
-import type { SecuritySpec } from '#engine/core/spec.ts';
-import type { ConditionalProfile } from '#kernel/seccomp/docker.ts';
+import type { ConditionalProfile, SecuritySpec } from '#engine/core/spec.ts';
 import type { HostConfig } from '#spec/docker/types.gen.ts';
 
 /** `--privileged`, `--cap-add`, `--security-opt` and their like. An option that cannot hold here is an error, never dropped. */
