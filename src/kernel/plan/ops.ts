@@ -1,7 +1,7 @@
 /**
  * The plan's vocabulary: every kernel operation that Estiba ever performs, one row each. From this table come the TypeScript
  * types (`plan.ts`), the wire form (`wire.ts`), the printed form (`print.ts`) and the C reader's header
- * (`native/ops.gen.h`, by `tools/gen-native.ts`). A row never changes its code; an operation that goes leaves a hole.
+ * (`native/ops.gen.h`, by `tools/gen-native.mjs`). A row never changes its code; an operation that goes leaves a hole.
  *
  *  argument   TypeScript      on the wire
  *  str        string          length, bytes, NUL; no NUL inside
@@ -61,8 +61,10 @@ export const OPS = {
   unshare: { code: 23, args: { flags: 'u32' }, says: 'unshare {flags}' },
   writeProc: { code: 24, args: { file: 'str', data: 'bytes' }, says: 'write {data} to /proc/PID/{file}' }, // PID: the container's
   idMapTool: { code: 25, args: { tool: 'str', map: 'strs' }, says: '{tool} PID {map}' }, // newuidmap, newgidmap
-  joinCgroup: { code: 26, args: { path: 'str' }, says: 'enter cgroup {path}' }, // init, middle: writes 0; host: writes the container's pid
-  setsid: { code: 27, args: {}, says: 'setsid' },
+  // path: the cgroup's directory. init, middle: write 0 to v1's `tasks` or v2's `cgroup.procs`; host: writes the container's pid. Or slot:
+  // one of these files, opened for writing by the host, where init of a user namespace may not open it itself.
+  joinCgroup: { code: 26, args: { path: 'str', slot: 'slot' }, says: 'enter cgroup {path}' },
+  setsid: { code: 27, args: {}, says: 'new session' },
   hostname: { code: 28, args: { name: 'str' }, says: 'hostname {name}' },
   domainname: { code: 29, args: { name: 'str' }, says: 'domainname {name}' },
   prctl: { code: 30, args: { option: 'u32', value: 'u64' }, says: 'prctl {option} {value}' },
@@ -116,13 +118,13 @@ export const OPS = {
   mount: {
     code: 60,
     args: { source: 'str', target: 'str', type: 'str', flags: 'u64', data: 'str' },
-    says: 'mount {type} {source} on {target} {data}',
+    says: 'mount {type} {source} on {target} {flags} {data}',
   },
   umount: { code: 61, args: { target: 'str', flags: 'u32' }, says: 'umount {target}' },
   mountAt: {
     code: 62,
     args: { root: 'slot', source: 'str', target: 'str', type: 'str', flags: 'u64', data: 'str', create: 'u32' },
-    says: 'mount {type} on {target} {data}',
+    says: 'mount {type} on {target} {flags} {data}',
   },
   bindAt: {
     code: 63,
@@ -139,13 +141,18 @@ export const OPS = {
       propagation: 'u64',
       userns: 'slot', // MOUNT_ATTR_*
     },
-    says: 'bind {source} on {target}',
+    says: 'bind {source} on {target} {set} {propagation}',
   },
   mountAttr: {
     code: 64,
     args: { path: 'str', recursive: 'u32', set: 'u64', clear: 'u64', propagation: 'u64' },
-    says: 'mount attributes of {path}',
+    says: 'mount attributes of {path} {set} {propagation}',
   },
+  attrAt: {
+    code: 65,
+    args: { root: 'slot', path: 'str', recursive: 'u32', set: 'u64', clear: 'u64', propagation: 'u64' },
+    says: 'mount attributes of {path} {set} {propagation}',
+  }, // of the mount at path; set, clear: MOUNT_ATTR_*
   pivotRoot: { code: 66, args: { root: 'str' }, says: 'pivot_root {root}, old root unmounted' },
   moveRoot: { code: 67, args: { root: 'str' }, says: 'MS_MOVE {root} to / and chroot' },
   maskAt: { code: 69, args: { root: 'slot', path: 'str', label: 'str' }, says: 'mask {path}' }, // absent is fine
@@ -175,6 +182,12 @@ export const OPS = {
     },
     says: 'copy of mount {path}',
   }, // open_tree(OPEN_TREE_CLONE), detached, for bindAt's `from`: the host may read a source that the user namespace may not
+  fsMount: {
+    code: 77,
+    args: { target: 'str', type: 'str', options: 'strs', attr: 'u64' },
+    says: 'mount {type} on {target} {options}',
+  }, // fsopen(2): `key=value` or a bare flag each, so no limit of one page; a failure comes with the file system's own words
+  renameFile: { code: 14, args: { from: 'str', to: 'str' }, says: 'rename {from} to {to}' },
   checkProc: { code: 75, args: { path: 'str' }, says: 'make sure {path} is proc itself' }, // CVE-2019-16884 and after
 
   // -- terminals, networks, hooks, devices
@@ -210,3 +223,7 @@ export const CREATE_NOTHING = 0;
 export const CREATE_DIRECTORY = 1;
 export const CREATE_FILE = 2;
 export const CREATE_LIKE_SOURCE = 3;
+/** Added to CREATE_*: the target's path holds no link at all (proc and sysfs; CVE-2023-27561). */
+export const TARGET_NO_LINKS = 0x100;
+/** Added to CREATE_*: the target may lie inside procfs, which is refused otherwise (CVE-2019-16884, CVE-2025-52881). */
+export const TARGET_MAY_BE_PROC = 0x200;
