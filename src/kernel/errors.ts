@@ -26,3 +26,19 @@ export const BadSeccompProfile = defineError(
 function printable(value: unknown): string {
   return typeof value === 'bigint' ? value.toString() : (JSON.stringify(value) ?? String(value));
 }
+
+/** A resource was asked for that this host's cgroups cannot limit. `path` as `$.linux.resources.rdma`. */
+export const CgroupWishUnmet = defineError('CGROUP_WISH_UNMET', (d: { path: string; rule: string; hint?: string }) => ({
+  message: `${d.path}: ${d.rule}`,
+  ...(d.hint === undefined ? {} : { hint: d.hint }),
+}));
+
+export const BadCgroupsPath = defineError('BAD_CGROUPS_PATH', (d: { path: string; rule: string }) => ({
+  message: `$.linux.cgroupsPath: ${JSON.stringify(d.path)} ${d.rule}`,
+}));
+
+/** A cgroup that is there already and must not be used: what is in it would share the container's fate. */
+export const CgroupUnfit = defineError('CGROUP_UNFIT', (d: { dir: string; rule: string; hint: string }) => ({
+  message: `${d.rule} (${d.dir})`,
+  hint: d.hint,
+}));
