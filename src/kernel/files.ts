@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { errnoOf } from '#base/errors.ts';
 
 /**
@@ -11,6 +11,7 @@ export interface Files {
   /** Names in a directory. */
   list(path: string): string[] | undefined;
   exists(path: string): boolean;
+  readlink(path: string): string | undefined;
   /** May this process make something in the directory? */
   writable(path: string): boolean;
 }
@@ -22,6 +23,7 @@ export const hostFiles: Files = {
   read: (path) => unlessAbsent(() => readFileSync(path, 'utf8')),
   list: (path) => unlessAbsent(() => readdirSync(path)),
   exists: existsSync,
+  readlink: (path) => unlessAbsent(() => readlinkSync(path)),
   writable: (path) => {
     try {
       accessSync(path, constants.W_OK);
@@ -54,6 +56,7 @@ export function treeFiles(tree: Readonly<Record<string, string>>): Files {
     read: (path) => tree[path],
     list,
     exists: (path) => path in tree || list(path) !== undefined,
+    readlink: (path) => tree[path],
     writable: (path) => list(path) !== undefined,
   };
 }
