@@ -1,0 +1,201 @@
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { errnoOf } from '#base/errors.ts';
+
+/** One line of a container's log. `text` ends with a newline, unless the program wrote none or the line was cut. */
+export interface LogLine {
+  stream: 'stdout' | 'stderr';
+  text: Buffer;
+  time: string;
+}
+
+export type LogFormat = 'json' | 'cri';
+
+export interface LogWish {
+  stdout: boolean;
+  stderr: boolean;
+  /** RFC 3339; lines before are left out. */
+  since?: Date;
+  until?: Date;
+  /** The last so many lines; `undefined` is all. */
+  tail?: number;
+}
+
+const CHUNK_BYTES = 256 * 1024;
+
+/** A rotated log, oldest file first: `path.2`, `path.1`, `path`. */
+export async function logFiles(path: string, maxFiles: number): Promise<string[]> {
+  const files: string[] = [];
+  for (let i = maxFiles - 1; i > 0; i--) if (await exists(`${path}.${i}`)) files.push(`${path}.${i}`);
+  if (await exists(path)) files.push(path);
+  return files;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** Lines of the files in order. `put` is called with whole batches, so that 200 MB do not cost two million promises. */
+export async function readLogs(
+  files: readonly string[],
+  format: LogFormat,
+  wish: LogWish,
+  put: (lines: LogLine[]) => Promise<void>,
+): Promise<void> {
+  const starts = wish.tail === undefined ? files.map(() => 0) : await tailStarts(files, wish.tail);
+  for (const [index, file] of files.entries()) {
+    const start = starts[index];
+    if (start === undefined) continue;
+    const handle = await open(file, 'r');
+    try {
+      await readFrom(handle, start, format, wish, put);
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+/** Reads to the present end; returns the offset behind the last whole line. */
+export async function readFrom(
+  handle: FileHandle,
+  start: number,
+  format: LogFormat,
+  wish: LogWish,
+  put: (lines: LogLine[]) => Promise<void>,
+): Promise<number> {
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  let rest: Buffer = Buffer.alloc(0);
+  let offset = start;
+  for (;;) {
+    const { bytesRead } = await handle.read(buffer, 0, CHUNK_BYTES, offset + rest.length);
+    if (bytesRead === 0) return offset;
+    const bytes =
+      rest.length === 0 ? buffer.subarray(0, bytesRead) : Buffer.concat([rest, buffer.subarray(0, bytesRead)]);
+    const end = bytes.lastIndexOf(10) + 1;
+    const lines = parseLines(bytes.subarray(0, end), format).filter((line) => wanted(line, wish));
+    if (lines.length > 0) await put(lines);
+    rest = Buffer.from(bytes.subarray(end));
+    offset += end;
+  }
+}
+
+function wanted(line: LogLine, wish: LogWish): boolean {
+  if (!wish[line.stream]) return false;
+  if (!wish.since && !wish.until) return true;
+  const at = Date.parse(line.time);
+  return (!wish.since || at >= wish.since.getTime()) && (!wish.until || at <= wish.until.getTime());
+}
+
+/** Whole lines only. A line that does not parse (a torn write after a power cut) is left out. */
+export function parseLines(bytes: Buffer, format: LogFormat): LogLine[] {
+  const lines: LogLine[] = [];
+  const parse = format === 'json' ? parseJsonLine : parseCriLine;
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(10, at);
+    if (end < 0) break;
+    const line = parse(bytes, at, end);
+    if (line) lines.push(line);
+    at = end + 1;
+  }
+  return lines;
+}
+
+/** `TIME stdout F text`: the text is what it is, so the bytes are only cut out. */
+function parseCriLine(bytes: Buffer, start: number, end: number): LogLine | undefined {
+  const afterTime = bytes.indexOf(32, start);
+  if (afterTime < 0 || afterTime + 10 > end) return undefined;
+  const stream = bytes[afterTime + 4] === 0x6f /* o of stdout */ ? 'stdout' : 'stderr';
+  const whole = bytes[afterTime + 8] === 0x46; /* F */
+  const textStart = afterTime + 10;
+  // A whole line gets its newline back by taking the file's own.
+  return {
+    stream,
+    text: Buffer.from(bytes.subarray(textStart, whole ? end + 1 : end)),
+    time: bytes.toString('latin1', start, afterTime),
+  };
+}
+
+const JSON_HEAD = Buffer.from('{"log":"');
+
+/**
+ * `{"log":"…","stream":"stdout","time":"…"}` as our own writer lays it out: the tail is found from the end, and only text
+ * with escapes goes through the JSON parser. Lines of another writer take the slow way.
+ */
+function parseJsonLine(bytes: Buffer, start: number, end: number): LogLine | undefined {
+  const timeEnd = end - 2;
+  const timeStart = bytes.lastIndexOf(34, timeEnd - 1) + 1;
+  const streamEnd = timeStart - 10; // ","time":"
+  const streamStart = streamEnd - 6;
+  const textEnd = streamStart - 12; // ","stream":"
+  const ours =
+    textEnd >= start + 8 &&
+    bytes.compare(JSON_HEAD, 0, 8, start, start + 8) === 0 &&
+    bytes.toString('latin1', textEnd, streamStart) === '","stream":"';
+  if (!ours) return parseForeignLine(bytes.toString('utf8', start, end));
+  const stream = bytes.toString('latin1', streamStart, streamEnd) === 'stdout' ? 'stdout' : 'stderr';
+  const time = bytes.toString('latin1', timeStart, timeEnd);
+  const textStart = start + 8;
+  const firstEscape = bytes.indexOf(92, textStart);
+  // The commonest line has one escape, its newline.
+  if (firstEscape === textEnd - 2 && bytes[textEnd - 1] === 0x6e) {
+    const text = Buffer.from(bytes.subarray(textStart, textEnd - 1));
+    text[text.length - 1] = 10;
+    return { stream, text, time };
+  }
+  if (firstEscape < 0 || firstEscape >= textEnd)
+    return { stream, text: Buffer.from(bytes.subarray(textStart, textEnd)), time };
+  return parseForeignLine(bytes.toString('utf8', start, end));
+}
+
+function parseForeignLine(line: string): LogLine | undefined {
+  try {
+    const { log = '', stream, time = '' } = JSON.parse(line) as { log?: string; stream?: string; time?: string };
+    return { stream: stream === 'stderr' ? 'stderr' : 'stdout', text: Buffer.from(log), time };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where to start in each file so that the last `count` lines come; `undefined` leaves a file out. Reads backwards. */
+async function tailStarts(files: readonly string[], count: number): Promise<(number | undefined)[]> {
+  const starts: (number | undefined)[] = files.map(() => undefined);
+  let missing = count;
+  for (let i = files.length - 1; i >= 0 && missing > 0; i--) {
+    const handle = await open(files[i] ?? '', 'r');
+    try {
+      const found = await tailStart(handle, missing);
+      starts[i] = found.start;
+      missing -= found.lines;
+    } finally {
+      await handle.close();
+    }
+  }
+  return starts;
+}
+
+async function tailStart(handle: FileHandle, count: number): Promise<{ start: number; lines: number }> {
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  let position = (await handle.stat()).size;
+  let lines = 0;
+  let last = true;
+  while (position > 0) {
+    const size = Math.min(CHUNK_BYTES, position);
+    position -= size;
+    await handle.read(buffer, 0, size, position);
+    for (let at = size - 1; at >= 0; at--) {
+      if (buffer[at] !== 10) continue;
+      if (last && position + at + 1 === (await handle.stat()).size) {
+        last = false; // the newline that ends the last line begins none
+        continue;
+      }
+      last = false;
+      if (++lines === count) return { start: position + at + 1, lines };
+    }
+  }
+  return { start: 0, lines: last ? 0 : lines + 1 };
+}
