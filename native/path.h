@@ -1,0 +1,19 @@
+/* Paths below a root that somebody else filled: an image, another container. */
+#pragma once
+#include "run.h"
+
+/* O_PATH fd of `path`, resolved as if `root` were /: links and .. stay inside. `flags` adds O_DIRECTORY and so on. */
+int open_in(int root, const char *path, int flags);
+/* As open_in, and makes what is missing: directories on the way, at the end what `create` says (CREATE_* and TARGET_*; `like` is
+ * an fd whose type CREATE_LIKE_SOURCE takes). A link that dangles is followed, and what it names made inside the root. */
+int make_in(struct run *run, int root, const char *path, uint64_t create, mode_t mode, int like);
+/* The directory that holds the last name of `path`, made if missing; the name itself in `name`. */
+int parent_in(struct run *run, int root, const char *path, mode_t mode, char name[256]);
+/* -EPERM when the fd lies inside procfs below its root. */
+int outside_proc(struct run *run, int fd, const char *path);
+bool on_filesystem(int fd, unsigned long magic);
+/* An fd for the root slot of an operation. */
+int root_fd(struct run *run, struct arg slot);
+
+#define PROC_MAGIC 0x9fa0
+#define DEVPTS_MAGIC 0x1cd1

@@ -1,0 +1,3 @@
+#pragma once
+#include "run.h"
+int spawner_main(const char *socket_path);
