@@ -1,0 +1,116 @@
+import { lstatSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
+import { posix } from 'node:path';
+import { assert } from '#base/errors.ts';
+import { readCgroupLayout } from '#kernel/cgroup/layout.ts';
+import { type Files, hostFiles } from '#kernel/files.ts';
+import { archOfNode } from '#kernel/linux/syscalls.ts';
+import { type Mount, mountOf, parseMountInfo } from '#kernel/proc/mountinfo.ts';
+import type { Host } from '#runtime/host.ts';
+
+/** Files of a container's root that planners read are small; a larger one is none of ours. */
+const SMALL_FILE_BYTES = 1024 * 1024;
+/** As many links as the kernel follows (path_resolution(7)). */
+const MOST_LINKS = 40;
+
+/** The machine as it is now. Facts that cost a read are read when first asked for. */
+export function readHost(ids: { uid: number; gid: number }, files: Files = hostFiles): Host {
+  const status = files.read('/proc/self/status') ?? '';
+  const lastCap = Number(files.read('/proc/sys/kernel/cap_last_cap') ?? 40);
+  const arch = archOfNode(process.arch);
+  assert(arch !== undefined, `no system call tables for ${process.arch}`);
+  let mounts: Mount[] | undefined;
+  const mountTable = (): Mount[] => (mounts ??= parseMountInfo(files.read('/proc/self/mountinfo') ?? ''));
+  const resctrl = () => mountTable().find((m) => m.fsType === 'resctrl')?.mountPoint;
+  return {
+    ...ids,
+    rootless: ids.uid !== 0 || !isInitialUserNamespace(files.read('/proc/self/uid_map') ?? ''),
+    arch,
+    // What we may hand on is permitted now and not cut off by the bounding set.
+    capabilities: capabilityLine(status, 'CapBnd') & capabilityLine(status, 'CapPrm'),
+    allCapabilities: (1n << BigInt(lastCap + 1)) - 1n,
+    apparmor: files.read('/sys/module/apparmor/parameters/enabled')?.startsWith('Y') ?? false,
+    selinux: files.exists('/sys/fs/selinux/enforce'),
+    resctrl,
+    cgroups: readCgroupLayout(files),
+    look: (path) => lookAt(path),
+    lookInside: (root, path) => {
+      const inside = resolveInside(root, path);
+      return inside === undefined ? undefined : lookAt(inside);
+    },
+    readInside: (root, path) => readSmall(resolveInside(root, path)),
+    mountOf: (path) => {
+      const mount = mountOf(mountTable(), path);
+      return {
+        point: mount?.mountPoint ?? '/',
+        shared: mount?.propagation.some((p) => p.startsWith('shared:')) ?? false,
+      };
+    },
+    sameFile: (a, b) => {
+      const [first, second] = [orUndefined(() => statSync(a)), orUndefined(() => statSync(b))];
+      return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;
+    },
+  };
+}
+
+/** All 2^32-1 ids, each as itself. */
+function isInitialUserNamespace(uidMap: string): boolean {
+  return /^\s*0\s+0\s+4294967295\s*$/.test(uidMap);
+}
+
+function capabilityLine(status: string, name: string): bigint {
+  return BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0'}`);
+}
+
+function lookAt(path: string): ReturnType<Host['look']> {
+  const stats = orUndefined(() => lstatSync(path));
+  return stats && { kind: kindOf(stats), mode: stats.mode };
+}
+
+function kindOf(stats: Stats): 'directory' | 'file' | 'link' | 'other' {
+  if (stats.isDirectory()) return 'directory';
+  if (stats.isSymbolicLink()) return 'link';
+  return stats.isFile() ? 'file' : 'other';
+}
+
+/**
+ * Where a path leads when `root` is `/`: as the executor's RESOLVE_IN_ROOT, but for looking only. Between this look and
+ * the act the image may change; what acts resolves again, in the kernel.
+ */
+export function resolveInside(root: string, path: string): string | undefined {
+  const parts = path.split('/');
+  let at: string[] = [];
+  for (let links = 0; parts.length > 0; ) {
+    const part = parts.shift();
+    if (part === undefined || part === '' || part === '.') continue;
+    if (part === '..') {
+      at = at.slice(0, -1);
+      continue;
+    }
+    const target = orUndefined(() => readlinkSync(posix.join(root, ...at, part)));
+    if (target === undefined) {
+      at.push(part);
+      continue;
+    }
+    if (++links > MOST_LINKS) return undefined;
+    parts.unshift(...target.split('/'));
+    if (target.startsWith('/')) at = [];
+  }
+  return posix.join(root, ...at);
+}
+
+function readSmall(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  const stats = orUndefined(() => lstatSync(path));
+  // A FIFO would block us, a device may do worse.
+  if (!stats?.isFile() || stats.size > SMALL_FILE_BYTES) return undefined;
+  return orUndefined(() => readFileSync(path, 'utf8'));
+}
+
+/** Whatever the reason a look fails (gone, not a directory, no right), to the planner the thing is not there. */
+function orUndefined<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch {
+    return undefined;
+  }
+}
