@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh Debian machine: `make demo` runs the main job, `make test` passes the tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test suites soak bench lint build native clean setup setup-test typecheck
+.PHONY: demo test test-v2 suites soak bench lint build native clean setup setup-test typecheck
 
 build: node_modules/.installed native
 	node tools/build.mjs
@@ -28,6 +28,11 @@ lint: typecheck
 
 test: setup-test build lint
 	npx vitest run --project unit --project host
+
+# Pure cgroup v2 in a virtual machine (software emulation, about 30 s).
+test-v2: node_modules/.installed native
+	@tools/setup.sh base suites
+	ESTIBA_VM=1 npx vitest run --project vm
 
 suites: setup-test build
 	@tools/setup.sh suites

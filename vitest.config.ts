@@ -44,6 +44,15 @@ export default defineConfig({
           hookTimeout: 600_000,
         },
       },
+      // Boots a virtual machine without KVM: `make test-v2`, not part of `make test`.
+      ...(process.env['ESTIBA_VM'] === undefined
+        ? []
+        : [
+            {
+              ...shared,
+              test: { name: 'vm', include: ['test/**/*.vm.test.ts'], testTimeout: 200_000, hookTimeout: 200_000 },
+            },
+          ]),
     ],
   },
 });
