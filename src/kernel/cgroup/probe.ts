@@ -20,14 +20,18 @@ export function fileProbe(place: CgroupPlace, files: Files): (file: string) => b
     if (place.version === 1) return false;
     // v2: a cgroup shows a controller's files once its parent has enabled it, which is ours to do. If nobody has, the
     // file is taken to be there; where it is not, the step that writes it fails and says so.
-    const [controller] = file.split('.');
-    const enabled = [...sample].some((name) => name.startsWith(`${controller}.`) && !ALWAYS_THERE.test(name));
-    return !enabled && !UNLESS_SEEN.has(file);
+    const [controller = ''] = file.split('.');
+    const core = CORE_FILES[controller] ?? `${controller}.max`;
+    return !sample.has(core) && !UNLESS_SEEN.has(file);
   };
 }
 
-/** Files that v2 shows without the controller. */
-const ALWAYS_THERE = /\.(pressure|stat|stat\.local)$/;
+/** What shows that a controller is enabled; `cpu.stat` and the like are there without. */
+const CORE_FILES: Readonly<Record<string, string>> = {
+  cpu: 'cpu.weight',
+  cpuset: 'cpuset.cpus',
+  hugetlb: 'hugetlb.2MB.max',
+};
 
 function sampleOf(place: CgroupPlace, files: Files): Set<string> {
   for (let dir = dirOf(place); dir.startsWith(`${place.mount}/`); dir = posix.dirname(dir)) {
