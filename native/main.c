@@ -79,6 +79,7 @@ static int run_main(int plan_fd, int result_fd)
 	run.report = report;
 	run.owner = &result_fd;
 	run.alone = true;
+	run.takes_terminal = true; /* relay.c, once the plan waits for init */
 	run_private(&run, result_fd);
 	return run_and_report(&run) == FAILED;
 }

@@ -372,9 +372,16 @@ int op_waitGone(struct run *run, const union args *a)
 	return rc < 0 ? fail(run, rc, "process %u still runs", (unsigned)a->waitGone.pid.n) : 0;
 }
 
+static const int FOR_THE_CALLER[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+
 int op_waitInit(struct run *run, const union args *a)
 {
 	int status, timeout = a->waitInit.timeoutMs.n ? (int)a->waitInit.timeoutMs.n : -1;
+	if (run->alone && run->pid) {
+		/* A terminal sends its signals to the whole group: our caller passes them on, we have to outlive the container. */
+		for (size_t i = 0; i < LENGTH(FOR_THE_CALLER); i++) signal(FOR_THE_CALLER[i], SIG_IGN);
+		if (run->terminal >= 0) relay_terminal(run);
+	}
 	int rc = run->pid ? wait_init(run, timeout, &status) : -ECHILD;
 	if (rc < 0) return rc;
 	run->report(run, &(struct record){ .kind = RECORD_EXITED, .pid = (uint32_t)run->pid, .step = run->at, .op = OP_waitInit, .status = (uint32_t)status });

@@ -75,6 +75,8 @@ int ask_host(struct run *run, uint32_t kind, uint32_t value, int fd);
 /* Reaps or kills what the host has made. */
 void end_children(struct run *run);
 int wait_init(struct run *run, int timeout_ms, int *status);
+/* Our stdio and run->terminal, until init ends; it is not reaped yet then. */
+void relay_terminal(struct run *run);
 int do_op(struct run *run, struct op op);
 
 #define OP_DECLARE(name, code, signature) int op_##name(struct run *, const union args *);
