@@ -1,0 +1,43 @@
+import { stringify } from 'yaml';
+import { isCode } from '#base/errors.ts';
+import { internalError, StatusError } from '../status.ts';
+import type { WholeResponse } from './types.ts';
+
+export function json(
+  code: number,
+  value: unknown,
+  format: 'json' | 'yaml' = 'json',
+  warnings: readonly string[] = [],
+): WholeResponse {
+  return {
+    code,
+    headers: {
+      'content-type': format === 'yaml' ? 'application/yaml' : 'application/json',
+      ...warningHeaders(warnings),
+    },
+    body:
+      format === 'yaml'
+        ? stringify(value, { aliasDuplicateObjects: false })
+        : `${typeof value === 'string' ? value : JSON.stringify(value)}\n`,
+  };
+}
+
+export function text(code: number, body: string, type = 'text/plain; charset=utf-8'): WholeResponse {
+  return { code, headers: { 'content-type': type }, body };
+}
+
+/** RFC 7234's form, which kubectl prints as `Warning: …`. */
+function warningHeaders(warnings: readonly string[]): Record<string, string[]> {
+  if (warnings.length === 0) return {};
+  return { warning: warnings.map((w) => `299 - "${w.replaceAll(/[\\"]/g, '\\$&').replaceAll(/[^\x20-\x7e]/g, '?')}"`) };
+}
+
+/** Every error as a Status. What is not one of ours is 500, and `report` gets it. */
+export function errorResponse(error: unknown, report: (error: unknown) => void): WholeResponse {
+  const known = error instanceof StatusError ? error : undefined;
+  if (!known && !isCode(error, 'STORE_CLOSED')) report(error);
+  const refusal = known ?? internalError(error);
+  const response = json(refusal.status.code, refusal.status);
+  if (refusal.retryAfterSeconds !== undefined) response.headers['retry-after'] = String(refusal.retryAfterSeconds);
+  return response;
+}
