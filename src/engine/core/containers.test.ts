@@ -1,0 +1,342 @@
+import { describe, expect, it } from 'vitest';
+import { FakeClock } from '#base/clock.ts';
+import { logger, silentSink } from '#base/log.ts';
+import { seededRandom } from '#base/random.ts';
+import { Containers } from '#engine/core/containers.ts';
+import { Events } from '#engine/core/events.ts';
+import { FakeNode, FakeProcess } from '#engine/core/fakes.ts';
+import type { Phase } from '#engine/core/record.ts';
+import { ContainerRegistry } from '#engine/core/registry.ts';
+import type { ContainerSpec } from '#engine/core/spec.ts';
+import { memoryStore } from '#storage/memory.ts';
+import type { Store } from '#storage/store.ts';
+
+const NONE = { kind: 'private' } as const;
+
+function spec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
+  return {
+    image: 'busybox',
+    origin: { by: 'docker' },
+    labels: {},
+    annotations: {},
+    process: { env: [], groups: [], tty: false, stdin: false, stdinOnce: false },
+    stop: {},
+    init: false,
+    namespaces: { network: NONE, pid: NONE, ipc: NONE, uts: NONE, cgroup: NONE, user: { kind: 'host' } },
+    mounts: [],
+    resources: {
+      oomKillDisable: false,
+      blkioWeightDevices: [],
+      readBps: [],
+      writeBps: [],
+      readIops: [],
+      writeIops: [],
+      hugepages: [],
+    },
+    security: {
+      privileged: false,
+      capAdd: [],
+      capDrop: [],
+      noNewPrivileges: false,
+      seccomp: 'default',
+      readonlyRoot: false,
+    },
+    devices: [],
+    deviceRules: [],
+    sysctls: {},
+    ulimits: [],
+    oomScoreAdj: 0,
+    shmBytes: 1,
+    network: {
+      endpoints: [],
+      ports: {},
+      publishAll: false,
+      dns: [],
+      dnsOptions: [],
+      dnsSearch: [],
+      extraHosts: [],
+      links: [],
+    },
+    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
+    logging: { driver: 'json-file', options: {} },
+    autoRemove: false,
+    ...changes,
+  };
+}
+
+interface Bench {
+  node: FakeNode;
+  clock: FakeClock;
+  containers: Containers;
+  actions: string[];
+  store: Store;
+  /** The daemon is killed and comes back. */
+  reboot: () => Promise<Bench>;
+}
+
+async function bench(
+  node = new FakeNode(),
+  clock = new FakeClock(1_000),
+  store: Store = memoryStore(new FakeClock()),
+): Promise<Bench> {
+  const events = new Events(() => BigInt(clock.now()));
+  const actions: string[] = [];
+  events.subscribe((event) => actions.push(event.action));
+  const containers = new Containers({
+    parts: node.parts,
+    registry: await ContainerRegistry.open(store),
+    events,
+    clock,
+    random: seededRandom(1),
+    log: logger('engine', silentSink),
+    host: {
+      nodeArch: 'x64',
+      kernelRelease: '6.18.0',
+      bounding: ['CAP_CHOWN'],
+      cgroupVersion: 1,
+      deviceNumbers: () => ({ major: 8, minor: 0 }),
+      initBinary: '/init',
+    },
+    settings: { cgroupParent: '/estiba', logPath: (id) => `/logs/${id}`, stopGraceMs: 10_000, devices: async () => [] },
+  });
+  return { node, clock, containers, actions, store, reboot: () => bench(node, clock, store) };
+}
+
+const phase = (b: Bench, name = 'web'): Phase => b.containers.find(name).state.phase;
+const process = (b: Bench, name = 'web') => {
+  const found = b.node.processes.get(b.containers.find(name).id);
+  if (!found) throw new Error('no process');
+  return found;
+};
+
+describe('the life of a container', () => {
+  it('is created, started, stopped and removed, and leaves nothing', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec());
+    expect(phase(b)).toBe('created');
+    await b.containers.start('web');
+    expect(b.containers.find('/web').state).toMatchObject({ phase: 'running', pid: 4242 });
+    await b.containers.stop('web');
+    expect(b.containers.find('web').state).toMatchObject({ phase: 'exited', exitCode: 143, pid: 0 });
+    await b.containers.remove('web', { force: false, volumes: false });
+    expect([...b.node.held]).toEqual([]);
+    expect(b.actions).toEqual(['create', 'start', 'die', 'stop', 'destroy']);
+    expect(() => b.containers.find('web')).toThrow('No such container: web');
+  });
+
+  it('that fails to be created or started at any step leaves nothing half done', async () => {
+    for (let failAt = 1; ; failAt++) {
+      const b = await bench();
+      b.node.failAt = failAt;
+      const created = await b.containers.create('web', spec()).catch(() => undefined);
+      if (!created) {
+        expect([...b.node.held], `create, call ${failAt}`).toEqual([]);
+        expect(b.containers.list()).toEqual([]);
+        continue;
+      }
+      const before = [...b.node.held].sort();
+      const failed = await b.containers.start('web').then(
+        () => false,
+        () => true,
+      );
+      if (!failed) break;
+      expect([...b.node.held].sort(), `start, call ${failAt}`).toEqual(before);
+      expect(b.containers.find('web').state).toMatchObject({
+        phase: 'created',
+        exitCode: 128,
+        error: expect.stringContaining('failed'),
+      });
+      b.node.failAt = 0;
+      await b.containers.start('web');
+      expect(phase(b)).toBe('running');
+    }
+  });
+
+  it('has one name, which nobody else can take, also at the same moment', async () => {
+    const b = await bench();
+    const results = await Promise.allSettled([b.containers.create('web', spec()), b.containers.create('web', spec())]);
+    expect(results.map((r) => r.status).sort()).toEqual(['fulfilled', 'rejected']);
+    await expect(b.containers.create('/web', spec())).rejects.toMatchObject({ code: 'NAME_TAKEN' });
+    await expect(b.containers.create('no spaces', spec())).rejects.toThrow('Invalid container name');
+    const invented = await b.containers.create(undefined, spec());
+    expect(invented.name).toMatch(/^[a-z]+_[a-z]+$/);
+    await b.containers.rename(invented.id.slice(0, 8), 'db');
+    expect(b.containers.find('db').id).toBe(invented.id);
+    await expect(b.containers.rename('db', 'web')).rejects.toMatchObject({ code: 'NAME_TAKEN' });
+  });
+
+  it('refuses what its phase does not allow', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec());
+    await expect(b.containers.stop('web')).rejects.toMatchObject({ code: 'NOT_MODIFIED' });
+    await expect(b.containers.kill('web')).rejects.toThrow('is not running');
+    await expect(b.containers.pause('web')).rejects.toThrow('is not running');
+    await b.containers.start('web');
+    await expect(b.containers.start('web')).rejects.toMatchObject({ code: 'NOT_MODIFIED' });
+    await expect(b.containers.remove('web', { force: false, volumes: false })).rejects.toThrow(
+      'cannot remove container "/web": container is running',
+    );
+    await b.containers.pause('web');
+    await expect(b.containers.pause('web')).rejects.toThrow('already paused');
+    await expect(b.containers.kill('web', 'SIGTERM')).rejects.toThrow('is paused');
+    await expect(b.containers.kill('web', 'SIGNOTHING')).rejects.toThrow('invalid signal: SIGNOTHING');
+    await b.containers.remove('web', { force: true, volumes: true });
+    expect([...b.node.held]).toEqual([]);
+  });
+
+  it('is killed after its grace, and a kill gets past a stop that waits', async () => {
+    const b = await bench();
+    b.node.ignoreSignals = true;
+    await b.containers.create('web', spec());
+    await b.containers.start('web');
+    const stopping = b.containers.stop('web', { graceMs: 5_000 });
+    await b.clock.advance(4_999);
+    expect(process(b).signals).toEqual([15]);
+    await b.clock.advance(1);
+    await stopping;
+    expect(b.containers.find('web').state.exitCode).toBe(137);
+
+    await b.containers.start('web');
+    const patient = b.containers.stop('web', { graceMs: -1 });
+    await b.clock.advance(1_000_000);
+    await b.containers.kill('web');
+    await patient;
+    expect(phase(b)).toBe('exited');
+  });
+
+  it('answers those who wait for its next end, for its being still, and for its being gone', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec());
+    await expect(b.containers.wait('web', 'not-running')).resolves.toEqual({ exitCode: 0 });
+    const next = b.containers.wait('web', 'next-exit');
+    const gone = b.containers.wait('web', 'removed');
+    const left = new AbortController();
+    const never = b.containers.wait('web', 'next-exit', left.signal);
+    left.abort(new Error('left'));
+    await expect(never).rejects.toThrow('left');
+    await b.containers.start('web');
+    process(b).end(3);
+    await expect(next).resolves.toEqual({ exitCode: 3 });
+    await b.containers.remove('web', { force: true, volumes: true });
+    await expect(gone).resolves.toEqual({ exitCode: 3 });
+  });
+
+  it('removes itself when asked to, with its exit code for who waits', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec({ autoRemove: true }));
+    const gone = b.containers.wait('web', 'removed');
+    await b.containers.start('web');
+    process(b).end(5);
+    await expect(gone).resolves.toEqual({ exitCode: 5 });
+    expect([...b.node.held]).toEqual([]);
+  });
+
+  it('lets clients attach before its first byte', async () => {
+    const b = await bench();
+    const { id } = await b.containers.create('web', spec());
+    const order: string[] = [];
+    b.containers.onNextStart(id, async () => void order.push(`joined after ${b.node.calls.at(-1)}`));
+    await b.containers.start('web');
+    expect(order).toEqual(['joined after processes.create']);
+    expect(b.node.calls.at(-1)).toBe('process.start');
+  });
+
+  it('changes its limits while it runs', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec());
+    await b.containers.start('web');
+    await b.containers.update('web', { resources: { memoryBytes: 64 << 20 } });
+    expect(process(b).updates).toEqual([{ memory: { limit: 67108864, swap: 134217728 } }]);
+    expect(b.containers.find('web').spec.resources.memoryBytes).toBe(67108864);
+  });
+});
+
+describe('restart policies', () => {
+  const always = { name: 'always', maxRetries: 0, onUnhealthy: false } as const;
+
+  it('start it again, later each time, until somebody stops it', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec({ restart: always }));
+    await b.containers.start('web');
+    for (const delayMs of [100, 200, 400]) {
+      process(b).end(1, b.clock.now());
+      await b.clock.advance(delayMs - 1);
+      expect(phase(b)).toBe('restarting');
+      await b.clock.advance(1);
+      expect(phase(b)).toBe('running');
+    }
+    expect(b.containers.find('web').state.restartCount).toBe(3);
+    process(b).end(1, b.clock.now());
+    await b.clock.advance(1);
+    await b.containers.stop('web');
+    await b.clock.advance(100_000);
+    expect(phase(b)).toBe('exited');
+  });
+
+  it('start an unhealthy one again where that was asked for', async () => {
+    const b = await bench();
+    const health = {
+      test: ['CMD', 'check'],
+      intervalNs: 1e9,
+      timeoutNs: 1e9,
+      startPeriodNs: 0,
+      startIntervalNs: 0,
+      retries: 2,
+    };
+    await b.containers.create('web', spec({ health, restart: { name: 'no', maxRetries: 0, onUnhealthy: true } }));
+    await b.containers.start('web');
+    await b.clock.advance(1_000);
+    expect(b.containers.find('web').state.health).toMatchObject({ status: 'healthy' });
+    b.node.execExit = () => 1;
+    await b.clock.advance(2_000);
+    await b.clock.advance(0);
+    expect(b.actions).toContain('health_status: unhealthy');
+    expect(b.actions).toContain('restart');
+    expect(b.containers.find('web').state).toMatchObject({ phase: 'running', health: { status: 'starting' } });
+    b.containers.close();
+  });
+});
+
+describe('a daemon that was killed', () => {
+  it('finds what runs, hears of its end, and keeps what is stopped', async () => {
+    const before = await bench();
+    await before.containers.create('web', spec());
+    await before.containers.create('off', spec());
+    await before.containers.start('web');
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect([phase(after), phase(after, 'off')]).toEqual(['running', 'created']);
+    const ended = after.containers.wait('web', 'next-exit');
+    process(after).end(4);
+    await expect(ended).resolves.toEqual({ exitCode: 4 });
+  });
+
+  it('sweeps what was being made or removed, and processes that nobody owns', async () => {
+    const before = await bench();
+    const record = await before.containers.create('web', spec());
+    const registry = await ContainerRegistry.open(before.store);
+    await registry.save({ ...record, state: { ...record.state, phase: 'removing' } });
+    before.node.processes.set('stranger', new FakeProcess(before.node));
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect(after.containers.list()).toEqual([]);
+    expect([...after.node.held]).toEqual([]);
+    expect([...after.node.processes.keys()]).toEqual([]);
+  });
+
+  it('brings back after a reboot of the machine what wanted to run', async () => {
+    const before = await bench();
+    for (const [name, policy] of [
+      ['aa', 'always'],
+      ['bb', 'unless-stopped'],
+      ['cc', 'no'],
+    ] as const) {
+      await before.containers.create(name, spec({ restart: { name: policy, maxRetries: 0, onUnhealthy: false } }));
+      await before.containers.start(name);
+    }
+    before.node.processes.clear();
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect(['aa', 'bb', 'cc'].map((name) => phase(after, name))).toEqual(['running', 'running', 'exited']);
+  });
+});

@@ -1,0 +1,36 @@
+import { defineError } from '#base/errors.ts';
+
+export const NoSuchContainer = defineError('NO_SUCH_CONTAINER', (d: { name: string }) => ({
+  message: `No such container: ${d.name}`,
+}));
+
+export const AmbiguousId = defineError('AMBIGUOUS_ID', (d: { prefix: string; ids: string[] }) => ({
+  message: `multiple IDs found with provided prefix: ${d.prefix}`,
+  hint: `it could be ${d.ids.map((id) => id.slice(0, 12)).join(' or ')}; give more digits`,
+}));
+
+export const NameTaken = defineError('NAME_TAKEN', (d: { name: string; holder: string }) => ({
+  message: `Conflict. The container name "/${d.name}" is already in use by container "${d.holder}". You have to remove (or rename) that container to be able to reuse that name.`,
+}));
+
+export const BadName = defineError('INVALID_ARGUMENT', (d: { name: string }) => ({
+  message: `Invalid container name (${d.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+}));
+
+/** Nothing to do: Docker answers 304. */
+export const AlreadyThere = defineError('NOT_MODIFIED', (d: { id: string; phase: string }) => ({
+  message: `container ${d.id} is ${d.phase} already`,
+}));
+
+/** The container's phase does not allow what was asked. */
+export const WrongPhase = defineError('WRONG_PHASE', (d: { message: string; hint?: string }) => ({
+  message: d.message,
+  ...(d.hint ? { hint: d.hint } : {}),
+}));
+
+/** The program of the image or command line cannot be run: 127 not found, 126 not executable. */
+export const CannotRun = defineError('CANNOT_RUN', (d: { what: string; exitCode: 126 | 127 }) => ({ message: d.what }));
+
+export const BadSignal = defineError('INVALID_ARGUMENT', (d: { signal: string }) => ({
+  message: `invalid signal: ${d.signal}`,
+}));

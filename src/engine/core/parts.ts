@@ -1,0 +1,136 @@
+import type { Readable, Writable } from 'node:stream';
+import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
+import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
+import type { RunConfig } from '#spec/image/manifest.ts';
+import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
+import type { LinuxResources } from '#spec/oci/linux.ts';
+
+/** What the life of a container needs of the floors below, each as small as that. Chosen in `app`, replaced in tests. */
+export interface NodeParts {
+  images: ImageSource;
+  roots: RootSource;
+  volumes: VolumeSource;
+  network: NetworkSource;
+  processes: ProcessSource;
+}
+
+export interface ImageSource {
+  /** IMAGE_NOT_FOUND when the node does not have it; pulling is the caller's decision. */
+  find(reference: string): Promise<FoundImage>;
+}
+
+export interface FoundImage {
+  /** Digest of the configuration. */
+  id: string;
+  reference: string;
+  config: RunConfig;
+  /** The chain of layers, as the snapshots name it. */
+  top: string;
+}
+
+/** Root file systems: an image's layers below, what the container writes on top. */
+export interface RootSource {
+  prepare(id: string, image: FoundImage): Promise<void>;
+  /** Where config.json's root is; mounted when the container starts. */
+  mount(id: string): Promise<string>;
+  unmount(id: string): Promise<void>;
+  remove(id: string): Promise<void>;
+  /** A file of the root as text, links resolved inside it; '' when there is none. */
+  readFile(id: string, path: string, maxBytes: number): Promise<string>;
+}
+
+export interface VolumeSource {
+  /** Makes or finds what the mounts name. Anonymous volumes belong to the container. */
+  resolve(id: string, mounts: readonly MountSpec[]): Promise<MountRecord[]>;
+  /** Ready to be mounted: copied up from the image, formatted, with its options. */
+  attach(id: string, record: MountRecord): Promise<OciMount>;
+  release(id: string, mounts: readonly MountRecord[], wish: { removeAnonymous: boolean }): Promise<void>;
+}
+
+export interface NetworkSource {
+  /** Checks the wish and fixes what does not change between starts: networks, static addresses, mac. */
+  reserve(id: string, spec: ContainerSpec): Promise<Record<string, EndpointRecord>>;
+  attach(id: string, wish: AttachWish): Promise<Attachment>;
+  detach(id: string): Promise<void>;
+  release(id: string): Promise<void>;
+}
+
+export interface AttachWish {
+  name: string;
+  hostname: string;
+  spec: ContainerSpec;
+  exposedPorts: string[];
+  endpoints: Record<string, EndpointRecord>;
+}
+
+export interface Attachment {
+  /** Path of the network namespace, ready; undefined leaves the host's. */
+  namespace: string | undefined;
+  endpoints: Record<string, EndpointRecord>;
+  ports: PortRecord[];
+  /** `/etc/hosts` and its like, written and kept up to date outside the root. */
+  files: { path: string; source: string }[];
+}
+
+/** Processes behind shims: they outlive us, and are found again by id. */
+export interface ProcessSource {
+  /** Everything is set up and the program has not run. */
+  create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess>;
+  /** After a restart of ours; undefined when there is no shim. */
+  find(id: string): Promise<RunningProcess | undefined>;
+  /** Ids of all shims there are, for the sweep. */
+  list(): Promise<string[]>;
+  /** Everything the shim left: directory, cgroup, mounts. */
+  remove(id: string): Promise<void>;
+}
+
+export interface IoWish {
+  terminal: boolean;
+  stdin: boolean;
+  stdinOnce: boolean;
+  log: { format: 'json' | 'cri' | 'none'; path: string; maxBytes: number; maxFiles: number };
+}
+
+export interface CreatedProcess extends RunningProcess {
+  start(): Promise<void>;
+}
+
+export interface ExitStatus {
+  /** 128 + signal when a signal ended it. */
+  code: number;
+  oomKilled: boolean;
+  atMs: number;
+}
+
+export interface RunningProcess {
+  readonly pid: number;
+  readonly startTicks: number;
+  /** A client at the program's standard streams, from now on. Ends when the program ends or the client detaches. */
+  attach(wish: { stdin: boolean }): Promise<Attached>;
+  /** Known for good once it is known; resolves at once for a process that has ended. */
+  wait(): Promise<ExitStatus>;
+  signal(signal: number): Promise<void>;
+  resize(rows: number, columns: number): Promise<void>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  update(resources: LinuxResources): Promise<void>;
+  exec(id: string, process: OciProcess, io: Omit<IoWish, 'log'>): Promise<ExecProcess>;
+}
+
+/** The streams of one attached client. With a terminal all output is `stdout`. */
+export interface Attached {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  detach(): void;
+}
+
+export interface ExecProcess {
+  readonly pid: number;
+  /** Attached before the program runs: nothing it says is lost. */
+  readonly streams: Attached;
+  start(): Promise<void>;
+  resize(rows: number, columns: number): Promise<void>;
+  wait(): Promise<ExitStatus>;
+  signal(signal: number): Promise<void>;
+}

@@ -1,0 +1,109 @@
+import { AmbiguousId, BadName, NameTaken, NoSuchContainer } from '#engine/core/errors.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
+import { prefix, remove, type Store } from '#storage/store.ts';
+
+const PREFIX = 'containers/';
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
+const NAME_MAX_LENGTH = 255;
+
+/**
+ * All containers the node knows: the store holds them, memory finds them. A record is written before it is seen, so that who
+ * reads after an answer finds what the answer said, also after a power cut.
+ */
+export class ContainerRegistry {
+  readonly #store: Store;
+  readonly #byId = new Map<string, ContainerRecord>();
+  readonly #byName = new Map<string, string>();
+
+  private constructor(store: Store) {
+    this.#store = store;
+  }
+
+  static async open(store: Store): Promise<ContainerRegistry> {
+    const registry = new ContainerRegistry(store);
+    const { items } = await store.range(prefix(PREFIX));
+    for (const item of items)
+      registry.#remember(JSON.parse(Buffer.from(item.value).toString('utf8')) as ContainerRecord);
+    return registry;
+  }
+
+  list(): ContainerRecord[] {
+    return [...this.#byId.values()];
+  }
+
+  /** By full id, by name with or without slash, or by a beginning of the id that only one has. */
+  find(wish: string): ContainerRecord {
+    const name = wish.replace(/^\//, '');
+    const exact = this.#byId.get(wish) ?? this.#byId.get(this.#byName.get(name) ?? '');
+    if (exact) return exact;
+    if (wish === '' || !/^[0-9a-f]+$/.test(wish)) throw new NoSuchContainer({ name: wish });
+    const found = this.list().filter((record) => record.id.startsWith(wish));
+    if (found.length > 1) throw new AmbiguousId({ prefix: wish, ids: found.map((r) => r.id) });
+    if (!found[0]) throw new NoSuchContainer({ name: wish });
+    return found[0];
+  }
+
+  get(id: string): ContainerRecord | undefined {
+    return this.#byId.get(id);
+  }
+
+  isTaken(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
+  checkName(name: string): void {
+    if (!NAME.test(name) || name.length > NAME_MAX_LENGTH) throw new BadName({ name });
+    const holder = this.#byName.get(name);
+    if (holder !== undefined) throw new NameTaken({ name, holder });
+  }
+
+  /** The name is taken from here on, before the first write is done: two requests cannot both have it. */
+  async add(record: ContainerRecord): Promise<void> {
+    this.checkName(record.name);
+    this.#byName.set(record.name, record.id);
+    try {
+      await this.#write(record);
+    } catch (error) {
+      this.#byName.delete(record.name);
+      throw error;
+    }
+    this.#remember(record);
+  }
+
+  async save(record: ContainerRecord): Promise<void> {
+    await this.#write(record);
+    this.#remember(record);
+  }
+
+  async rename(record: ContainerRecord, name: string): Promise<ContainerRecord> {
+    this.checkName(name);
+    this.#byName.set(name, record.id);
+    const renamed = { ...record, name };
+    try {
+      await this.save(renamed);
+    } catch (error) {
+      this.#byName.delete(name);
+      throw error;
+    }
+    this.#byName.delete(record.name);
+    return renamed;
+  }
+
+  async forget(id: string): Promise<void> {
+    await remove(this.#store, { key: PREFIX + id });
+    const record = this.#byId.get(id);
+    this.#byId.delete(id);
+    if (record && this.#byName.get(record.name) === id) this.#byName.delete(record.name);
+  }
+
+  #remember(record: ContainerRecord): void {
+    this.#byId.set(record.id, record);
+    this.#byName.set(record.name, record.id);
+  }
+
+  async #write(record: ContainerRecord): Promise<void> {
+    await this.#store.txn({
+      ops: [{ do: 'put', key: PREFIX + record.id, value: Buffer.from(JSON.stringify(record)) }],
+    });
+  }
+}
