@@ -18,7 +18,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['{src,test,tools,bench}/**/*.test.ts'],
-          exclude: ['**/*.host.test.ts', 'test/suites/**', '**/node_modules/**'],
+          exclude: ['**/*.{host,vm}.test.ts', 'test/suites/**', '**/node_modules/**'],
           testTimeout: 20_000,
         },
       },
