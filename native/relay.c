@@ -87,6 +87,14 @@ static void pump(struct relay *r, int pidfd, int resized)
 	while (!r->output_ended && take_output(r)) continue;
 }
 
+void relay_prepare(int master)
+{
+	struct termios attributes;
+	if (tcgetattr(master, &attributes) < 0) return;
+	attributes.c_oflag &= (tcflag_t)~ONLCR;
+	tcsetattr(master, TCSANOW, &attributes);
+}
+
 void relay_terminal(struct run *run)
 {
 	static struct relay r;

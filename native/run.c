@@ -266,6 +266,7 @@ static int give_console(struct run *run, const struct message *m, int fd)
 	op_args(op, &args);
 	if (args.console.socket.n == 0) {
 		if (!run->takes_terminal) return fail(run, -EINVAL, "there is no shim to take the terminal, and no console socket");
+		if (run->alone) relay_prepare(fd);
 		run->terminal = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 		return run->terminal < 0 ? -errno : 0;
 	}

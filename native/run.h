@@ -77,6 +77,8 @@ void end_children(struct run *run);
 int wait_init(struct run *run, int timeout_ms, int *status);
 /* Our stdio and run->terminal, until init ends; it is not reaped yet then. */
 void relay_terminal(struct run *run);
+/* Before the program runs: what we write to is a terminal of its own, or a file, and adds a carriage return if it wants one. */
+void relay_prepare(int master);
 int do_op(struct run *run, struct op op);
 
 #define OP_DECLARE(name, code, signature) int op_##name(struct run *, const union args *);

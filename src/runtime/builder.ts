@@ -42,6 +42,11 @@ export class PlanBuilder {
     this.#free.push(slot);
   }
 
+  /** The step before took what was in the slot (`bindAt` its tree). */
+  release(slot: number): void {
+    if (slot !== NO_SLOT) this.#free.push(slot);
+  }
+
   warn(message: string): void {
     this.warnings.push(message);
   }

@@ -45,6 +45,10 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
         shared: mount?.propagation.some((p) => p.startsWith('shared:')) ?? false,
       };
     },
+    mountsOfType: (...types) =>
+      mountTable()
+        .filter((m) => types.includes(m.fsType))
+        .map((m) => m.mountPoint),
     sameFile: (a, b) => {
       const [first, second] = [orUndefined(() => statSync(a)), orUndefined(() => statSync(b))];
       return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;

@@ -28,6 +28,8 @@ export interface Host {
   readInside(root: string, path: string): string | undefined;
   /** The mount that holds a path, with its propagation. */
   mountOf(path: string): { point: string; shared: boolean };
+  /** Where file systems of these types are mounted, in the order of mounting. */
+  mountsOfType(...types: string[]): readonly string[];
   /** Do both name the same namespace (or file)? Undefined paths do not exist. */
   sameFile(a: string, b: string): boolean;
 }

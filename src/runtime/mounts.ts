@@ -4,6 +4,7 @@ import type { Hierarchy } from '#kernel/cgroup/layout.ts';
 import { type CgroupPlace, dirOf } from '#kernel/cgroup/place.ts';
 import {
   MOUNT_ATTR_IDMAP,
+  MOUNT_ATTR_RDONLY,
   type MountOptions,
   MS_BIND,
   MS_NODEV,
@@ -154,12 +155,12 @@ export function planMounts(b: PlanBuilder, context: MountContext, mounts: readon
   }
 }
 
-/** A read-only tmpfs is made so last: mounts and devices after it may need directories in it. */
+/** A read-only tmpfs is made so last: mounts, devices and the console after it need files in it. */
 export function planReadOnlyTmpfs(b: PlanBuilder, mounts: readonly PlannedMount[], root: number): void {
-  for (const { kind, options, target, because } of mounts) {
+  for (const { kind, options, target: path, because } of mounts) {
     if (kind !== 'tmpfs' || !(options.flags & MS_RDONLY)) continue;
-    const flags = options.flags | MS_REMOUNT | MS_BIND;
-    b.init(`${because}.options`, { op: 'mountAt', root, source: '', target, type: '', flags, data: '', create: 0 });
+    const attr = { recursive: 0, set: MOUNT_ATTR_RDONLY, clear: 0n, propagation: 0n };
+    b.init(`${because}.options`, { op: 'attrAt', root, path, ...attr });
   }
 }
 
@@ -196,7 +197,7 @@ function planBind(b: PlanBuilder, context: MountContext, planned: PlannedMount, 
     propagation: first ?? 0n,
     userns: NO_SLOT,
   });
-  b.close('init', because, from);
+  b.release(from);
   planPropagation(b, { ...planned, options: { ...options, propagation: more } }, root);
 }
 

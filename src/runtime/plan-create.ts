@@ -83,6 +83,8 @@ export interface CreatePlan {
   warnings: readonly string[];
 }
 
+const MNT_DETACH = 2;
+
 const NO_CGROUPS: CgroupPlan = { places: [], create: [], join: [], warnings: [] };
 
 /** What the chapters below share. */
@@ -412,7 +414,6 @@ function buildRoot(c: Create): void {
       bind: c.userns !== 'none' || host.rootless,
       kcore: host.look('/proc/kcore') !== undefined,
     });
-  planReadOnlyTmpfs(b, mounts, c.root);
 }
 
 function runCreateHooks(c: Create): void {
@@ -425,7 +426,8 @@ function runCreateHooks(c: Create): void {
   planHooks(b, 'init', config, 'createContainer', facts, 'creating');
 }
 
-function changeRoot({ b, config, rootfs, options, mounts, root }: Create): void {
+function changeRoot(c: Create): void {
+  const { b, config, rootfs, options, mounts, root } = c;
   (config.linux?.readonlyPaths ?? []).forEach((path, i) => {
     b.init(`$.linux.readonlyPaths[${i}]`, { op: 'readonlyAt', root, path: posix.normalize(path) });
   });
@@ -434,15 +436,29 @@ function changeRoot({ b, config, rootfs, options, mounts, root }: Create): void 
     b.init(`$.linux.maskedPaths[${i}]`, { op: 'maskAt', root, path: posix.normalize(path), label });
   });
   planSysctls(b, config);
-  b.close('init', 'default', root);
-  const because = options.noPivot ? 'flag --no-pivot' : 'default';
-  b.init(because, options.noPivot ? { op: 'moveRoot', root: rootfs } : { op: 'pivotRoot', root: rootfs });
+  if (options.noPivot) moveRoot(c);
+  else b.init('default', { op: 'pivotRoot', root: rootfs });
   // Whoever swapped directories meanwhile (CVE-2021-30465) must not have a /proc of his own in its place.
   if (mounts.some((m) => m.target === '/proc' && m.mount.type === 'proc'))
     b.init('config-linux.md, "Default Filesystems"', { op: 'checkProc', path: '/proc' });
 }
 
-function finishContainer({ b, config, process, options, processContext }: Create): void {
+/**
+ * Without pivot_root(2) the host's tree stays mounted below ours. Where a whole proc or sysfs is visible anywhere, a user
+ * namespace made inside may mount a fresh one without our masks (mount_too_revealing in the kernel): they go first.
+ */
+function moveRoot({ b, rootfs, host, userns }: Create): void {
+  const because = 'flag --no-pivot';
+  const points = host.mountsOfType('proc', 'sysfs').filter((p) => p !== rootfs && !p.startsWith(`${rootfs}/`));
+  for (const target of [...points].reverse()) {
+    // What came with the mount namespace is locked there for a new user namespace: it is covered.
+    if (userns === 'none') b.init(because, { op: 'umount', target, flags: MNT_DETACH });
+    else b.init(because, { op: 'mount', source: 'tmpfs', target, type: 'tmpfs', flags: 0n, data: '' });
+  }
+  b.init(because, { op: 'moveRoot', root: rootfs });
+}
+
+function finishContainer({ b, config, process, options, processContext, mounts, root }: Create): void {
   if (process.terminal) {
     const { height = 0, width = 0 } = process.consoleSize ?? {};
     b.init('$.process.terminal', {
@@ -453,6 +469,8 @@ function finishContainer({ b, config, process, options, processContext }: Create
       bind: 1,
     });
   }
+  planReadOnlyTmpfs(b, mounts, root);
+  b.close('init', 'default', root);
   b.init('$.process.cwd', { op: 'mkdir', path: process.cwd, mode: 0o755, flags: MKDIR_PARENTS | MKDIR_MAY_EXIST });
   const propagation = config.linux?.rootfsPropagation;
   if (propagation && !propagation.endsWith('slave') && !propagation.endsWith('private'))
