@@ -44,15 +44,19 @@ export default defineConfig({
           hookTimeout: 600_000,
         },
       },
-      // Boots a virtual machine without KVM: `make test-v2`, not part of `make test`.
-      ...(process.env['ESTIBA_VM'] === undefined
-        ? []
-        : [
-            {
-              ...shared,
-              test: { name: 'vm', include: ['test/**/*.vm.test.ts'], testTimeout: 200_000, hookTimeout: 200_000 },
-            },
-          ]),
+      // Not part of `make test`: `make test-v2` boots a virtual machine, `make suites` needs the peers.
+      ...['vm', 'suite']
+        .filter((name) => process.env['ESTIBA_TESTS'] === name)
+        .map((name) => ({
+          ...shared,
+          test: {
+            name,
+            include: [`test/**/*.${name}.test.ts`],
+            fileParallelism: false,
+            testTimeout: 200_000,
+            hookTimeout: 300_000,
+          },
+        })),
     ],
   },
 });
