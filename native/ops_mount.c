@@ -239,13 +239,23 @@ int op_checkProc(struct run *run, const union args *a)
 
 /* -- masked and read-only paths */
 
-/* A tree with the real /dev/null: 1:3 by its number, whatever the image put there (CVE-2025-31133). */
-static int null_tree(struct run *run)
+static bool is_null(int fd)
 {
 	struct stat st;
-	int fd = value_of(open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	return fd >= 0 && fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+/* A tree with the real /dev/null: 1:3 by its number, whatever the image put there (CVE-2025-31133). The container's own when it
+ * is one, as under runc: the host's would show the host's devtmpfs, and its size, in the container's mountinfo. */
+static int null_tree(struct run *run, int root)
+{
+	int fd = open_in(root, "dev/null", O_NOFOLLOW);
+	if (!is_null(fd)) {
+		if (fd >= 0) close(fd);
+		fd = value_of(open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	}
 	if (fd < 0) return fail(run, fd, "/dev/null");
-	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)) {
+	if (!is_null(fd)) {
 		close(fd);
 		return fail(run, -EPERM, "/dev/null is not the null device");
 	}
@@ -262,9 +272,10 @@ static int empty_tree(struct run *run, const char *label)
 	if (tree >= 0) return tree;
 	int context = value_of(syscall(NR_fsopen, "tmpfs", FSOPEN_CLOEXEC_));
 	if (context < 0) return context;
-	char options[2][PATH_SIZE] = { "size=0", "nr_blocks=1" };
-	(void)set_option(context, options[1]);
-	int rc = *label ? negative(syscall(NR_fsconfig, context, CONFIG_STRING, "context", label, 0)) : 0;
+	char options[2][16] = { "source=tmpfs", "ro" };
+	int rc = set_option(context, options[0]);
+	if (rc == 0) rc = set_option(context, options[1]);
+	if (rc == 0 && *label) rc = negative(syscall(NR_fsconfig, context, CONFIG_STRING, "context", label, 0));
 	if (rc < 0) {
 		close(context);
 		return rc;
@@ -282,7 +293,7 @@ int op_maskAt(struct run *run, const union args *a)
 	if (target < 0) return target == -ENOENT || target == -ENOTDIR ? 0 : target;
 	struct stat st;
 	int rc = negative(fstat(target, &st)), tree = -1;
-	if (rc == 0) rc = tree = S_ISDIR(st.st_mode) ? empty_tree(run, str(a->maskAt.label)) : null_tree(run);
+	if (rc == 0) rc = tree = S_ISDIR(st.st_mode) ? empty_tree(run, str(a->maskAt.label)) : null_tree(run, root);
 	if (rc >= 0) rc = move_mount_(tree, target);
 	if (tree >= 0) close(tree);
 	close(target);
@@ -380,6 +391,8 @@ int op_copyUpAt(struct run *run, const union args *a)
 	bool mode_given = false;
 	if (context < 0 || from < 0 || fstat(from, &st) < 0) rc = -errno;
 	else if (a->copyUpAt.data.n >= sizeof options) rc = -ENAMETOOLONG;
+	char source[] = "source=tmpfs";
+	if (rc == 0) rc = set_option(context, source);
 	if (rc == 0) {
 		strcpy(options, str(a->copyUpAt.data));
 		for (char *at = options, *next; rc == 0 && at && *at; at = next) {
