@@ -289,8 +289,18 @@ function planHierarchy(
   const { root, target, type, data, hierarchy } = at;
   const place = context.cgroups.find((p) => p.mount === hierarchy.mount);
   if (context.cgroupns) {
-    const flags = options.flags & ~MS_RELATIME;
-    b.init(because, { op: 'mountAt', root, source: type, target, type, flags, data, create: CREATE_DIRECTORY });
+    // Control files only: nothing in there is to be run or opened as a device, whatever the options say.
+    const flags = (options.flags & ~MS_RELATIME) | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+    b.init(because, {
+      op: 'mountAt',
+      root,
+      source: hierarchy.name ?? type,
+      target,
+      type,
+      flags,
+      data,
+      create: CREATE_DIRECTORY,
+    });
     return;
   }
   b.init(because, {

@@ -397,12 +397,13 @@ function buildRoot(c: Create): void {
   const shared = wished.endsWith('shared');
   const because = wished ? '$.linux.rootfsPropagation' : 'default';
   // The whole tree stops sending mounts to the host, before the first one is made. With `shared` it keeps its peers, and
-  // only the mount the root lies on is cut off: pivot_root(2) refuses a shared parent.
+  // only the mount the root lies on is cut off: pivot_root(2) refuses a shared parent, and if it was not shared before, the
+  // line above may have made it so.
   const remount = (target: string, flags: bigint): void =>
     b.init(because, { op: 'mount', source: '', target, type: '', flags, data: '' });
   remount('/', shared ? (PROPAGATION[wished] ?? 0n) : (PROPAGATION[wished] ?? MS_SLAVE) | MS_REC);
   const parent = host.mountOf(rootfs);
-  if (shared && parent.shared) remount(parent.point, MS_PRIVATE);
+  if (shared) remount(parent.point, MS_PRIVATE);
   b.init('$.root.path', { op: 'mount', source: rootfs, target: rootfs, type: '', flags: MS_BIND | MS_REC, data: '' });
   c.root = b.slot();
   b.init('$.root.path', { op: 'open', into: c.root, path: rootfs, flags: O_PATH | O_DIRECTORY | O_CLOEXEC, mode: 0 });
