@@ -32,7 +32,7 @@ test: setup-test build lint
 # Pure cgroup v2 in a virtual machine (software emulation, about 30 s).
 test-v2: node_modules/.installed native
 	@tools/setup.sh base suites
-	ESTIBA_TESTS=vm npx vitest run --project vm
+	npx vitest run --project vm
 
 suites: setup-test build
 	@tools/setup.sh suites

@@ -44,19 +44,11 @@ export default defineConfig({
           hookTimeout: 600_000,
         },
       },
-      // Not part of `make test`: `make test-v2` boots a virtual machine, `make suites` needs the peers.
-      ...['vm', 'suite']
-        .filter((name) => process.env['ESTIBA_TESTS'] === name)
-        .map((name) => ({
-          ...shared,
-          test: {
-            name,
-            include: [`test/**/*.${name}.test.ts`],
-            fileParallelism: false,
-            testTimeout: 200_000,
-            hookTimeout: 300_000,
-          },
-        })),
+      // Boots a virtual machine: `make test-v2`.
+      {
+        ...shared,
+        test: { name: 'vm', include: ['test/**/*.vm.test.ts'], testTimeout: 200_000, hookTimeout: 300_000 },
+      },
     ],
   },
 });

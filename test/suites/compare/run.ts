@@ -70,7 +70,7 @@ function sections(stdout: string, bundle: string): Record<string, string[]> {
   let current = 'output';
   for (const line of stdout.split('\n')) {
     if (line.startsWith('== ')) current = line.slice(3);
-    else if (line !== '') (result[current] ??= []).push(line.replaceAll(bundle, 'BUNDLE'));
+    else if (line !== '') result[current] = [...(result[current] ?? []), line.replaceAll(bundle, 'BUNDLE')];
   }
   const { namespaces, mounts, status } = result;
   if (namespaces) result['namespaces'] = namespaces.map(sharedOrNew);
@@ -96,5 +96,16 @@ function plainMount(line: string): string {
   const [, , device = '', root, point, options, ...propagation] = before.split(' ');
   const real = device.startsWith('0:') ? '0:n' : device;
   const peers = propagation.map((word) => word.replace(/:\d+$/, ':n')).sort();
-  return [real, root, point, options, ...peers, '-', after.replace(/,?inode(32|64)/, '')].join(' ');
+  const plain = [real, root, point, options, ...peers, '-', after.replace(/,?inode(32|64)/, '')].join(' ');
+  return MEANT.reduce((text, [ours, theirs]) => text.replace(ours, theirs), plain);
 }
+
+/** Where we differ from runc 1.1 on purpose. */
+const MEANT: readonly (readonly [RegExp, string])[] = [
+  // runc leaves the tmpfs that carries v1's hierarchies writable although the mount asks for ro.
+  [/^(0:n \/ \/sys\/fs\/cgroup) ro,(.* - tmpfs )/, '$1 rw,$2'],
+  // rootfsPropagation "shared": runc leaves the root private when the host's is, the specification wants it shared.
+  [/^(\S+ BUNDLE\/rootfs \/ \S+) shared:n - /, '$1 - '],
+  // A tmpfs that begins with what was there keeps the directory's mode in its options.
+  [/^(0:n \/ \/opt .* - tmpfs .*),mode=755/, '$1'],
+];
