@@ -1,0 +1,154 @@
+import { messageOf } from '#base/errors.ts';
+import { DONE, type Requeue } from '#cluster/client/queue.ts';
+import { controllerOf, type Live, PODS, REPLICA_SETS, timestamp } from '#cluster/client/resources.ts';
+import { matchesSelector } from '#spec/kubernetes/selector.ts';
+import type { Pod, ReplicaSet, ReplicaSetStatus } from '#spec/kubernetes/types.gen.ts';
+import { claim } from './claim.ts';
+import {
+  again,
+  type ControllerDeps,
+  generatedName,
+  onOwned,
+  onSelf,
+  type Reconciler,
+  reconciler,
+  slowStart,
+  sooner,
+  withCondition,
+  withoutCondition,
+  writeStatus,
+} from './loop.ts';
+import { availability, compareForDeletion, crowdOf, isActive, isReady, podFrom } from './pods.ts';
+
+// In one run: a wish of a hundred thousand must not starve the other sets.
+const BURST = 500;
+
+export interface ReplicaSetPlan {
+  create: number;
+  remove: Live<Pod>[];
+}
+
+export interface ReplicaSetSight {
+  set: Live<ReplicaSet>;
+  pods: readonly Live<Pod>[];
+  /** All pods of the same Deployment, to thin out crowded nodes first. */
+  related: readonly Live<Pod>[];
+}
+
+export function planReplicaSet({ set, pods, related }: ReplicaSetSight): ReplicaSetPlan {
+  if (set.metadata.deletionTimestamp) return { create: 0, remove: [] };
+  const active = pods.filter(isActive);
+  const wanted = set.spec.replicas ?? 1;
+  if (active.length < wanted) return { create: Math.min(BURST, wanted - active.length), remove: [] };
+  const surplus = Math.min(BURST, active.length - wanted);
+  if (surplus === 0) return { create: 0, remove: [] };
+  const order = [...active].sort(compareForDeletion(crowdOf(related.filter(isActive))));
+  return { create: 0, remove: order.slice(0, surplus) };
+}
+
+export function replicaSetStatus(
+  set: Live<ReplicaSet>,
+  pods: readonly Live<Pod>[],
+  nowMs: number,
+  failure: { reason: 'FailedCreate' | 'FailedDelete'; message: string } | undefined,
+): { status: ReplicaSetStatus; checkAgainMs: number | undefined } {
+  const active = pods.filter(isActive);
+  const templateLabels = { matchLabels: set.spec.template?.metadata?.labels ?? {} };
+  let available = 0;
+  let checkAgainMs: number | undefined;
+  for (const pod of active) {
+    const seen = availability(pod, set.spec.minReadySeconds ?? 0, nowMs);
+    if (seen.available) available++;
+    checkAgainMs = sooner(checkAgainMs, seen.inMs);
+  }
+  const known = set.status?.conditions;
+  const conditions = failure
+    ? withCondition(known, { type: 'ReplicaFailure', status: 'True', ...failure }, timestamp(nowMs))
+    : withoutCondition(known, 'ReplicaFailure');
+  const terminating = pods.filter((p) => p.metadata.deletionTimestamp !== undefined).length;
+  return {
+    checkAgainMs,
+    status: {
+      replicas: active.length,
+      fullyLabeledReplicas: active.filter((p) => matchesSelector(templateLabels, p.metadata.labels)).length,
+      readyReplicas: active.filter(isReady).length,
+      availableReplicas: available,
+      terminatingReplicas: terminating,
+      observedGeneration: set.metadata.generation ?? 0,
+      ...(conditions.length > 0 ? { conditions } : {}),
+    },
+  };
+}
+
+export function replicaSetController(deps: ControllerDeps): Reconciler {
+  const { view, clock, random } = deps;
+  const sets = view.of(REPLICA_SETS);
+  const pods = view.of(PODS);
+  const events = deps.events('replicaset-controller');
+  const loop = reconciler(deps, 'replicaset', reconcile);
+  onSelf(sets, loop);
+  onOwned(pods, 'ReplicaSet', loop);
+  adoptOrphans();
+  return loop;
+
+  async function reconcile(key: string): Promise<Requeue> {
+    const set = sets.get(key);
+    if (!set) return DONE;
+    const mine = await claim(sets, set, pods, set.spec.selector, isActive);
+    const plan = planReplicaSet({ set, pods: mine, related: relatedPods(set) });
+    const failure = await carryOut(set, plan);
+    const after = pods.ownedBy(set.metadata.uid);
+    const { status, checkAgainMs } = replicaSetStatus(set, after, clock.now(), failure);
+    await writeStatus(sets, sets.get(key) ?? set, status);
+    if (failure) throw failure.cause;
+    return again(checkAgainMs);
+  }
+
+  async function carryOut(
+    set: Live<ReplicaSet>,
+    plan: ReplicaSetPlan,
+  ): Promise<{ reason: 'FailedCreate' | 'FailedDelete'; message: string; cause: unknown } | undefined> {
+    const template = set.spec.template;
+    const names = template
+      ? Array.from({ length: plan.create }, () => generatedName(`${set.metadata.name}-`, random))
+      : [];
+    const createError = await slowStart(names, async (name) => {
+      await pods.create(podFrom(template ?? {}, REPLICA_SETS, set, name));
+      events.record(REPLICA_SETS, set, { type: 'Normal', reason: 'SuccessfulCreate', message: `Created pod: ${name}` });
+    });
+    if (createError) {
+      const message = messageOf(createError);
+      events.record(REPLICA_SETS, set, {
+        type: 'Warning',
+        reason: 'FailedCreate',
+        message: `Error creating: ${message}`,
+      });
+      return { reason: 'FailedCreate', message, cause: createError };
+    }
+    const removals = await Promise.allSettled(
+      plan.remove.map(async (pod) => {
+        await pods.remove(pod);
+        const message = `Deleted pod: ${pod.metadata.name}`;
+        events.record(REPLICA_SETS, set, { type: 'Normal', reason: 'SuccessfulDelete', message });
+      }),
+    );
+    const failed = removals.find((r) => r.status === 'rejected');
+    return failed ? { reason: 'FailedDelete', message: messageOf(failed.reason), cause: failed.reason } : undefined;
+  }
+
+  function relatedPods(set: Live<ReplicaSet>): Live<Pod>[] {
+    const owner = controllerOf(set);
+    if (!owner) return pods.ownedBy(set.metadata.uid);
+    return sets.ownedBy(owner.uid).flatMap((s) => pods.ownedBy(s.metadata.uid));
+  }
+
+  /** A pod without a controller may be wanted by any set of its namespace that selects it. */
+  function adoptOrphans(): void {
+    pods.informer.onChange((now) => {
+      if (!now || controllerOf(now)) return;
+      for (const set of sets.inNamespace(now.metadata.namespace ?? ''))
+        if (matchesSelector(set.spec.selector, now.metadata.labels))
+          loop.queue.add(`${set.metadata.namespace}/${set.metadata.name}`);
+    });
+  }
+}
