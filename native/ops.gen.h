@@ -32,6 +32,8 @@
 	X(removeCgroup, 12, "s") \
 	X(killCgroup, 13, "su") \
 	X(renameFile, 14, "ss") \
+	X(setXattr, 15, "ssb") \
+	X(dumpXattrs, 16, "ss") \
 	X(fork, 20, "") \
 	X(clone, 21, "Ufu") \
 	X(setns, 22, "fsu") \
@@ -109,6 +111,8 @@ union args {
 	struct { struct arg path; } removeCgroup;
 	struct { struct arg path, signal; } killCgroup;
 	struct { struct arg from, to; } renameFile;
+	struct { struct arg path, name, value; } setXattr;
+	struct { struct arg path, to; } dumpXattrs;
 	struct { struct arg flags, cgroup, sibling; } clone;
 	struct { struct arg slot, path, type; } setns;
 	struct { struct arg flags; } unshare;

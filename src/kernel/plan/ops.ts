@@ -188,6 +188,12 @@ export const OPS = {
     says: 'mount {type} on {target} {options}',
   }, // fsopen(2): `key=value` or a bare flag each, so no limit of one page; a failure comes with the file system's own words
   renameFile: { code: 14, args: { from: 'str', to: 'str' }, says: 'rename {from} to {to}' },
+  setXattr: {
+    code: 15,
+    args: { path: 'str', name: 'str', value: 'bytes' },
+    says: 'attribute {name} of {path} = {value}',
+  }, // links are not followed
+  dumpXattrs: { code: 16, args: { path: 'str', to: 'str' }, says: 'list attributes below {path} in {to}' }, // format: src/image/xattrs.ts
   checkProc: { code: 75, args: { path: 'str' }, says: 'make sure {path} is proc itself' }, // CVE-2019-16884 and after
 
   // -- terminals, networks, hooks, devices
