@@ -35,3 +35,34 @@ export const IngestBusy = defineError('INGEST_BUSY', (d: { ref: string }) => ({
 export const IngestClosed = defineError('INGEST_CLOSED', (d: { ref: string }) => ({
   message: `upload ${d.ref} has ended`,
 }));
+
+export const LayerNotFound = defineError('LAYER_NOT_FOUND', (d: { diffId: Digest }) => ({
+  message: `layer ${d.diffId} is not unpacked here`,
+}));
+
+/** The unpacked form of a layer changed on disk. It is removed; unpacking the blob again makes it anew. */
+export const LayerDamaged = defineError('LAYER_DAMAGED', (d: { diffId: Digest; path: string }) => ({
+  message: `${d.path}: layer ${d.diffId} changed since it was unpacked`,
+  hint: 'the disk or somebody has changed the file; it has been removed and is made again from its blob at the next try',
+}));
+
+export const LayerInUse = defineError('LAYER_IN_USE', (d: { diffId: Digest; by: string }) => ({
+  message: `layer ${d.diffId} is used by ${d.by}`,
+}));
+
+export const SnapshotExists = defineError('SNAPSHOT_EXISTS', (d: { id: string }) => ({
+  message: `there is a snapshot ${d.id} already`,
+}));
+
+export const SnapshotNotFound = defineError('SNAPSHOT_NOT_FOUND', (d: { id: string }) => ({
+  message: `there is no snapshot ${d.id}`,
+}));
+
+export const TooManyLayers = defineError('TOO_MANY_LAYERS', (d: { count: number; limit: number }) => ({
+  message: `${d.count} layers are more than the ${d.limit} that overlayfs stacks`,
+  hint: 'squash the image',
+}));
+
+export const RecordInvalid = defineError('IMAGE_RECORD_INVALID', (d: { key: string }) => ({
+  message: `the record ${d.key} in the node's store cannot be read`,
+}));

@@ -1,0 +1,314 @@
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '#base/clock.ts';
+import { describeChain } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import { integer, object, optional, string } from '#base/shape.ts';
+import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
+import { Arrival } from '#image/layer/arrival.ts';
+import type { Unpacker } from '#image/layer/pool.ts';
+import type { UnpackJob } from '#image/layer/unpack.ts';
+import { Records } from '#image/records.ts';
+import type { Plan, Step } from '#kernel/plan/plan.ts';
+import { type Digest, finish, hasher, parseDigest } from '#spec/image/digest.ts';
+import type { Compression } from '#spec/image/manifest.ts';
+import { renameDurably, sweepTemporary, temporaryName } from '#storage/files.ts';
+import type { Store } from '#storage/store.ts';
+
+/**
+ * Unpacked layers, each by its diff id and each once, whatever images share it:
+ *
+ *     D/layers/<name>.erofs     the layer; <name> is a short number, so that mount options stay short
+ *     D/layers/.tmp-…           one being written; swept at start
+ *     R/layers/<name>           where it is mounted, from its first use to its removal or the next boot
+ *
+ * A file without a record, or a record without its file, is the trace of a crash, and goes at start.
+ */
+export interface LayerInfo {
+  diffId: Digest;
+  name: string;
+  /** The blob it was made from. */
+  blob: Digest;
+  /** What it takes on disk, and what its files hold. */
+  imageBytes: number;
+  contentBytes: number;
+  inodes: number;
+}
+
+const recordShape = object({
+  name: string({ match: /^[0-9a-z]{1,8}$/ }),
+  blob: string(),
+  imageBytes: integer({ min: 0 }),
+  contentBytes: integer({ min: 0 }),
+  inodes: integer({ min: 0 }),
+  /** SHA-256 of the image file, once it was computed. */
+  checksum: optional(string()),
+});
+type LayerRecord = ReturnType<typeof recordShape>;
+
+export interface LayerStoreOptions {
+  dataRoot: string;
+  runRoot: string;
+  store: Store;
+  unpacker: Unpacker;
+  /** Carries mounts out; the daemon's spawner, or a process of its own. */
+  runPlan(plan: Plan): Promise<unknown>;
+  /** Where a blob lies, if it is there. */
+  blobPath(digest: Digest): Promise<{ path: string; sizeBytes: number } | undefined>;
+  clock: Clock;
+  log: Logger;
+}
+
+export interface UnpackRequest {
+  blob: Digest;
+  compression: Compression;
+  diffId: Digest;
+  /** The blob while it arrives; absent: it is in the content store. */
+  arrival?: Arrival;
+}
+
+const MS_RDONLY = 1n;
+const MS_NOSUID = 2n;
+const MS_NODEV = 4n;
+const MS_NOATIME = 1024n;
+const MNT_DETACH = 2;
+
+export class LayerStore {
+  readonly #options: LayerStoreOptions;
+  readonly #records: Records<LayerRecord>;
+  readonly #known = new Map<Digest, LayerRecord>();
+  readonly #underWay = new Map<Digest, Promise<LayerInfo>>();
+  readonly #mounting = new Map<Digest, Promise<string>>();
+  readonly #mounted = new Set<string>();
+  readonly #checksums = new Set<Promise<void>>();
+  #nextName = 1;
+
+  private constructor(options: LayerStoreOptions) {
+    this.#options = options;
+    this.#records = new Records(options.store, 'image/layers/', recordShape);
+  }
+
+  static async open(options: LayerStoreOptions): Promise<LayerStore> {
+    const layers = new LayerStore(options);
+    await mkdir(join(options.dataRoot, 'layers'), { recursive: true, mode: 0o700 });
+    await mkdir(join(options.runRoot, 'layers'), { recursive: true, mode: 0o700 });
+    await layers.#sweep();
+    return layers;
+  }
+
+  get(diffId: Digest): LayerInfo | undefined {
+    const record = this.#known.get(diffId);
+    return record && infoOf(diffId, record);
+  }
+
+  list(): LayerInfo[] {
+    return [...this.#known].map(([diffId, record]) => infoOf(diffId, record));
+  }
+
+  /** Unpacks the layer unless it is there; two who ask at once share the work. Nothing is left of a failure. */
+  ensure(request: UnpackRequest): Promise<LayerInfo> {
+    const present = this.get(request.diffId);
+    if (present) return Promise.resolve(present);
+    const running = this.#underWay.get(request.diffId);
+    if (running) return running;
+    const work = this.#unpack(request).finally(() => this.#underWay.delete(request.diffId));
+    this.#underWay.set(request.diffId, work);
+    return work;
+  }
+
+  /** Mounts the layers, lowest first as an image lists them, and answers overlayfs' order: the uppermost first. */
+  async mount(diffIds: readonly Digest[]): Promise<string[]> {
+    const paths = await Promise.all(diffIds.map((diffId) => this.#mountOne(diffId)));
+    return paths.reverse();
+  }
+
+  /** The caller knows that nobody uses it. */
+  async remove(diffId: Digest): Promise<void> {
+    const record = this.#known.get(diffId);
+    if (!record) return;
+    await this.#unmount(record.name);
+    this.#known.delete(diffId);
+    await this.#records.remove(diffId);
+    await rm(this.#file(record.name), { force: true });
+  }
+
+  /** Waits for checksums that are still being computed. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#checksums);
+  }
+
+  async close(): Promise<void> {
+    await this.idle();
+  }
+
+  /** Takes all layers out of the mount table: for the end of a test or an uninstall, not for a daemon that will be back. */
+  async unmountAll(): Promise<void> {
+    for (const name of [...this.#mounted]) await this.#unmount(name);
+  }
+
+  async #unpack({ blob, compression, diffId, arrival }: UnpackRequest): Promise<LayerInfo> {
+    const source = arrival ?? (await this.#stored(blob));
+    const name = (this.#nextName++).toString(36);
+    const target = temporaryName(this.#file(name));
+    const job: UnpackJob = { blob, verifyBlob: arrival === undefined, compression, diffId, target };
+    try {
+      const startedMs = this.#options.clock.monotonic();
+      const { imageBytes, contentBytes, inodes } = await this.#options.unpacker.unpack(job, source);
+      await source.whole(); // only now it is sure that these were the right bytes
+      await renameDurably(target, this.#file(name));
+      const record: LayerRecord = { name, blob, imageBytes, contentBytes, inodes };
+      await this.#records.put(diffId, record);
+      this.#known.set(diffId, record);
+      this.#checksumLater(diffId, record);
+      this.#options.log.debug('unpacked', () => ({
+        diffId,
+        name,
+        imageBytes,
+        ms: Math.round(this.#options.clock.monotonic() - startedMs),
+      }));
+      return infoOf(diffId, record);
+    } catch (error) {
+      await rm(target, { force: true });
+      // When the transfer failed, that is the reason, whatever the unpacker stumbled over.
+      throw source.failure ?? error;
+    }
+  }
+
+  async #stored(blob: Digest): Promise<Arrival> {
+    const found = await this.#options.blobPath(blob);
+    if (!found) throw new BlobNotFound({ digest: blob });
+    return Arrival.whole(found.path, found.sizeBytes);
+  }
+
+  #mountOne(diffId: Digest): Promise<string> {
+    const record = this.#known.get(diffId);
+    if (!record) return Promise.reject(new LayerNotFound({ diffId }));
+    if (this.#mounted.has(record.name)) return Promise.resolve(this.#mountPoint(record.name));
+    const running = this.#mounting.get(diffId);
+    if (running) return running;
+    const work = this.#mountNow(diffId, record).finally(() => this.#mounting.delete(diffId));
+    this.#mounting.set(diffId, work);
+    return work;
+  }
+
+  async #mountNow(diffId: Digest, record: LayerRecord): Promise<string> {
+    await this.#check(diffId, record);
+    const target = this.#mountPoint(record.name);
+    await mkdir(target, { recursive: true, mode: 0o700 });
+    const step: Step = {
+      op: 'mount',
+      where: 'host',
+      because: `layer ${diffId}`,
+      source: this.#file(record.name),
+      target,
+      type: 'erofs',
+      // Set-id bits and devices count through the overlay above, never by this path on the host.
+      flags: MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
+      data: '',
+    };
+    await this.#options.runPlan({ steps: [step] });
+    this.#mounted.add(record.name);
+    return target;
+  }
+
+  async #unmount(name: string): Promise<void> {
+    const target = this.#mountPoint(name);
+    if (this.#mounted.has(name)) {
+      const step: Step = { op: 'umount', where: 'host', because: `layer ${name} goes`, target, flags: MNT_DETACH };
+      await this.#options.runPlan({ steps: [step] });
+      this.#mounted.delete(name);
+    }
+    await rm(target, { recursive: true, force: true });
+  }
+
+  // -- checksums: a changed byte is found before the layer is mounted again
+
+  #checksumLater(diffId: Digest, record: LayerRecord): void {
+    const work = checksumOf(this.#file(record.name))
+      .then(async (checksum) => {
+        if (this.#known.get(diffId) !== record) return;
+        record.checksum = checksum;
+        await this.#records.put(diffId, record);
+      })
+      .catch((error: unknown) => {
+        if (this.#known.has(diffId))
+          this.#options.log.warn('no checksum for layer', { diffId, error: describeChain(error) });
+      })
+      .finally(() => this.#checksums.delete(work));
+    this.#checksums.add(work);
+  }
+
+  async #check(diffId: Digest, record: LayerRecord): Promise<void> {
+    // Without a checksum yet, this process wrote it a moment ago, or the last one crashed then: computed anew at start.
+    if (record.checksum === undefined) return;
+    const path = this.#file(record.name);
+    if ((await checksumOf(path)) === record.checksum) return;
+    await this.remove(diffId);
+    throw new LayerDamaged({ diffId, path });
+  }
+
+  // -- start
+
+  async #sweep(): Promise<void> {
+    const directory = join(this.#options.dataRoot, 'layers');
+    await sweepTemporary(directory);
+    const files = new Set((await readdir(directory)).filter((n) => n.endsWith('.erofs')));
+    for (const [id, record] of await this.#records.all()) {
+      const file = `${record.name}.erofs`;
+      const size = files.has(file) ? (await stat(join(directory, file))).size : -1;
+      // Unpacked, but no checksum was recorded: whether all of it reached the disk as written is not known.
+      if (size === record.imageBytes && record.checksum !== undefined) {
+        this.#known.set(parseDigest(id), record);
+        files.delete(file);
+      } else await this.#records.remove(id);
+    }
+    for (const file of files) await rm(join(directory, file), { force: true });
+    await this.#adoptMounts();
+    const numbers = [...this.#known.values()].map((r) => Number.parseInt(r.name, 36));
+    this.#nextName = Math.max(0, ...numbers) + 1;
+  }
+
+  /** Mounts of an earlier daemon are taken over; those whose layer is gone are removed. */
+  async #adoptMounts(): Promise<void> {
+    const known = new Set([...this.#known.values()].map((r) => r.name));
+    for (const name of mountsBelow(
+      join(this.#options.runRoot, 'layers'),
+      await readFile('/proc/self/mountinfo', 'utf8'),
+    )) {
+      this.#mounted.add(name);
+      if (!known.has(name)) await this.#unmount(name);
+    }
+  }
+
+  #file(name: string): string {
+    return join(this.#options.dataRoot, 'layers', `${name}.erofs`);
+  }
+
+  #mountPoint(name: string): string {
+    return join(this.#options.runRoot, 'layers', name);
+  }
+}
+
+function infoOf(diffId: Digest, { name, blob, imageBytes, contentBytes, inodes }: LayerRecord): LayerInfo {
+  return { diffId, name, blob: parseDigest(blob), imageBytes, contentBytes, inodes };
+}
+
+async function checksumOf(path: string): Promise<string> {
+  const hash = hasher();
+  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk);
+  return finish(hash);
+}
+
+/** Names of mount points directly below a directory; mountinfo writes blanks as `\040` (proc(5)). */
+export function mountsBelow(directory: string, mountinfo: string): string[] {
+  const names: string[] = [];
+  for (const line of mountinfo.split('\n')) {
+    const point = line
+      .split(' ')[4]
+      ?.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+    if (point?.startsWith(`${directory}/`) && !point.slice(directory.length + 1).includes('/'))
+      names.push(point.slice(directory.length + 1));
+  }
+  return names;
+}

@@ -1,0 +1,192 @@
+import { chmod, chown, lstat, mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { array, object, oneOf, string } from '#base/shape.ts';
+import { type Change, changes, existsInLayers, tarOf } from '#image/diff.ts';
+import { LayerInUse, SnapshotExists, SnapshotNotFound, TooManyLayers } from '#image/errors.ts';
+import type { LayerStore } from '#image/layers.ts';
+import { Records } from '#image/records.ts';
+import { readXattrs } from '#image/xattrs.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
+import { type Digest, parseDigest } from '#spec/image/digest.ts';
+import { LAYERS_MAX } from '#spec/image/manifest.ts';
+import type { Store } from '#storage/store.ts';
+
+/**
+ * Root file systems: the layers of an image, and above them a directory of their own for what the container writes.
+ *
+ *     D/snapshots/<name>/fs       overlayfs' upper directory
+ *     D/snapshots/<name>/work     its work directory
+ *     D/layers/none               the lower directory of an image without layers
+ *
+ * A record with `state: making` or `going` is an intent: start finishes the removal.
+ */
+export interface Rootfs {
+  /** overlayfs' order, uppermost first; mounted. */
+  lower: string[];
+  upper: string;
+  work: string;
+}
+
+const recordShape = object({
+  name: string({ match: /^[0-9a-z]{1,8}$/ }),
+  state: oneOf('making', 'ready', 'going'),
+  layers: array(string(), { max: LAYERS_MAX }),
+});
+type SnapshotRecord = ReturnType<typeof recordShape>;
+
+export interface SnapshotStoreOptions {
+  dataRoot: string;
+  store: Store;
+  layers: LayerStore;
+  runPlan(plan: Plan): Promise<unknown>;
+}
+
+export class SnapshotStore {
+  readonly #options: SnapshotStoreOptions;
+  readonly #records: Records<SnapshotRecord>;
+  readonly #known = new Map<string, SnapshotRecord>();
+  #nextName = 1;
+
+  private constructor(options: SnapshotStoreOptions) {
+    this.#options = options;
+    this.#records = new Records(options.store, 'image/snapshots/', recordShape);
+  }
+
+  static async open(options: SnapshotStoreOptions): Promise<SnapshotStore> {
+    const snapshots = new SnapshotStore(options);
+    await mkdir(join(options.dataRoot, 'snapshots'), { recursive: true, mode: 0o700 });
+    await mkdir(join(options.dataRoot, 'layers', 'none'), { recursive: true });
+    await snapshots.#sweep();
+    return snapshots;
+  }
+
+  /** A root file system over these layers, lowest first. Undone whole when it fails. */
+  async prepare(id: string, layers: readonly Digest[]): Promise<Rootfs> {
+    if (this.#known.has(id)) throw new SnapshotExists({ id });
+    if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
+    const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'making', layers: [...layers] };
+    this.#known.set(id, record);
+    try {
+      await this.#records.put(id, record);
+      const rootfs = await this.#rootfs(record);
+      await mkdir(rootfs.upper, { recursive: true, mode: 0o755 });
+      await mkdir(rootfs.work, { mode: 0o700 });
+      // The upper directory is the container's `/`: it looks as the lowest layer's root does.
+      const root = await lstat(rootfs.lower.at(-1) ?? '/');
+      await chown(rootfs.upper, root.uid, root.gid);
+      await chmod(rootfs.upper, root.mode & 0o7777);
+      record.state = 'ready';
+      await this.#records.put(id, record);
+      return rootfs;
+    } catch (error) {
+      await this.remove(id);
+      throw error;
+    }
+  }
+
+  /** Of a snapshot that is there, mounting layers that a reboot took out. */
+  rootfs(id: string): Promise<Rootfs> {
+    return this.#rootfs(this.#get(id));
+  }
+
+  /** The layers alone, mounted: for reading an image without a container. */
+  async view(layers: readonly Digest[]): Promise<string[]> {
+    return this.#lower(layers);
+  }
+
+  has(id: string): boolean {
+    return this.#known.has(id);
+  }
+
+  list(): string[] {
+    return [...this.#known.keys()];
+  }
+
+  /** Who uses the layer: snapshots' ids. */
+  usersOf(diffId: Digest): string[] {
+    return [...this.#known].filter(([, record]) => record.layers.includes(diffId)).map(([id]) => id);
+  }
+
+  /** Bytes on disk and inodes of what was written, hard links counted once. */
+  async usage(id: string): Promise<{ bytes: number; inodes: number }> {
+    const seen = new Set<string>();
+    let bytes = 0;
+    const pending = [this.#path(this.#get(id), 'fs')];
+    for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+      const stat = await lstat(path).catch(() => undefined); // gone meanwhile
+      if (!stat || seen.has(`${stat.dev}:${stat.ino}`)) continue;
+      seen.add(`${stat.dev}:${stat.ino}`);
+      bytes += stat.blocks * 512;
+      if (!stat.isDirectory()) continue;
+      for (const name of await readdir(path).catch(() => [])) pending.push(join(path, name));
+    }
+    return { bytes, inodes: seen.size };
+  }
+
+  /** What `docker diff` lists. */
+  async *changes(id: string): AsyncGenerator<Change> {
+    const { upper, lower } = await this.rootfs(id);
+    yield* changes(upper, await readXattrs(upper, this.#options.runPlan), (path) => existsInLayers(lower, path));
+  }
+
+  /** What was written, as an OCI layer (tar, not compressed). */
+  async *diff(id: string): AsyncGenerator<Buffer> {
+    const upper = this.#path(this.#get(id), 'fs');
+    yield* tarOf(upper, await readXattrs(upper, this.#options.runPlan), { whiteouts: true });
+  }
+
+  /** Removes it with all that was written. A second call, or one for an unknown id, does nothing. */
+  async remove(id: string): Promise<void> {
+    const record = this.#known.get(id);
+    if (!record) return;
+    record.state = 'going';
+    await this.#records.put(id, record);
+    await this.#finishRemoval(id, record);
+  }
+
+  /** Refuses to let a layer go that a snapshot stands on. */
+  checkUnused(diffId: Digest): void {
+    const [by] = this.usersOf(diffId);
+    if (by !== undefined) throw new LayerInUse({ diffId, by: `container ${by}` });
+  }
+
+  #get(id: string): SnapshotRecord {
+    const record = this.#known.get(id);
+    if (!record || record.state === 'going') throw new SnapshotNotFound({ id });
+    return record;
+  }
+
+  async #rootfs(record: SnapshotRecord): Promise<Rootfs> {
+    const lower = await this.#lower(record.layers.map(parseDigest));
+    return { lower, upper: this.#path(record, 'fs'), work: this.#path(record, 'work') };
+  }
+
+  async #lower(layers: readonly Digest[]): Promise<string[]> {
+    if (layers.length === 0) return [join(this.#options.dataRoot, 'layers', 'none')];
+    return this.#options.layers.mount(layers);
+  }
+
+  #path(record: SnapshotRecord, part: 'fs' | 'work' | ''): string {
+    return join(this.#options.dataRoot, 'snapshots', record.name, part);
+  }
+
+  async #finishRemoval(id: string, record: SnapshotRecord): Promise<void> {
+    await rm(this.#path(record, ''), { recursive: true, force: true });
+    await this.#records.remove(id);
+    this.#known.delete(id);
+  }
+
+  async #sweep(): Promise<void> {
+    const names = new Set<string>();
+    for (const [id, record] of await this.#records.all()) {
+      this.#known.set(id, record);
+      if (record.state === 'ready') names.add(record.name);
+      else await this.#finishRemoval(id, record);
+    }
+    const directory = join(this.#options.dataRoot, 'snapshots');
+    for (const name of await readdir(directory)) {
+      if (!names.has(name)) await rm(join(directory, name), { recursive: true, force: true });
+    }
+    this.#nextName = Math.max(0, ...[...names].map((n) => Number.parseInt(n, 36))) + 1;
+  }
+}
