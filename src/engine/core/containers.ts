@@ -213,7 +213,10 @@ export class Containers {
   }
 
   /** New limits and restart policy: kernel first, record after, so that the record never promises what does not hold. */
-  update(wish: string, change: { resources: Partial<ResourceSpec>; restart?: RestartPolicy }): Promise<void> {
+  update(
+    wish: string,
+    change: { resources: Partial<ResourceSpec>; restart?: Omit<RestartPolicy, 'onUnhealthy'> },
+  ): Promise<void> {
     const { id } = this.find(wish);
     return this.#queue.run(id, async () => {
       const record = this.find(id);
@@ -221,7 +224,11 @@ export class Containers {
       const live = this.#live.get(id);
       if (live && isRunning(record.state) && Object.keys(change.resources).length > 0)
         await live.process.update(limits(resources, this.#o.host.deviceNumbers));
-      const spec = { ...record.spec, resources, ...(change.restart ? { restart: change.restart } : {}) };
+      const spec = {
+        ...record.spec,
+        resources,
+        ...(change.restart ? { restart: { ...record.spec.restart, ...change.restart } } : {}),
+      };
       await this.#o.registry.save({ ...this.find(id), spec });
       this.#tell(record, 'update');
     });

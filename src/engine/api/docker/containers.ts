@@ -1,0 +1,251 @@
+import { fail } from '#base/shape.ts';
+import { parseDurationNs } from '#base/units.ts';
+import { createRequest } from '#engine/api/docker/create.ts';
+import { type InspectPlaces, inspectContainer } from '#engine/api/docker/inspect.ts';
+import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
+import { flag, integer, textOf } from '#engine/api/docker/query.ts';
+import { joinStreams } from '#engine/api/docker/streams.ts';
+import { parseTime } from '#engine/api/docker/time.ts';
+import { updateRequest } from '#engine/api/docker/update.ts';
+import { empty, json, type Reply } from '#engine/api/reply.ts';
+import type { ApiRequest, Handlers } from '#engine/api/server.ts';
+import { compareVersions } from '#engine/api/version.ts';
+import type { Containers, WaitCondition } from '#engine/core/containers.ts';
+import type { Attached } from '#engine/core/parts.ts';
+import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+import type { MountSpec } from '#engine/core/spec.ts';
+import { checkBody } from '#spec/docker/body.ts';
+import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
+import { MULTIPLEXED_STREAM, RAW_STREAM } from '#spec/docker/frames.ts';
+
+export interface ContainerHandlersOptions {
+  containers: Containers;
+  now: () => number;
+  /** Images that stand on this one, by id; for `--filter ancestor`. */
+  ancestors: (image: string) => ReadonlySet<string>;
+  places: (record: ContainerRecord, withSizes: boolean) => Promise<InspectPlaces>;
+}
+
+/** Containers' operations of the Docker API, by operation id. */
+export function containerHandlers(o: ContainerHandlersOptions): Handlers {
+  const { containers } = o;
+  const id = (request: ApiRequest): string => request.params['id'] ?? '';
+
+  return {
+    ContainerList: ({ query }) => {
+      const wish = {
+        all: flag(query, 'all'),
+        limit: integer(query, 'limit') ?? 0,
+        filters: parseFilters(textOf(query, 'filters')),
+        ancestors: o.ancestors,
+        nowMs: o.now(),
+      };
+      return json(selectContainers(containers.list(), wish).map((record) => containerSummary(record, o.now())));
+    },
+
+    ContainerCreate: async (request) => {
+      const { spec, volumesFrom, warnings } = createRequest(checkBody('ContainerCreate', await request.json()));
+      spec.mounts.push(
+        ...mountsFrom(
+          volumesFrom,
+          containers,
+          spec.mounts.map((m) => m.target),
+        ),
+      );
+      const record = await containers.create(textOf(request.query, 'name'), spec);
+      return json({ Id: record.id, Warnings: warnings }, 201);
+    },
+
+    ContainerInspect: async (request) => {
+      const record = containers.find(id(request));
+      return json(inspectContainer(record, await o.places(record, flag(request.query, 'size'))));
+    },
+
+    ContainerStart: async (request) => {
+      await containers.start(id(request));
+      return empty();
+    },
+
+    ContainerStop: async (request) => {
+      await containers.stop(id(request), stopWish(request));
+      return empty();
+    },
+
+    ContainerRestart: async (request) => {
+      await containers.restart(id(request), stopWish(request));
+      return empty();
+    },
+
+    ContainerKill: async (request) => {
+      await containers.kill(id(request), textOf(request.query, 'signal'));
+      return empty();
+    },
+
+    ContainerPause: async (request) => {
+      await containers.pause(id(request));
+      return empty();
+    },
+
+    ContainerUnpause: async (request) => {
+      await containers.unpause(id(request));
+      return empty();
+    },
+
+    ContainerRename: async (request) => {
+      const name = textOf(request.query, 'name') ?? fail('query name', null, 'is required: the new name');
+      await containers.rename(id(request), name);
+      return empty();
+    },
+
+    ContainerUpdate: async (request) => {
+      await containers.update(id(request), updateRequest(checkBody('ContainerUpdate', await request.json())));
+      return json({ Warnings: [] });
+    },
+
+    ContainerDelete: async (request) => {
+      const { query } = request;
+      if (flag(query, 'link'))
+        fail('query link', true, 'removes old links, which are part of their container here: remove the container');
+      await containers.remove(id(request), { force: flag(query, 'force'), volumes: flag(query, 'v') });
+      return empty();
+    },
+
+    ContainerWait: (request) => waitReply(containers, request, id(request)),
+
+    ContainerResize: async (request) => {
+      const [rows, columns] = [integer(request.query, 'h') ?? 0, integer(request.query, 'w') ?? 0];
+      await containers.running(containers.find(id(request)).id).resize(rows, columns);
+      return empty(200);
+    },
+
+    ContainerAttach: (request) => attachReply(containers, request, id(request)),
+
+    ContainerPrune: async ({ query }) => {
+      const filters = parseFilters(textOf(query, 'filters')).allow('label', 'label!', 'until');
+      const until = filters.get('until')[0];
+      const untilMs = until === undefined ? Number.POSITIVE_INFINITY : pruneTime(until, o.now());
+      const gone: string[] = [];
+      for (const record of containers.list()) {
+        const stopped = !isRunning(record.state) && record.state.phase !== 'restarting';
+        const labels =
+          filters.every('label', (l) => labelMatches(record.process.labels, l)) &&
+          filters.every('label!', (l) => !labelMatches(record.process.labels, l));
+        if (!stopped || !labels || record.createdAtMs >= untilMs) continue;
+        await containers.remove(record.id, { force: false, volumes: false });
+        gone.push(record.id);
+      }
+      return json({ ContainersDeleted: gone, SpaceReclaimed: 0 });
+    },
+  };
+}
+
+function stopWish({ query }: ApiRequest): { signal?: string; graceMs?: number } {
+  const seconds = integer(query, 't');
+  const signal = textOf(query, 'signal');
+  return {
+    ...(signal ? { signal } : {}),
+    ...(seconds === undefined ? {} : { graceMs: seconds < 0 ? -1 : seconds * 1000 }),
+  };
+}
+
+const CONDITIONS: readonly string[] = ['not-running', 'next-exit', 'removed'];
+
+/** The head goes out at once: a client starts the container when it sees that its wait is registered. */
+function waitReply(containers: Containers, request: ApiRequest, id: string): Reply {
+  const condition = textOf(request.query, 'condition') ?? 'not-running';
+  if (!CONDITIONS.includes(condition)) fail('query condition', condition, `is none of ${CONDITIONS.join(', ')}`);
+  const result = containers.wait(id, condition as WaitCondition, request.signal);
+  result.catch(() => undefined); // the stream below reports it; until that runs nobody listens yet
+  return {
+    kind: 'stream',
+    status: 200,
+    type: 'application/json',
+    run: async (out) => {
+      const { exitCode, error } = await result;
+      await out.write(`${JSON.stringify({ StatusCode: exitCode, ...(error ? { Error: { Message: error } } : {}) })}\n`);
+    },
+  };
+}
+
+function attachReply(containers: Containers, request: ApiRequest, name: string): Reply {
+  const { query } = request;
+  const record = containers.find(name);
+  const { tty } = record.spec.process;
+  const wish = {
+    stdin: flag(query, 'stdin') && record.spec.process.stdin,
+    stdout: flag(query, 'stdout'),
+    stderr: flag(query, 'stderr'),
+    tty,
+    detachKeys: query.get('detachKeys') ?? '',
+  };
+  const stream = flag(query, 'stream');
+  const type = tty || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM;
+  return {
+    kind: 'hijack',
+    type,
+    run: async (connection, signal) => {
+      if (!stream) return;
+      const program = await attachedProgram(containers, record.id, wish.stdin, signal);
+      if (program) await joinStreams(connection, program, wish, signal);
+    },
+  };
+}
+
+/** Of a running container now; of one that is not, at its next start. Undefined when the client leaves before. */
+async function attachedProgram(
+  containers: Containers,
+  id: string,
+  stdin: boolean,
+  signal: AbortSignal,
+): Promise<Attached | undefined> {
+  if (isRunning(containers.find(id).state)) return containers.running(id).attach({ stdin });
+  return new Promise((resolve) => {
+    const cancel = containers.onNextStart(id, async (process) => resolve(await process.attach({ stdin })));
+    signal.addEventListener('abort', () => {
+      cancel();
+      resolve(undefined);
+    });
+  });
+}
+
+/** `--volumes-from`: the mounts of another container, where this one has none of its own. */
+function mountsFrom(wishes: readonly string[], containers: Containers, taken: string[]): MountSpec[] {
+  return wishes.flatMap((wish, i) => {
+    const [name = '', mode = 'rw'] = wish.split(':');
+    if (mode !== 'ro' && mode !== 'rw' && mode !== 'z' && mode !== 'Z')
+      return fail(`$.HostConfig.VolumesFrom[${i}]`, wish, 'is not CONTAINER[:ro|:rw]');
+    return containers.find(name).mounts.flatMap((mount): MountSpec[] => {
+      if (mount.type === 'tmpfs' || taken.includes(mount.target)) return [];
+      taken.push(mount.target);
+      const readonly = mode === 'ro' || mount.readonly ? ('recursive' as const) : (false as const);
+      return mount.type === 'volume'
+        ? [
+            {
+              type: 'volume' as const,
+              name: mount.name ?? '',
+              target: mount.target,
+              readonly,
+              noCopy: true,
+              labels: {},
+            },
+          ]
+        : [
+            {
+              type: 'bind' as const,
+              source: mount.source,
+              target: mount.target,
+              readonly,
+              recursive: true,
+              createSource: false,
+            },
+          ];
+    });
+  });
+}
+
+function pruneTime(text: string, nowMs: number): number {
+  return (
+    parseTime(text, nowMs, parseDurationNs) ??
+    fail('filters.until', text, 'is neither a time nor a duration such as 24h')
+  );
+}

@@ -1,0 +1,19 @@
+import { fail } from '#base/shape.ts';
+
+/** Query values as Docker's own daemon reads them. */
+export function flag(query: URLSearchParams, name: string, absent = false): boolean {
+  const value = query.get(name);
+  if (value === null) return absent;
+  // Go's httputils.BoolValue: everything but these is true, "yes" and "on" included.
+  return !['', '0', 'no', 'false', 'none'].includes(value.trim().toLowerCase());
+}
+
+export function integer(query: URLSearchParams, name: string): number | undefined {
+  const value = query.get(name);
+  if (value === null || value === '') return undefined;
+  return /^-?\d{1,15}$/.test(value) ? Number(value) : fail(`query ${name}`, value, 'is not an integer');
+}
+
+export function textOf(query: URLSearchParams, name: string): string | undefined {
+  return query.get(name) || undefined;
+}
