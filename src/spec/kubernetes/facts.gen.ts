@@ -82,2198 +82,2198 @@ R scheduling.k8s.io/v1 priorityclasses PriorityClass cluster create,delete,delet
 R storage.k8s.io/v1 storageclasses StorageClass cluster create,delete,deletecollection,get,list,patch,update,watch sc -
 T apps.v1.ControllerRevision kind=apps/v1,ControllerRevision
 apiVersion string
-data any
+data any #2
 kind string
-metadata meta.v1.ObjectMeta
-revision! int64
+metadata meta.v1.ObjectMeta #1
+revision! int64 #3
 T apps.v1.ControllerRevisionList kind=apps/v1,ControllerRevisionList
 apiVersion string
-items! [apps.v1.ControllerRevision]
+items! [apps.v1.ControllerRevision] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T apps.v1.DaemonSet kind=apps/v1,DaemonSet
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec apps.v1.DaemonSetSpec
-status apps.v1.DaemonSetStatus
+metadata meta.v1.ObjectMeta #1
+spec apps.v1.DaemonSetSpec #2
+status apps.v1.DaemonSetStatus #3
 T apps.v1.DaemonSetCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #3
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T apps.v1.DaemonSetList kind=apps/v1,DaemonSetList
 apiVersion string
-items! [apps.v1.DaemonSet]
+items! [apps.v1.DaemonSet] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T apps.v1.DaemonSetSpec
-minReadySeconds int32
-revisionHistoryLimit int32
-selector! meta.v1.LabelSelector
-template! core.v1.PodTemplateSpec
-updateStrategy apps.v1.DaemonSetUpdateStrategy
+minReadySeconds int32 #4
+revisionHistoryLimit int32 #6
+selector! meta.v1.LabelSelector #1
+template! core.v1.PodTemplateSpec #2
+updateStrategy apps.v1.DaemonSetUpdateStrategy #3
 T apps.v1.DaemonSetStatus
-collisionCount int32
-conditions [apps.v1.DaemonSetCondition] map=type merge=type
-currentNumberScheduled! int32
-desiredNumberScheduled! int32
-numberAvailable int32
-numberMisscheduled! int32
-numberReady! int32
-numberUnavailable int32
-observedGeneration int64
-updatedNumberScheduled int32
+collisionCount int32 #9
+conditions [apps.v1.DaemonSetCondition] map=type merge=type #10
+currentNumberScheduled! int32 #1
+desiredNumberScheduled! int32 #3
+numberAvailable int32 #7
+numberMisscheduled! int32 #2
+numberReady! int32 #4
+numberUnavailable int32 #8
+observedGeneration int64 #5
+updatedNumberScheduled int32 #6
 T apps.v1.DaemonSetUpdateStrategy
-rollingUpdate apps.v1.RollingUpdateDaemonSet
-type string enum=OnDelete|RollingUpdate
+rollingUpdate apps.v1.RollingUpdateDaemonSet #2
+type string enum=OnDelete|RollingUpdate #1
 T apps.v1.Deployment kind=apps/v1,Deployment
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec apps.v1.DeploymentSpec
-status apps.v1.DeploymentStatus
+metadata meta.v1.ObjectMeta #1
+spec apps.v1.DeploymentSpec #2
+status apps.v1.DeploymentStatus #3
 T apps.v1.DeploymentCondition
-lastTransitionTime time
-lastUpdateTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #7
+lastUpdateTime time #6
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T apps.v1.DeploymentList kind=apps/v1,DeploymentList
 apiVersion string
-items! [apps.v1.Deployment]
+items! [apps.v1.Deployment] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T apps.v1.DeploymentSpec
-minReadySeconds int32
-paused bool
-progressDeadlineSeconds int32
-replicas int32
-revisionHistoryLimit int32
-selector! meta.v1.LabelSelector
-strategy apps.v1.DeploymentStrategy retain
-template! core.v1.PodTemplateSpec
+minReadySeconds int32 #5
+paused bool #7
+progressDeadlineSeconds int32 #9
+replicas int32 #1
+revisionHistoryLimit int32 #6
+selector! meta.v1.LabelSelector #2
+strategy apps.v1.DeploymentStrategy retain #4
+template! core.v1.PodTemplateSpec #3
 T apps.v1.DeploymentStatus
-availableReplicas int32
-collisionCount int32
-conditions [apps.v1.DeploymentCondition] map=type merge=type
-observedGeneration int64
-readyReplicas int32
-replicas int32
-terminatingReplicas int32
-unavailableReplicas int32
-updatedReplicas int32
+availableReplicas int32 #4
+collisionCount int32 #8
+conditions [apps.v1.DeploymentCondition] map=type merge=type #6
+observedGeneration int64 #1
+readyReplicas int32 #7
+replicas int32 #2
+terminatingReplicas int32 #9
+unavailableReplicas int32 #5
+updatedReplicas int32 #3
 T apps.v1.DeploymentStrategy
-rollingUpdate apps.v1.RollingUpdateDeployment
-type string enum=Recreate|RollingUpdate
+rollingUpdate apps.v1.RollingUpdateDeployment #2
+type string enum=Recreate|RollingUpdate #1
 T apps.v1.ReplicaSet kind=apps/v1,ReplicaSet
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec apps.v1.ReplicaSetSpec
-status apps.v1.ReplicaSetStatus
+metadata meta.v1.ObjectMeta #1
+spec apps.v1.ReplicaSetSpec #2
+status apps.v1.ReplicaSetStatus #3
 T apps.v1.ReplicaSetCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #3
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T apps.v1.ReplicaSetList kind=apps/v1,ReplicaSetList
 apiVersion string
-items! [apps.v1.ReplicaSet]
+items! [apps.v1.ReplicaSet] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T apps.v1.ReplicaSetSpec
-minReadySeconds int32
-replicas int32
-selector! meta.v1.LabelSelector
-template core.v1.PodTemplateSpec
+minReadySeconds int32 #4
+replicas int32 #1
+selector! meta.v1.LabelSelector #2
+template core.v1.PodTemplateSpec #3
 T apps.v1.ReplicaSetStatus
-availableReplicas int32
-conditions [apps.v1.ReplicaSetCondition] map=type merge=type
-fullyLabeledReplicas int32
-observedGeneration int64
-readyReplicas int32
-replicas! int32
-terminatingReplicas int32
+availableReplicas int32 #5
+conditions [apps.v1.ReplicaSetCondition] map=type merge=type #6
+fullyLabeledReplicas int32 #2
+observedGeneration int64 #3
+readyReplicas int32 #4
+replicas! int32 #1
+terminatingReplicas int32 #7
 T apps.v1.RollingUpdateDaemonSet
-maxSurge intstr
-maxUnavailable intstr
+maxSurge intstr #2
+maxUnavailable intstr #1
 T apps.v1.RollingUpdateDeployment
-maxSurge intstr
-maxUnavailable intstr
+maxSurge intstr #2
+maxUnavailable intstr #1
 T apps.v1.RollingUpdateStatefulSetStrategy
-maxUnavailable intstr
-partition int32
+maxUnavailable intstr #2
+partition int32 #1
 T apps.v1.StatefulSet kind=apps/v1,StatefulSet
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec apps.v1.StatefulSetSpec
-status apps.v1.StatefulSetStatus
+metadata meta.v1.ObjectMeta #1
+spec apps.v1.StatefulSetSpec #2
+status apps.v1.StatefulSetStatus #3
 T apps.v1.StatefulSetCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #3
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T apps.v1.StatefulSetList kind=apps/v1,StatefulSetList
 apiVersion string
-items! [apps.v1.StatefulSet]
+items! [apps.v1.StatefulSet] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T apps.v1.StatefulSetOrdinals
-start int32
+start int32 #1
 T apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy
-whenDeleted string
-whenScaled string
+whenDeleted string #1
+whenScaled string #2
 T apps.v1.StatefulSetSpec
-minReadySeconds int32
-ordinals apps.v1.StatefulSetOrdinals
-persistentVolumeClaimRetentionPolicy apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy
-podManagementPolicy string enum=OrderedReady|Parallel
-replicas int32
-revisionHistoryLimit int32
-selector! meta.v1.LabelSelector
-serviceName string
-template! core.v1.PodTemplateSpec
-updateStrategy apps.v1.StatefulSetUpdateStrategy
-volumeClaimTemplates [core.v1.PersistentVolumeClaim] atomic
+minReadySeconds int32 #9
+ordinals apps.v1.StatefulSetOrdinals #11
+persistentVolumeClaimRetentionPolicy apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy #10
+podManagementPolicy string enum=OrderedReady|Parallel #6
+replicas int32 #1
+revisionHistoryLimit int32 #8
+selector! meta.v1.LabelSelector #2
+serviceName string #5
+template! core.v1.PodTemplateSpec #3
+updateStrategy apps.v1.StatefulSetUpdateStrategy #7
+volumeClaimTemplates [core.v1.PersistentVolumeClaim] atomic #4
 T apps.v1.StatefulSetStatus
-availableReplicas int32
-collisionCount int32
-conditions [apps.v1.StatefulSetCondition] map=type merge=type
-currentReplicas int32
-currentRevision string
-observedGeneration int64
-readyReplicas int32
-replicas! int32
-updateRevision string
-updatedReplicas int32
+availableReplicas int32 #11
+collisionCount int32 #9
+conditions [apps.v1.StatefulSetCondition] map=type merge=type #10
+currentReplicas int32 #4
+currentRevision string #6
+observedGeneration int64 #1
+readyReplicas int32 #3
+replicas! int32 #2
+updateRevision string #7
+updatedReplicas int32 #5
 T apps.v1.StatefulSetUpdateStrategy
-rollingUpdate apps.v1.RollingUpdateStatefulSetStrategy
-type string enum=OnDelete|RollingUpdate
+rollingUpdate apps.v1.RollingUpdateStatefulSetStrategy #2
+type string enum=OnDelete|RollingUpdate #1
 T authentication.v1.BoundObjectReference
-apiVersion string
-kind string
-name string
-uid string
+apiVersion string #2
+kind string #1
+name string #3
+uid string #4
 T authentication.v1.SelfSubjectReview kind=authentication.k8s.io/v1,SelfSubjectReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-status authentication.v1.SelfSubjectReviewStatus
+metadata meta.v1.ObjectMeta #1
+status authentication.v1.SelfSubjectReviewStatus #2
 T authentication.v1.SelfSubjectReviewStatus
-userInfo authentication.v1.UserInfo
+userInfo authentication.v1.UserInfo #1
 T authentication.v1.TokenRequest kind=authentication.k8s.io/v1,TokenRequest
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec authentication.v1.TokenRequestSpec
-status authentication.v1.TokenRequestStatus
+metadata meta.v1.ObjectMeta #1
+spec authentication.v1.TokenRequestSpec #2
+status authentication.v1.TokenRequestStatus #3
 T authentication.v1.TokenRequestSpec
-audiences [string] atomic
-boundObjectRef authentication.v1.BoundObjectReference
-expirationSeconds int64
+audiences [string] atomic #1
+boundObjectRef authentication.v1.BoundObjectReference #3
+expirationSeconds int64 #4
 T authentication.v1.TokenRequestStatus
-expirationTimestamp time
-token string
+expirationTimestamp time #2
+token string #1
 T authentication.v1.TokenReview kind=authentication.k8s.io/v1,TokenReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! authentication.v1.TokenReviewSpec
-status authentication.v1.TokenReviewStatus
+metadata meta.v1.ObjectMeta #1
+spec! authentication.v1.TokenReviewSpec #2
+status authentication.v1.TokenReviewStatus #3
 T authentication.v1.TokenReviewSpec
-audiences [string] atomic
-token! string
+audiences [string] atomic #2
+token! string #1
 T authentication.v1.TokenReviewStatus
-audiences [string] atomic
-authenticated bool
-error string
-user authentication.v1.UserInfo
+audiences [string] atomic #4
+authenticated bool #1
+error string #3
+user authentication.v1.UserInfo #2
 T authentication.v1.UserInfo
-extra {[string]}
-groups [string] atomic
-uid string
-username string
+extra {[string]} #4
+groups [string] atomic #3
+uid string #2
+username string #1
 T authorization.v1.FieldSelectorAttributes
-rawSelector string
-requirements [meta.v1.FieldSelectorRequirement] atomic
+rawSelector string #1
+requirements [meta.v1.FieldSelectorRequirement] atomic #2
 T authorization.v1.LabelSelectorAttributes
-rawSelector string
-requirements [meta.v1.LabelSelectorRequirement] atomic
+rawSelector string #1
+requirements [meta.v1.LabelSelectorRequirement] atomic #2
 T authorization.v1.LocalSubjectAccessReview kind=authorization.k8s.io/v1,LocalSubjectAccessReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! authorization.v1.SubjectAccessReviewSpec
-status authorization.v1.SubjectAccessReviewStatus
+metadata meta.v1.ObjectMeta #1
+spec! authorization.v1.SubjectAccessReviewSpec #2
+status authorization.v1.SubjectAccessReviewStatus #3
 T authorization.v1.NonResourceAttributes
-path string
-verb string
+path string #1
+verb string #2
 T authorization.v1.NonResourceRule
-nonResourceURLs [string] atomic
-verbs! [string] atomic
+nonResourceURLs [string] atomic #2
+verbs! [string] atomic #1
 T authorization.v1.ResourceAttributes
-fieldSelector authorization.v1.FieldSelectorAttributes
-group string
-labelSelector authorization.v1.LabelSelectorAttributes
-name string
-namespace string
-resource string
-subresource string
-verb string
-version string
+fieldSelector authorization.v1.FieldSelectorAttributes #8
+group string #3
+labelSelector authorization.v1.LabelSelectorAttributes #9
+name string #7
+namespace string #1
+resource string #5
+subresource string #6
+verb string #2
+version string #4
 T authorization.v1.ResourceRule
-apiGroups [string] atomic
-resourceNames [string] atomic
-resources [string] atomic
-verbs! [string] atomic
+apiGroups [string] atomic #2
+resourceNames [string] atomic #4
+resources [string] atomic #3
+verbs! [string] atomic #1
 T authorization.v1.SelfSubjectAccessReview kind=authorization.k8s.io/v1,SelfSubjectAccessReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! authorization.v1.SelfSubjectAccessReviewSpec
-status authorization.v1.SubjectAccessReviewStatus
+metadata meta.v1.ObjectMeta #1
+spec! authorization.v1.SelfSubjectAccessReviewSpec #2
+status authorization.v1.SubjectAccessReviewStatus #3
 T authorization.v1.SelfSubjectAccessReviewSpec
-nonResourceAttributes authorization.v1.NonResourceAttributes
-resourceAttributes authorization.v1.ResourceAttributes
+nonResourceAttributes authorization.v1.NonResourceAttributes #2
+resourceAttributes authorization.v1.ResourceAttributes #1
 T authorization.v1.SelfSubjectRulesReview kind=authorization.k8s.io/v1,SelfSubjectRulesReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! authorization.v1.SelfSubjectRulesReviewSpec
-status authorization.v1.SubjectRulesReviewStatus
+metadata meta.v1.ObjectMeta #1
+spec! authorization.v1.SelfSubjectRulesReviewSpec #2
+status authorization.v1.SubjectRulesReviewStatus #3
 T authorization.v1.SelfSubjectRulesReviewSpec
-namespace string
+namespace string #1
 T authorization.v1.SubjectAccessReview kind=authorization.k8s.io/v1,SubjectAccessReview
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! authorization.v1.SubjectAccessReviewSpec
-status authorization.v1.SubjectAccessReviewStatus
+metadata meta.v1.ObjectMeta #1
+spec! authorization.v1.SubjectAccessReviewSpec #2
+status authorization.v1.SubjectAccessReviewStatus #3
 T authorization.v1.SubjectAccessReviewSpec
-extra {[string]}
-groups [string] atomic
-nonResourceAttributes authorization.v1.NonResourceAttributes
-resourceAttributes authorization.v1.ResourceAttributes
-uid string
-user string
+extra {[string]} #5
+groups [string] atomic #4
+nonResourceAttributes authorization.v1.NonResourceAttributes #2
+resourceAttributes authorization.v1.ResourceAttributes #1
+uid string #6
+user string #3
 T authorization.v1.SubjectAccessReviewStatus
-allowed! bool
-denied bool
-evaluationError string
-reason string
+allowed! bool #1
+denied bool #4
+evaluationError string #3
+reason string #2
 T authorization.v1.SubjectRulesReviewStatus
-evaluationError string
-incomplete! bool
-nonResourceRules! [authorization.v1.NonResourceRule] atomic
-resourceRules! [authorization.v1.ResourceRule] atomic
+evaluationError string #4
+incomplete! bool #3
+nonResourceRules! [authorization.v1.NonResourceRule] atomic #2
+resourceRules! [authorization.v1.ResourceRule] atomic #1
 T autoscaling.v1.CrossVersionObjectReference atomic
-apiVersion string
-kind! string
-name! string
+apiVersion string #3
+kind! string #1
+name! string #2
 T autoscaling.v1.HorizontalPodAutoscaler kind=autoscaling/v1,HorizontalPodAutoscaler
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! autoscaling.v1.HorizontalPodAutoscalerSpec
-status autoscaling.v1.HorizontalPodAutoscalerStatus
+metadata meta.v1.ObjectMeta #1
+spec! autoscaling.v1.HorizontalPodAutoscalerSpec #2
+status autoscaling.v1.HorizontalPodAutoscalerStatus #3
 T autoscaling.v1.HorizontalPodAutoscalerList kind=autoscaling/v1,HorizontalPodAutoscalerList
 apiVersion string
-items! [autoscaling.v1.HorizontalPodAutoscaler]
+items! [autoscaling.v1.HorizontalPodAutoscaler] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T autoscaling.v1.HorizontalPodAutoscalerSpec
-maxReplicas! int32
-minReplicas int32
-scaleTargetRef! autoscaling.v1.CrossVersionObjectReference
-targetCPUUtilizationPercentage int32
+maxReplicas! int32 #3
+minReplicas int32 #2
+scaleTargetRef! autoscaling.v1.CrossVersionObjectReference #1
+targetCPUUtilizationPercentage int32 #4
 T autoscaling.v1.HorizontalPodAutoscalerStatus
-currentCPUUtilizationPercentage int32
-currentReplicas! int32
-desiredReplicas! int32
-lastScaleTime time
-observedGeneration int64
+currentCPUUtilizationPercentage int32 #5
+currentReplicas! int32 #3
+desiredReplicas! int32 #4
+lastScaleTime time #2
+observedGeneration int64 #1
 T autoscaling.v1.Scale kind=autoscaling/v1,Scale
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec autoscaling.v1.ScaleSpec
-status autoscaling.v1.ScaleStatus
+metadata meta.v1.ObjectMeta #1
+spec autoscaling.v1.ScaleSpec #2
+status autoscaling.v1.ScaleStatus #3
 T autoscaling.v1.ScaleSpec
-replicas int32
+replicas int32 #1
 T autoscaling.v1.ScaleStatus
-replicas! int32
-selector string
+replicas! int32 #1
+selector string #2
 T autoscaling.v2.ContainerResourceMetricSource
-container! string
-name! string
-target! autoscaling.v2.MetricTarget
+container! string #3
+name! string #1
+target! autoscaling.v2.MetricTarget #2
 T autoscaling.v2.ContainerResourceMetricStatus
-container! string
-current! autoscaling.v2.MetricValueStatus
-name! string
+container! string #3
+current! autoscaling.v2.MetricValueStatus #2
+name! string #1
 T autoscaling.v2.CrossVersionObjectReference
-apiVersion string
-kind! string
-name! string
+apiVersion string #3
+kind! string #1
+name! string #2
 T autoscaling.v2.ExternalMetricSource
-metric! autoscaling.v2.MetricIdentifier
-target! autoscaling.v2.MetricTarget
+metric! autoscaling.v2.MetricIdentifier #1
+target! autoscaling.v2.MetricTarget #2
 T autoscaling.v2.ExternalMetricStatus
-current! autoscaling.v2.MetricValueStatus
-metric! autoscaling.v2.MetricIdentifier
+current! autoscaling.v2.MetricValueStatus #2
+metric! autoscaling.v2.MetricIdentifier #1
 T autoscaling.v2.HPAScalingPolicy
-periodSeconds! int32
-type! string
-value! int32
+periodSeconds! int32 #3
+type! string #1
+value! int32 #2
 T autoscaling.v2.HPAScalingRules
-policies [autoscaling.v2.HPAScalingPolicy] atomic
-selectPolicy string
-stabilizationWindowSeconds int32
-tolerance quantity
+policies [autoscaling.v2.HPAScalingPolicy] atomic #2
+selectPolicy string #1
+stabilizationWindowSeconds int32 #3
+tolerance quantity #4
 T autoscaling.v2.HorizontalPodAutoscaler kind=autoscaling/v2,HorizontalPodAutoscaler
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! autoscaling.v2.HorizontalPodAutoscalerSpec
-status autoscaling.v2.HorizontalPodAutoscalerStatus
+metadata meta.v1.ObjectMeta #1
+spec! autoscaling.v2.HorizontalPodAutoscalerSpec #2
+status autoscaling.v2.HorizontalPodAutoscalerStatus #3
 T autoscaling.v2.HorizontalPodAutoscalerBehavior
-scaleDown autoscaling.v2.HPAScalingRules
-scaleUp autoscaling.v2.HPAScalingRules
+scaleDown autoscaling.v2.HPAScalingRules #2
+scaleUp autoscaling.v2.HPAScalingRules #1
 T autoscaling.v2.HorizontalPodAutoscalerCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #3
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T autoscaling.v2.HorizontalPodAutoscalerList kind=autoscaling/v2,HorizontalPodAutoscalerList
 apiVersion string
-items! [autoscaling.v2.HorizontalPodAutoscaler]
+items! [autoscaling.v2.HorizontalPodAutoscaler] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T autoscaling.v2.HorizontalPodAutoscalerSpec
-behavior autoscaling.v2.HorizontalPodAutoscalerBehavior
-maxReplicas! int32
-metrics [autoscaling.v2.MetricSpec] atomic
-minReplicas int32
-scaleTargetRef! autoscaling.v2.CrossVersionObjectReference
+behavior autoscaling.v2.HorizontalPodAutoscalerBehavior #5
+maxReplicas! int32 #3
+metrics [autoscaling.v2.MetricSpec] atomic #4
+minReplicas int32 #2
+scaleTargetRef! autoscaling.v2.CrossVersionObjectReference #1
 T autoscaling.v2.HorizontalPodAutoscalerStatus
-conditions [autoscaling.v2.HorizontalPodAutoscalerCondition] map=type merge=type
-currentMetrics [autoscaling.v2.MetricStatus] atomic
-currentReplicas int32
-desiredReplicas! int32
-lastScaleTime time
-observedGeneration int64
+conditions [autoscaling.v2.HorizontalPodAutoscalerCondition] map=type merge=type #6
+currentMetrics [autoscaling.v2.MetricStatus] atomic #5
+currentReplicas int32 #3
+desiredReplicas! int32 #4
+lastScaleTime time #2
+observedGeneration int64 #1
 T autoscaling.v2.MetricIdentifier
-name! string
-selector meta.v1.LabelSelector
+name! string #1
+selector meta.v1.LabelSelector #2
 T autoscaling.v2.MetricSpec
-containerResource autoscaling.v2.ContainerResourceMetricSource
-external autoscaling.v2.ExternalMetricSource
-object autoscaling.v2.ObjectMetricSource
-pods autoscaling.v2.PodsMetricSource
-resource autoscaling.v2.ResourceMetricSource
-type! string
+containerResource autoscaling.v2.ContainerResourceMetricSource #7
+external autoscaling.v2.ExternalMetricSource #5
+object autoscaling.v2.ObjectMetricSource #2
+pods autoscaling.v2.PodsMetricSource #3
+resource autoscaling.v2.ResourceMetricSource #4
+type! string #1
 T autoscaling.v2.MetricStatus
-containerResource autoscaling.v2.ContainerResourceMetricStatus
-external autoscaling.v2.ExternalMetricStatus
-object autoscaling.v2.ObjectMetricStatus
-pods autoscaling.v2.PodsMetricStatus
-resource autoscaling.v2.ResourceMetricStatus
-type! string
+containerResource autoscaling.v2.ContainerResourceMetricStatus #7
+external autoscaling.v2.ExternalMetricStatus #5
+object autoscaling.v2.ObjectMetricStatus #2
+pods autoscaling.v2.PodsMetricStatus #3
+resource autoscaling.v2.ResourceMetricStatus #4
+type! string #1
 T autoscaling.v2.MetricTarget
-averageUtilization int32
-averageValue quantity
-type! string
-value quantity
+averageUtilization int32 #4
+averageValue quantity #3
+type! string #1
+value quantity #2
 T autoscaling.v2.MetricValueStatus
-averageUtilization int32
-averageValue quantity
-value quantity
+averageUtilization int32 #3
+averageValue quantity #2
+value quantity #1
 T autoscaling.v2.ObjectMetricSource
-describedObject! autoscaling.v2.CrossVersionObjectReference
-metric! autoscaling.v2.MetricIdentifier
-target! autoscaling.v2.MetricTarget
+describedObject! autoscaling.v2.CrossVersionObjectReference #1
+metric! autoscaling.v2.MetricIdentifier #3
+target! autoscaling.v2.MetricTarget #2
 T autoscaling.v2.ObjectMetricStatus
-current! autoscaling.v2.MetricValueStatus
-describedObject! autoscaling.v2.CrossVersionObjectReference
-metric! autoscaling.v2.MetricIdentifier
+current! autoscaling.v2.MetricValueStatus #2
+describedObject! autoscaling.v2.CrossVersionObjectReference #3
+metric! autoscaling.v2.MetricIdentifier #1
 T autoscaling.v2.PodsMetricSource
-metric! autoscaling.v2.MetricIdentifier
-target! autoscaling.v2.MetricTarget
+metric! autoscaling.v2.MetricIdentifier #1
+target! autoscaling.v2.MetricTarget #2
 T autoscaling.v2.PodsMetricStatus
-current! autoscaling.v2.MetricValueStatus
-metric! autoscaling.v2.MetricIdentifier
+current! autoscaling.v2.MetricValueStatus #2
+metric! autoscaling.v2.MetricIdentifier #1
 T autoscaling.v2.ResourceMetricSource
-name! string
-target! autoscaling.v2.MetricTarget
+name! string #1
+target! autoscaling.v2.MetricTarget #2
 T autoscaling.v2.ResourceMetricStatus
-current! autoscaling.v2.MetricValueStatus
-name! string
+current! autoscaling.v2.MetricValueStatus #2
+name! string #1
 T batch.v1.CronJob kind=batch/v1,CronJob
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec! batch.v1.CronJobSpec
-status batch.v1.CronJobStatus
+metadata meta.v1.ObjectMeta #1
+spec! batch.v1.CronJobSpec #2
+status batch.v1.CronJobStatus #3
 T batch.v1.CronJobList kind=batch/v1,CronJobList
 apiVersion string
-items! [batch.v1.CronJob]
+items! [batch.v1.CronJob] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T batch.v1.CronJobSpec
-concurrencyPolicy string enum=Allow|Forbid|Replace
-failedJobsHistoryLimit int32
-jobTemplate! batch.v1.JobTemplateSpec
-schedule! string
-startingDeadlineSeconds int64
-successfulJobsHistoryLimit int32
-suspend bool
-timeZone string
+concurrencyPolicy string enum=Allow|Forbid|Replace #3
+failedJobsHistoryLimit int32 #7
+jobTemplate! batch.v1.JobTemplateSpec #5
+schedule! string #1
+startingDeadlineSeconds int64 #2
+successfulJobsHistoryLimit int32 #6
+suspend bool #4
+timeZone string #8
 T batch.v1.CronJobStatus
-active [core.v1.ObjectReference] atomic
-lastScheduleTime time
-lastSuccessfulTime time
+active [core.v1.ObjectReference] atomic #1
+lastScheduleTime time #4
+lastSuccessfulTime time #5
 T batch.v1.Job kind=batch/v1,Job
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec batch.v1.JobSpec
-status batch.v1.JobStatus
+metadata meta.v1.ObjectMeta #1
+spec batch.v1.JobSpec #2
+status batch.v1.JobStatus #3
 T batch.v1.JobCondition
-lastProbeTime time
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastProbeTime time #3
+lastTransitionTime time #4
+message string #6
+reason string #5
+status! string #2
+type! string #1
 T batch.v1.JobList kind=batch/v1,JobList
 apiVersion string
-items! [batch.v1.Job]
+items! [batch.v1.Job] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T batch.v1.JobSpec
-activeDeadlineSeconds int64
-backoffLimit int32
-backoffLimitPerIndex int32
-completionMode string enum=Indexed|NonIndexed
-completions int32
-managedBy string
-manualSelector bool
-maxFailedIndexes int32
-parallelism int32
-podFailurePolicy batch.v1.PodFailurePolicy
-podReplacementPolicy string enum=Failed|TerminatingOrFailed
-selector meta.v1.LabelSelector
-successPolicy batch.v1.SuccessPolicy
-suspend bool
-template! core.v1.PodTemplateSpec
-ttlSecondsAfterFinished int32
+activeDeadlineSeconds int64 #3
+backoffLimit int32 #7
+backoffLimitPerIndex int32 #12
+completionMode string enum=Indexed|NonIndexed #9
+completions int32 #2
+managedBy string #15
+manualSelector bool #5
+maxFailedIndexes int32 #13
+parallelism int32 #1
+podFailurePolicy batch.v1.PodFailurePolicy #11
+podReplacementPolicy string enum=Failed|TerminatingOrFailed #14
+selector meta.v1.LabelSelector #4
+successPolicy batch.v1.SuccessPolicy #16
+suspend bool #10
+template! core.v1.PodTemplateSpec #6
+ttlSecondsAfterFinished int32 #8
 T batch.v1.JobStatus
-active int32
-completedIndexes string
-completionTime time
-conditions [batch.v1.JobCondition] atomic merge=type
-failed int32
-failedIndexes string
-ready int32
-startTime time
-succeeded int32
-terminating int32
-uncountedTerminatedPods batch.v1.UncountedTerminatedPods
+active int32 #4
+completedIndexes string #7
+completionTime time #3
+conditions [batch.v1.JobCondition] atomic merge=type #1
+failed int32 #6
+failedIndexes string #10
+ready int32 #9
+startTime time #2
+succeeded int32 #5
+terminating int32 #11
+uncountedTerminatedPods batch.v1.UncountedTerminatedPods #8
 T batch.v1.JobTemplateSpec
-metadata meta.v1.ObjectMeta
-spec batch.v1.JobSpec
+metadata meta.v1.ObjectMeta #1
+spec batch.v1.JobSpec #2
 T batch.v1.PodFailurePolicy
-rules! [batch.v1.PodFailurePolicyRule] atomic
+rules! [batch.v1.PodFailurePolicyRule] atomic #1
 T batch.v1.PodFailurePolicyOnExitCodesRequirement
-containerName string
-operator! string enum=In|NotIn
-values! [int32] set
+containerName string #1
+operator! string enum=In|NotIn #2
+values! [int32] set #3
 T batch.v1.PodFailurePolicyOnPodConditionsPattern
-status string
-type! string
+status string #2
+type! string #1
 T batch.v1.PodFailurePolicyRule
-action! string enum=Count|FailIndex|FailJob|Ignore
-onExitCodes batch.v1.PodFailurePolicyOnExitCodesRequirement
-onPodConditions [batch.v1.PodFailurePolicyOnPodConditionsPattern] atomic
+action! string enum=Count|FailIndex|FailJob|Ignore #1
+onExitCodes batch.v1.PodFailurePolicyOnExitCodesRequirement #2
+onPodConditions [batch.v1.PodFailurePolicyOnPodConditionsPattern] atomic #3
 T batch.v1.SuccessPolicy
-rules! [batch.v1.SuccessPolicyRule] atomic
+rules! [batch.v1.SuccessPolicyRule] atomic #1
 T batch.v1.SuccessPolicyRule
-succeededCount int32
-succeededIndexes string
+succeededCount int32 #2
+succeededIndexes string #1
 T batch.v1.UncountedTerminatedPods
-failed [string] set
-succeeded [string] set
+failed [string] set #2
+succeeded [string] set #1
 T coordination.v1.Lease kind=coordination.k8s.io/v1,Lease
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec coordination.v1.LeaseSpec
+metadata meta.v1.ObjectMeta #1
+spec coordination.v1.LeaseSpec #2
 T coordination.v1.LeaseList kind=coordination.k8s.io/v1,LeaseList
 apiVersion string
-items! [coordination.v1.Lease]
+items! [coordination.v1.Lease] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T coordination.v1.LeaseSpec
-acquireTime microtime
-holderIdentity string
-leaseDurationSeconds int32
-leaseTransitions int32
-preferredHolder string
-renewTime microtime
-strategy string
+acquireTime microtime #3
+holderIdentity string #1
+leaseDurationSeconds int32 #2
+leaseTransitions int32 #5
+preferredHolder string #7
+renewTime microtime #4
+strategy string #6
 T core.v1.AWSElasticBlockStoreVolumeSource
-fsType string
-partition int32
-readOnly bool
-volumeID! string
+fsType string #2
+partition int32 #3
+readOnly bool #4
+volumeID! string #1
 T core.v1.Affinity
-nodeAffinity core.v1.NodeAffinity
-podAffinity core.v1.PodAffinity
-podAntiAffinity core.v1.PodAntiAffinity
+nodeAffinity core.v1.NodeAffinity #1
+podAffinity core.v1.PodAffinity #2
+podAntiAffinity core.v1.PodAntiAffinity #3
 T core.v1.AppArmorProfile
-localhostProfile string
-type! string enum=Localhost|RuntimeDefault|Unconfined
+localhostProfile string #2
+type! string enum=Localhost|RuntimeDefault|Unconfined #1
 T core.v1.AttachedVolume
-devicePath! string
-name! string
+devicePath! string #2
+name! string #1
 T core.v1.AzureDiskVolumeSource
-cachingMode string enum=None|ReadOnly|ReadWrite
-diskName! string
-diskURI! string
-fsType string
-kind string enum=Dedicated|Managed|Shared
-readOnly bool
+cachingMode string enum=None|ReadOnly|ReadWrite #3
+diskName! string #1
+diskURI! string #2
+fsType string #4
+kind string enum=Dedicated|Managed|Shared #6
+readOnly bool #5
 T core.v1.AzureFilePersistentVolumeSource
-readOnly bool
-secretName! string
-secretNamespace string
-shareName! string
+readOnly bool #3
+secretName! string #1
+secretNamespace string #4
+shareName! string #2
 T core.v1.AzureFileVolumeSource
-readOnly bool
-secretName! string
-shareName! string
+readOnly bool #3
+secretName! string #1
+shareName! string #2
 T core.v1.Binding kind=v1,Binding
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-target! core.v1.ObjectReference
+metadata meta.v1.ObjectMeta #1
+target! core.v1.ObjectReference #2
 T core.v1.CSIPersistentVolumeSource
-controllerExpandSecretRef core.v1.SecretReference
-controllerPublishSecretRef core.v1.SecretReference
-driver! string
-fsType string
-nodeExpandSecretRef core.v1.SecretReference
-nodePublishSecretRef core.v1.SecretReference
-nodeStageSecretRef core.v1.SecretReference
-readOnly bool
-volumeAttributes {string}
-volumeHandle! string
+controllerExpandSecretRef core.v1.SecretReference #9
+controllerPublishSecretRef core.v1.SecretReference #6
+driver! string #1
+fsType string #4
+nodeExpandSecretRef core.v1.SecretReference #10
+nodePublishSecretRef core.v1.SecretReference #8
+nodeStageSecretRef core.v1.SecretReference #7
+readOnly bool #3
+volumeAttributes {string} #5
+volumeHandle! string #2
 T core.v1.CSIVolumeSource
-driver! string
-fsType string
-nodePublishSecretRef core.v1.LocalObjectReference
-readOnly bool
-volumeAttributes {string}
+driver! string #1
+fsType string #3
+nodePublishSecretRef core.v1.LocalObjectReference #5
+readOnly bool #2
+volumeAttributes {string} #4
 T core.v1.Capabilities
-add [string] atomic
-drop [string] atomic
+add [string] atomic #1
+drop [string] atomic #2
 T core.v1.CephFSPersistentVolumeSource
-monitors! [string] atomic
-path string
-readOnly bool
-secretFile string
-secretRef core.v1.SecretReference
-user string
+monitors! [string] atomic #1
+path string #2
+readOnly bool #6
+secretFile string #4
+secretRef core.v1.SecretReference #5
+user string #3
 T core.v1.CephFSVolumeSource
-monitors! [string] atomic
-path string
-readOnly bool
-secretFile string
-secretRef core.v1.LocalObjectReference
-user string
+monitors! [string] atomic #1
+path string #2
+readOnly bool #6
+secretFile string #4
+secretRef core.v1.LocalObjectReference #5
+user string #3
 T core.v1.CinderPersistentVolumeSource
-fsType string
-readOnly bool
-secretRef core.v1.SecretReference
-volumeID! string
+fsType string #2
+readOnly bool #3
+secretRef core.v1.SecretReference #4
+volumeID! string #1
 T core.v1.CinderVolumeSource
-fsType string
-readOnly bool
-secretRef core.v1.LocalObjectReference
-volumeID! string
+fsType string #2
+readOnly bool #3
+secretRef core.v1.LocalObjectReference #4
+volumeID! string #1
 T core.v1.ClientIPConfig
-timeoutSeconds int32
+timeoutSeconds int32 #1
 T core.v1.ClusterTrustBundleProjection
-labelSelector meta.v1.LabelSelector
-name string
-optional bool
-path! string
-signerName string
+labelSelector meta.v1.LabelSelector #3
+name string #1
+optional bool #5
+path! string #4
+signerName string #2
 T core.v1.ConfigMap kind=v1,ConfigMap
 apiVersion string
-binaryData {bytes}
-data {string}
-immutable bool
+binaryData {bytes} #3
+data {string} #2
+immutable bool #4
 kind string
-metadata meta.v1.ObjectMeta
+metadata meta.v1.ObjectMeta #1
 T core.v1.ConfigMapEnvSource
-name string
-optional bool
+name string #1.1
+optional bool #2
 T core.v1.ConfigMapKeySelector atomic
-key! string
-name string
-optional bool
+key! string #2
+name string #1.1
+optional bool #3
 T core.v1.ConfigMapList kind=v1,ConfigMapList
 apiVersion string
-items! [core.v1.ConfigMap]
+items! [core.v1.ConfigMap] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.ConfigMapNodeConfigSource
-kubeletConfigKey! string
-name! string
-namespace! string
-resourceVersion string
-uid string
+kubeletConfigKey! string #5
+name! string #2
+namespace! string #1
+resourceVersion string #4
+uid string #3
 T core.v1.ConfigMapProjection
-items [core.v1.KeyToPath] atomic
-name string
-optional bool
+items [core.v1.KeyToPath] atomic #2
+name string #1.1
+optional bool #4
 T core.v1.ConfigMapVolumeSource
-defaultMode int32
-items [core.v1.KeyToPath] atomic
-name string
-optional bool
+defaultMode int32 #3
+items [core.v1.KeyToPath] atomic #2
+name string #1.1
+optional bool #4
 T core.v1.Container
-args [string] atomic
-command [string] atomic
-env [core.v1.EnvVar] map=name merge=name
-envFrom [core.v1.EnvFromSource] atomic
-image string
-imagePullPolicy string enum=Always|IfNotPresent|Never
-lifecycle core.v1.Lifecycle
-livenessProbe core.v1.Probe
-name! string
-ports [core.v1.ContainerPort] map=containerPort,protocol merge=containerPort
-readinessProbe core.v1.Probe
-resizePolicy [core.v1.ContainerResizePolicy] atomic
-resources core.v1.ResourceRequirements
-restartPolicy string
-restartPolicyRules [core.v1.ContainerRestartRule] atomic
-securityContext core.v1.SecurityContext
-startupProbe core.v1.Probe
-stdin bool
-stdinOnce bool
-terminationMessagePath string
-terminationMessagePolicy string enum=FallbackToLogsOnError|File
-tty bool
-volumeDevices [core.v1.VolumeDevice] map=devicePath merge=devicePath
-volumeMounts [core.v1.VolumeMount] map=mountPath merge=mountPath
-workingDir string
+args [string] atomic #4
+command [string] atomic #3
+env [core.v1.EnvVar] map=name merge=name #7
+envFrom [core.v1.EnvFromSource] atomic #19
+image string #2
+imagePullPolicy string enum=Always|IfNotPresent|Never #14
+lifecycle core.v1.Lifecycle #12
+livenessProbe core.v1.Probe #10
+name! string #1
+ports [core.v1.ContainerPort] map=containerPort,protocol merge=containerPort #6
+readinessProbe core.v1.Probe #11
+resizePolicy [core.v1.ContainerResizePolicy] atomic #23
+resources core.v1.ResourceRequirements #8
+restartPolicy string #24
+restartPolicyRules [core.v1.ContainerRestartRule] atomic #25
+securityContext core.v1.SecurityContext #15
+startupProbe core.v1.Probe #22
+stdin bool #16
+stdinOnce bool #17
+terminationMessagePath string #13
+terminationMessagePolicy string enum=FallbackToLogsOnError|File #20
+tty bool #18
+volumeDevices [core.v1.VolumeDevice] map=devicePath merge=devicePath #21
+volumeMounts [core.v1.VolumeMount] map=mountPath merge=mountPath #9
+workingDir string #5
 T core.v1.ContainerExtendedResourceRequest
-containerName! string
-requestName! string
-resourceName! string
+containerName! string #1
+requestName! string #3
+resourceName! string #2
 T core.v1.ContainerImage
-names [string] atomic
-sizeBytes int64
+names [string] atomic #1
+sizeBytes int64 #2
 T core.v1.ContainerPort
-containerPort! int32
-hostIP string
-hostPort int32
-name string
-protocol string enum=SCTP|TCP|UDP
+containerPort! int32 #3
+hostIP string #5
+hostPort int32 #2
+name string #1
+protocol string enum=SCTP|TCP|UDP #4
 T core.v1.ContainerResizePolicy
-resourceName! string
-restartPolicy! string
+resourceName! string #1
+restartPolicy! string #2
 T core.v1.ContainerRestartRule
-action! string
-exitCodes core.v1.ContainerRestartRuleOnExitCodes
+action! string #1
+exitCodes core.v1.ContainerRestartRuleOnExitCodes #2
 T core.v1.ContainerRestartRuleOnExitCodes
-operator! string
-values [int32] set
+operator! string #1
+values [int32] set #2
 T core.v1.ContainerState
-running core.v1.ContainerStateRunning
-terminated core.v1.ContainerStateTerminated
-waiting core.v1.ContainerStateWaiting
+running core.v1.ContainerStateRunning #2
+terminated core.v1.ContainerStateTerminated #3
+waiting core.v1.ContainerStateWaiting #1
 T core.v1.ContainerStateRunning
-startedAt time
+startedAt time #1
 T core.v1.ContainerStateTerminated
-containerID string
-exitCode! int32
-finishedAt time
-message string
-reason string
-signal int32
-startedAt time
+containerID string #7
+exitCode! int32 #1
+finishedAt time #6
+message string #4
+reason string #3
+signal int32 #2
+startedAt time #5
 T core.v1.ContainerStateWaiting
-message string
-reason string
+message string #2
+reason string #1
 T core.v1.ContainerStatus
-allocatedResources {quantity}
-allocatedResourcesStatus [core.v1.ResourceStatus] map=name merge=name
-containerID string
-image! string
-imageID! string
-lastState core.v1.ContainerState
-name! string
-ready! bool
-resources core.v1.ResourceRequirements
-restartCount! int32
-started bool
-state core.v1.ContainerState
-stopSignal string enum=SIGABRT|SIGALRM|SIGBUS|SIGCHLD|SIGCLD|SIGCONT|SIGFPE|SIGHUP|SIGILL|SIGINT|SIGIO|SIGIOT|SIGKILL|SIGPIPE|SIGPOLL|SIGPROF|SIGPWR|SIGQUIT|SIGRTMAX|SIGRTMAX-1|SIGRTMAX-10|SIGRTMAX-11|SIGRTMAX-12|SIGRTMAX-13|SIGRTMAX-14|SIGRTMAX-2|SIGRTMAX-3|SIGRTMAX-4|SIGRTMAX-5|SIGRTMAX-6|SIGRTMAX-7|SIGRTMAX-8|SIGRTMAX-9|SIGRTMIN|SIGRTMIN+1|SIGRTMIN+10|SIGRTMIN+11|SIGRTMIN+12|SIGRTMIN+13|SIGRTMIN+14|SIGRTMIN+15|SIGRTMIN+2|SIGRTMIN+3|SIGRTMIN+4|SIGRTMIN+5|SIGRTMIN+6|SIGRTMIN+7|SIGRTMIN+8|SIGRTMIN+9|SIGSEGV|SIGSTKFLT|SIGSTOP|SIGSYS|SIGTERM|SIGTRAP|SIGTSTP|SIGTTIN|SIGTTOU|SIGURG|SIGUSR1|SIGUSR2|SIGVTALRM|SIGWINCH|SIGXCPU|SIGXFSZ
-user core.v1.ContainerUser
-volumeMounts [core.v1.VolumeMountStatus] map=mountPath merge=mountPath
+allocatedResources {quantity} #10
+allocatedResourcesStatus [core.v1.ResourceStatus] map=name merge=name #14
+containerID string #8
+image! string #6
+imageID! string #7
+lastState core.v1.ContainerState #3
+name! string #1
+ready! bool #4
+resources core.v1.ResourceRequirements #11
+restartCount! int32 #5
+started bool #9
+state core.v1.ContainerState #2
+stopSignal string enum=SIGABRT|SIGALRM|SIGBUS|SIGCHLD|SIGCLD|SIGCONT|SIGFPE|SIGHUP|SIGILL|SIGINT|SIGIO|SIGIOT|SIGKILL|SIGPIPE|SIGPOLL|SIGPROF|SIGPWR|SIGQUIT|SIGRTMAX|SIGRTMAX-1|SIGRTMAX-10|SIGRTMAX-11|SIGRTMAX-12|SIGRTMAX-13|SIGRTMAX-14|SIGRTMAX-2|SIGRTMAX-3|SIGRTMAX-4|SIGRTMAX-5|SIGRTMAX-6|SIGRTMAX-7|SIGRTMAX-8|SIGRTMAX-9|SIGRTMIN|SIGRTMIN+1|SIGRTMIN+10|SIGRTMIN+11|SIGRTMIN+12|SIGRTMIN+13|SIGRTMIN+14|SIGRTMIN+15|SIGRTMIN+2|SIGRTMIN+3|SIGRTMIN+4|SIGRTMIN+5|SIGRTMIN+6|SIGRTMIN+7|SIGRTMIN+8|SIGRTMIN+9|SIGSEGV|SIGSTKFLT|SIGSTOP|SIGSYS|SIGTERM|SIGTRAP|SIGTSTP|SIGTTIN|SIGTTOU|SIGURG|SIGUSR1|SIGUSR2|SIGVTALRM|SIGWINCH|SIGXCPU|SIGXFSZ #15
+user core.v1.ContainerUser #13
+volumeMounts [core.v1.VolumeMountStatus] map=mountPath merge=mountPath #12
 T core.v1.ContainerUser
-linux core.v1.LinuxContainerUser
+linux core.v1.LinuxContainerUser #1
 T core.v1.DaemonEndpoint
-Port! int32
+Port! int32 #1
 T core.v1.DownwardAPIProjection
-items [core.v1.DownwardAPIVolumeFile] atomic
+items [core.v1.DownwardAPIVolumeFile] atomic #1
 T core.v1.DownwardAPIVolumeFile
-fieldRef core.v1.ObjectFieldSelector
-mode int32
-path! string
-resourceFieldRef core.v1.ResourceFieldSelector
+fieldRef core.v1.ObjectFieldSelector #2
+mode int32 #4
+path! string #1
+resourceFieldRef core.v1.ResourceFieldSelector #3
 T core.v1.DownwardAPIVolumeSource
-defaultMode int32
-items [core.v1.DownwardAPIVolumeFile] atomic
+defaultMode int32 #2
+items [core.v1.DownwardAPIVolumeFile] atomic #1
 T core.v1.EmptyDirVolumeSource
-medium string
-sizeLimit quantity
+medium string #1
+sizeLimit quantity #2
 T core.v1.EndpointAddress atomic
-hostname string
-ip! string
-nodeName string
-targetRef core.v1.ObjectReference
+hostname string #3
+ip! string #1
+nodeName string #4
+targetRef core.v1.ObjectReference #2
 T core.v1.EndpointPort atomic
-appProtocol string
-name string
-port! int32
-protocol string enum=SCTP|TCP|UDP
+appProtocol string #4
+name string #1
+port! int32 #2
+protocol string enum=SCTP|TCP|UDP #3
 T core.v1.EndpointSubset
-addresses [core.v1.EndpointAddress] atomic
-notReadyAddresses [core.v1.EndpointAddress] atomic
-ports [core.v1.EndpointPort] atomic
+addresses [core.v1.EndpointAddress] atomic #1
+notReadyAddresses [core.v1.EndpointAddress] atomic #2
+ports [core.v1.EndpointPort] atomic #3
 T core.v1.Endpoints kind=v1,Endpoints
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-subsets [core.v1.EndpointSubset] atomic
+metadata meta.v1.ObjectMeta #1
+subsets [core.v1.EndpointSubset] atomic #2
 T core.v1.EndpointsList kind=v1,EndpointsList
 apiVersion string
-items! [core.v1.Endpoints]
+items! [core.v1.Endpoints] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.EnvFromSource
-configMapRef core.v1.ConfigMapEnvSource
-prefix string
-secretRef core.v1.SecretEnvSource
+configMapRef core.v1.ConfigMapEnvSource #2
+prefix string #1
+secretRef core.v1.SecretEnvSource #3
 T core.v1.EnvVar
-name! string
-value string
-valueFrom core.v1.EnvVarSource
+name! string #1
+value string #2
+valueFrom core.v1.EnvVarSource #3
 T core.v1.EnvVarSource
-configMapKeyRef core.v1.ConfigMapKeySelector
-fieldRef core.v1.ObjectFieldSelector
-fileKeyRef core.v1.FileKeySelector
-resourceFieldRef core.v1.ResourceFieldSelector
-secretKeyRef core.v1.SecretKeySelector
+configMapKeyRef core.v1.ConfigMapKeySelector #3
+fieldRef core.v1.ObjectFieldSelector #1
+fileKeyRef core.v1.FileKeySelector #5
+resourceFieldRef core.v1.ResourceFieldSelector #2
+secretKeyRef core.v1.SecretKeySelector #4
 T core.v1.EphemeralContainer
-args [string] atomic
-command [string] atomic
-env [core.v1.EnvVar] map=name merge=name
-envFrom [core.v1.EnvFromSource] atomic
-image string
-imagePullPolicy string enum=Always|IfNotPresent|Never
-lifecycle core.v1.Lifecycle
-livenessProbe core.v1.Probe
-name! string
-ports [core.v1.ContainerPort] map=containerPort,protocol merge=containerPort
-readinessProbe core.v1.Probe
-resizePolicy [core.v1.ContainerResizePolicy] atomic
-resources core.v1.ResourceRequirements
-restartPolicy string
-restartPolicyRules [core.v1.ContainerRestartRule] atomic
-securityContext core.v1.SecurityContext
-startupProbe core.v1.Probe
-stdin bool
-stdinOnce bool
-targetContainerName string
-terminationMessagePath string
-terminationMessagePolicy string enum=FallbackToLogsOnError|File
-tty bool
-volumeDevices [core.v1.VolumeDevice] map=devicePath merge=devicePath
-volumeMounts [core.v1.VolumeMount] map=mountPath merge=mountPath
-workingDir string
+args [string] atomic #1.4
+command [string] atomic #1.3
+env [core.v1.EnvVar] map=name merge=name #1.7
+envFrom [core.v1.EnvFromSource] atomic #1.19
+image string #1.2
+imagePullPolicy string enum=Always|IfNotPresent|Never #1.14
+lifecycle core.v1.Lifecycle #1.12
+livenessProbe core.v1.Probe #1.10
+name! string #1.1
+ports [core.v1.ContainerPort] map=containerPort,protocol merge=containerPort #1.6
+readinessProbe core.v1.Probe #1.11
+resizePolicy [core.v1.ContainerResizePolicy] atomic #1.23
+resources core.v1.ResourceRequirements #1.8
+restartPolicy string #1.24
+restartPolicyRules [core.v1.ContainerRestartRule] atomic #1.25
+securityContext core.v1.SecurityContext #1.15
+startupProbe core.v1.Probe #1.22
+stdin bool #1.16
+stdinOnce bool #1.17
+targetContainerName string #2
+terminationMessagePath string #1.13
+terminationMessagePolicy string enum=FallbackToLogsOnError|File #1.20
+tty bool #1.18
+volumeDevices [core.v1.VolumeDevice] map=devicePath merge=devicePath #1.21
+volumeMounts [core.v1.VolumeMount] map=mountPath merge=mountPath #1.9
+workingDir string #1.5
 T core.v1.EphemeralVolumeSource
-volumeClaimTemplate core.v1.PersistentVolumeClaimTemplate
+volumeClaimTemplate core.v1.PersistentVolumeClaimTemplate #1
 T core.v1.Event kind=v1,Event
-action string
+action string #12
 apiVersion string
-count int32
-eventTime microtime
-firstTimestamp time
-involvedObject! core.v1.ObjectReference
+count int32 #8
+eventTime microtime #10
+firstTimestamp time #6
+involvedObject! core.v1.ObjectReference #2
 kind string
-lastTimestamp time
-message string
-metadata! meta.v1.ObjectMeta
-reason string
-related core.v1.ObjectReference
-reportingComponent string
-reportingInstance string
-series core.v1.EventSeries
-source core.v1.EventSource
-type string
+lastTimestamp time #7
+message string #4
+metadata! meta.v1.ObjectMeta #1
+reason string #3
+related core.v1.ObjectReference #13
+reportingComponent string #14
+reportingInstance string #15
+series core.v1.EventSeries #11
+source core.v1.EventSource #5
+type string #9
 T core.v1.EventList kind=v1,EventList
 apiVersion string
-items! [core.v1.Event]
+items! [core.v1.Event] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.EventSeries
-count int32
-lastObservedTime microtime
+count int32 #1
+lastObservedTime microtime #2
 T core.v1.EventSource
-component string
-host string
+component string #1
+host string #2
 T core.v1.ExecAction
-command [string] atomic
+command [string] atomic #1
 T core.v1.FCVolumeSource
-fsType string
-lun int32
-readOnly bool
-targetWWNs [string] atomic
-wwids [string] atomic
+fsType string #3
+lun int32 #2
+readOnly bool #4
+targetWWNs [string] atomic #1
+wwids [string] atomic #5
 T core.v1.FileKeySelector atomic
-key! string
-optional bool
-path! string
-volumeName! string
+key! string #3
+optional bool #4
+path! string #2
+volumeName! string #1
 T core.v1.FlexPersistentVolumeSource
-driver! string
-fsType string
-options {string}
-readOnly bool
-secretRef core.v1.SecretReference
+driver! string #1
+fsType string #2
+options {string} #5
+readOnly bool #4
+secretRef core.v1.SecretReference #3
 T core.v1.FlexVolumeSource
-driver! string
-fsType string
-options {string}
-readOnly bool
-secretRef core.v1.LocalObjectReference
+driver! string #1
+fsType string #2
+options {string} #5
+readOnly bool #4
+secretRef core.v1.LocalObjectReference #3
 T core.v1.FlockerVolumeSource
-datasetName string
-datasetUUID string
+datasetName string #1
+datasetUUID string #2
 T core.v1.GCEPersistentDiskVolumeSource
-fsType string
-partition int32
-pdName! string
-readOnly bool
+fsType string #2
+partition int32 #3
+pdName! string #1
+readOnly bool #4
 T core.v1.GRPCAction
-port! int32
-service string
+port! int32 #1
+service string #2
 T core.v1.GitRepoVolumeSource
-directory string
-repository! string
-revision string
+directory string #3
+repository! string #1
+revision string #2
 T core.v1.GlusterfsPersistentVolumeSource
-endpoints! string
-endpointsNamespace string
-path! string
-readOnly bool
+endpoints! string #1
+endpointsNamespace string #4
+path! string #2
+readOnly bool #3
 T core.v1.GlusterfsVolumeSource
-endpoints! string
-path! string
-readOnly bool
+endpoints! string #1
+path! string #2
+readOnly bool #3
 T core.v1.HTTPGetAction
-host string
-httpHeaders [core.v1.HTTPHeader] atomic
-path string
-port! intstr
-scheme string enum=HTTP|HTTPS
+host string #3
+httpHeaders [core.v1.HTTPHeader] atomic #5
+path string #1
+port! intstr #2
+scheme string enum=HTTP|HTTPS #4
 T core.v1.HTTPHeader
-name! string
-value! string
+name! string #1
+value! string #2
 T core.v1.HostAlias
-hostnames [string] atomic
-ip! string
+hostnames [string] atomic #2
+ip! string #1
 T core.v1.HostIP
-ip! string
+ip! string #1
 T core.v1.HostPathVolumeSource
-path! string
-type string enum=|BlockDevice|CharDevice|Directory|DirectoryOrCreate|File|FileOrCreate|Socket
+path! string #1
+type string enum=|BlockDevice|CharDevice|Directory|DirectoryOrCreate|File|FileOrCreate|Socket #2
 T core.v1.ISCSIPersistentVolumeSource
-chapAuthDiscovery bool
-chapAuthSession bool
-fsType string
-initiatorName string
-iqn! string
-iscsiInterface string
-lun! int32
-portals [string] atomic
-readOnly bool
-secretRef core.v1.SecretReference
-targetPortal! string
+chapAuthDiscovery bool #8
+chapAuthSession bool #11
+fsType string #5
+initiatorName string #12
+iqn! string #2
+iscsiInterface string #4
+lun! int32 #3
+portals [string] atomic #7
+readOnly bool #6
+secretRef core.v1.SecretReference #10
+targetPortal! string #1
 T core.v1.ISCSIVolumeSource
-chapAuthDiscovery bool
-chapAuthSession bool
-fsType string
-initiatorName string
-iqn! string
-iscsiInterface string
-lun! int32
-portals [string] atomic
-readOnly bool
-secretRef core.v1.LocalObjectReference
-targetPortal! string
+chapAuthDiscovery bool #8
+chapAuthSession bool #11
+fsType string #5
+initiatorName string #12
+iqn! string #2
+iscsiInterface string #4
+lun! int32 #3
+portals [string] atomic #7
+readOnly bool #6
+secretRef core.v1.LocalObjectReference #10
+targetPortal! string #1
 T core.v1.ImageVolumeSource
-pullPolicy string enum=Always|IfNotPresent|Never
-reference string
+pullPolicy string enum=Always|IfNotPresent|Never #2
+reference string #1
 T core.v1.ImageVolumeStatus
-imageRef! string
+imageRef! string #1
 T core.v1.KeyToPath
-key! string
-mode int32
-path! string
+key! string #1
+mode int32 #3
+path! string #2
 T core.v1.Lifecycle
-postStart core.v1.LifecycleHandler
-preStop core.v1.LifecycleHandler
-stopSignal string enum=SIGABRT|SIGALRM|SIGBUS|SIGCHLD|SIGCLD|SIGCONT|SIGFPE|SIGHUP|SIGILL|SIGINT|SIGIO|SIGIOT|SIGKILL|SIGPIPE|SIGPOLL|SIGPROF|SIGPWR|SIGQUIT|SIGRTMAX|SIGRTMAX-1|SIGRTMAX-10|SIGRTMAX-11|SIGRTMAX-12|SIGRTMAX-13|SIGRTMAX-14|SIGRTMAX-2|SIGRTMAX-3|SIGRTMAX-4|SIGRTMAX-5|SIGRTMAX-6|SIGRTMAX-7|SIGRTMAX-8|SIGRTMAX-9|SIGRTMIN|SIGRTMIN+1|SIGRTMIN+10|SIGRTMIN+11|SIGRTMIN+12|SIGRTMIN+13|SIGRTMIN+14|SIGRTMIN+15|SIGRTMIN+2|SIGRTMIN+3|SIGRTMIN+4|SIGRTMIN+5|SIGRTMIN+6|SIGRTMIN+7|SIGRTMIN+8|SIGRTMIN+9|SIGSEGV|SIGSTKFLT|SIGSTOP|SIGSYS|SIGTERM|SIGTRAP|SIGTSTP|SIGTTIN|SIGTTOU|SIGURG|SIGUSR1|SIGUSR2|SIGVTALRM|SIGWINCH|SIGXCPU|SIGXFSZ
+postStart core.v1.LifecycleHandler #1
+preStop core.v1.LifecycleHandler #2
+stopSignal string enum=SIGABRT|SIGALRM|SIGBUS|SIGCHLD|SIGCLD|SIGCONT|SIGFPE|SIGHUP|SIGILL|SIGINT|SIGIO|SIGIOT|SIGKILL|SIGPIPE|SIGPOLL|SIGPROF|SIGPWR|SIGQUIT|SIGRTMAX|SIGRTMAX-1|SIGRTMAX-10|SIGRTMAX-11|SIGRTMAX-12|SIGRTMAX-13|SIGRTMAX-14|SIGRTMAX-2|SIGRTMAX-3|SIGRTMAX-4|SIGRTMAX-5|SIGRTMAX-6|SIGRTMAX-7|SIGRTMAX-8|SIGRTMAX-9|SIGRTMIN|SIGRTMIN+1|SIGRTMIN+10|SIGRTMIN+11|SIGRTMIN+12|SIGRTMIN+13|SIGRTMIN+14|SIGRTMIN+15|SIGRTMIN+2|SIGRTMIN+3|SIGRTMIN+4|SIGRTMIN+5|SIGRTMIN+6|SIGRTMIN+7|SIGRTMIN+8|SIGRTMIN+9|SIGSEGV|SIGSTKFLT|SIGSTOP|SIGSYS|SIGTERM|SIGTRAP|SIGTSTP|SIGTTIN|SIGTTOU|SIGURG|SIGUSR1|SIGUSR2|SIGVTALRM|SIGWINCH|SIGXCPU|SIGXFSZ #3
 T core.v1.LifecycleHandler
-exec core.v1.ExecAction
-httpGet core.v1.HTTPGetAction
-sleep core.v1.SleepAction
-tcpSocket core.v1.TCPSocketAction
+exec core.v1.ExecAction #1
+httpGet core.v1.HTTPGetAction #2
+sleep core.v1.SleepAction #4
+tcpSocket core.v1.TCPSocketAction #3
 T core.v1.LimitRange kind=v1,LimitRange
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.LimitRangeSpec
+metadata meta.v1.ObjectMeta #1
+spec core.v1.LimitRangeSpec #2
 T core.v1.LimitRangeItem
-default {quantity}
-defaultRequest {quantity}
-max {quantity}
-maxLimitRequestRatio {quantity}
-min {quantity}
-type! string
+default {quantity} #4
+defaultRequest {quantity} #5
+max {quantity} #2
+maxLimitRequestRatio {quantity} #6
+min {quantity} #3
+type! string #1
 T core.v1.LimitRangeList kind=v1,LimitRangeList
 apiVersion string
-items! [core.v1.LimitRange]
+items! [core.v1.LimitRange] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.LimitRangeSpec
-limits! [core.v1.LimitRangeItem] atomic
+limits! [core.v1.LimitRangeItem] atomic #1
 T core.v1.LinuxContainerUser
-gid! int64
-supplementalGroups [int64] atomic
-uid! int64
+gid! int64 #2
+supplementalGroups [int64] atomic #3
+uid! int64 #1
 T core.v1.LoadBalancerIngress
-hostname string
-ip string
-ipMode string
-ports [core.v1.PortStatus] atomic
+hostname string #2
+ip string #1
+ipMode string #3
+ports [core.v1.PortStatus] atomic #4
 T core.v1.LoadBalancerStatus
-ingress [core.v1.LoadBalancerIngress] atomic
+ingress [core.v1.LoadBalancerIngress] atomic #1
 T core.v1.LocalObjectReference atomic
-name string
+name string #1
 T core.v1.LocalVolumeSource
-fsType string
-path! string
+fsType string #2
+path! string #1
 T core.v1.ModifyVolumeStatus
-status! string enum=InProgress|Infeasible|Pending
-targetVolumeAttributesClassName string
+status! string enum=InProgress|Infeasible|Pending #2
+targetVolumeAttributesClassName string #1
 T core.v1.NFSVolumeSource
-path! string
-readOnly bool
-server! string
+path! string #2
+readOnly bool #3
+server! string #1
 T core.v1.Namespace kind=v1,Namespace
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.NamespaceSpec
-status core.v1.NamespaceStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.NamespaceSpec #2
+status core.v1.NamespaceStatus #3
 T core.v1.NamespaceCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #4
+message string #6
+reason string #5
+status! string #2
+type! string #1
 T core.v1.NamespaceList kind=v1,NamespaceList
 apiVersion string
-items! [core.v1.Namespace]
+items! [core.v1.Namespace] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.NamespaceSpec
-finalizers [string] atomic
+finalizers [string] atomic #1
 T core.v1.NamespaceStatus
-conditions [core.v1.NamespaceCondition] map=type merge=type
-phase string enum=Active|Terminating
+conditions [core.v1.NamespaceCondition] map=type merge=type #2
+phase string enum=Active|Terminating #1
 T core.v1.Node kind=v1,Node
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.NodeSpec
-status core.v1.NodeStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.NodeSpec #2
+status core.v1.NodeStatus #3
 T core.v1.NodeAddress
-address! string
-type! string
+address! string #2
+type! string #1
 T core.v1.NodeAffinity
-preferredDuringSchedulingIgnoredDuringExecution [core.v1.PreferredSchedulingTerm] atomic
-requiredDuringSchedulingIgnoredDuringExecution core.v1.NodeSelector
+preferredDuringSchedulingIgnoredDuringExecution [core.v1.PreferredSchedulingTerm] atomic #2
+requiredDuringSchedulingIgnoredDuringExecution core.v1.NodeSelector #1
 T core.v1.NodeAllocatableResourceClaimStatus
-containers [string] set
-resourceClaimName! string
+containers [string] set #2
+resourceClaimName! string #1
 resources! {quantity}
 T core.v1.NodeCondition
-lastHeartbeatTime time
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastHeartbeatTime time #3
+lastTransitionTime time #4
+message string #6
+reason string #5
+status! string #2
+type! string #1
 T core.v1.NodeConfigSource
-configMap core.v1.ConfigMapNodeConfigSource
+configMap core.v1.ConfigMapNodeConfigSource #2
 T core.v1.NodeConfigStatus
-active core.v1.NodeConfigSource
-assigned core.v1.NodeConfigSource
-error string
-lastKnownGood core.v1.NodeConfigSource
+active core.v1.NodeConfigSource #2
+assigned core.v1.NodeConfigSource #1
+error string #4
+lastKnownGood core.v1.NodeConfigSource #3
 T core.v1.NodeDaemonEndpoints
-kubeletEndpoint core.v1.DaemonEndpoint
+kubeletEndpoint core.v1.DaemonEndpoint #1
 T core.v1.NodeFeatures
-supplementalGroupsPolicy bool
+supplementalGroupsPolicy bool #1
 T core.v1.NodeList kind=v1,NodeList
 apiVersion string
-items! [core.v1.Node]
+items! [core.v1.Node] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.NodeRuntimeHandler
-features core.v1.NodeRuntimeHandlerFeatures
-name string
+features core.v1.NodeRuntimeHandlerFeatures #2
+name string #1
 T core.v1.NodeRuntimeHandlerFeatures
-recursiveReadOnlyMounts bool
-userNamespaces bool
+recursiveReadOnlyMounts bool #1
+userNamespaces bool #2
 T core.v1.NodeSelector atomic
-nodeSelectorTerms! [core.v1.NodeSelectorTerm] atomic
+nodeSelectorTerms! [core.v1.NodeSelectorTerm] atomic #1
 T core.v1.NodeSelectorRequirement
-key! string
-operator! string enum=DoesNotExist|Exists|Gt|In|Lt|NotIn
-values [string] atomic
+key! string #1
+operator! string enum=DoesNotExist|Exists|Gt|In|Lt|NotIn #2
+values [string] atomic #3
 T core.v1.NodeSelectorTerm atomic
-matchExpressions [core.v1.NodeSelectorRequirement] atomic
-matchFields [core.v1.NodeSelectorRequirement] atomic
+matchExpressions [core.v1.NodeSelectorRequirement] atomic #1
+matchFields [core.v1.NodeSelectorRequirement] atomic #2
 T core.v1.NodeSpec
-configSource core.v1.NodeConfigSource
-externalID string
-podCIDR string
-podCIDRs [string] set merge
-providerID string
-taints [core.v1.Taint] atomic
-unschedulable bool
+configSource core.v1.NodeConfigSource #6
+externalID string #2
+podCIDR string #1
+podCIDRs [string] set merge #7
+providerID string #3
+taints [core.v1.Taint] atomic #5
+unschedulable bool #4
 T core.v1.NodeStatus
-addresses [core.v1.NodeAddress] map=type merge=type
-allocatable {quantity}
-capacity {quantity}
-conditions [core.v1.NodeCondition] map=type merge=type
-config core.v1.NodeConfigStatus
-daemonEndpoints core.v1.NodeDaemonEndpoints
-declaredFeatures [string] atomic
-features core.v1.NodeFeatures
-images [core.v1.ContainerImage] atomic
-nodeInfo core.v1.NodeSystemInfo
-phase string enum=Pending|Running|Terminated
-runtimeHandlers [core.v1.NodeRuntimeHandler] atomic
-volumesAttached [core.v1.AttachedVolume] atomic
-volumesInUse [string] atomic
+addresses [core.v1.NodeAddress] map=type merge=type #5
+allocatable {quantity} #2
+capacity {quantity} #1
+conditions [core.v1.NodeCondition] map=type merge=type #4
+config core.v1.NodeConfigStatus #11
+daemonEndpoints core.v1.NodeDaemonEndpoints #6
+declaredFeatures [string] atomic #14
+features core.v1.NodeFeatures #13
+images [core.v1.ContainerImage] atomic #8
+nodeInfo core.v1.NodeSystemInfo #7
+phase string enum=Pending|Running|Terminated #3
+runtimeHandlers [core.v1.NodeRuntimeHandler] atomic #12
+volumesAttached [core.v1.AttachedVolume] atomic #10
+volumesInUse [string] atomic #9
 T core.v1.NodeSwapStatus
-capacity int64
+capacity int64 #1
 T core.v1.NodeSystemInfo
-architecture! string
-bootID! string
-containerRuntimeVersion! string
-kernelVersion! string
-kubeProxyVersion! string
-kubeletVersion! string
-machineID! string
-operatingSystem! string
-osImage! string
-swap core.v1.NodeSwapStatus
-systemUUID! string
+architecture! string #10
+bootID! string #3
+containerRuntimeVersion! string #6
+kernelVersion! string #4
+kubeProxyVersion! string #8
+kubeletVersion! string #7
+machineID! string #1
+operatingSystem! string #9
+osImage! string #5
+swap core.v1.NodeSwapStatus #11
+systemUUID! string #2
 T core.v1.ObjectFieldSelector atomic
-apiVersion string
-fieldPath! string
+apiVersion string #1
+fieldPath! string #2
 T core.v1.ObjectReference atomic
-apiVersion string
-fieldPath string
-kind string
-name string
-namespace string
-resourceVersion string
-uid string
+apiVersion string #5
+fieldPath string #7
+kind string #1
+name string #3
+namespace string #2
+resourceVersion string #6
+uid string #4
 T core.v1.PersistentVolume kind=v1,PersistentVolume
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.PersistentVolumeSpec
-status core.v1.PersistentVolumeStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.PersistentVolumeSpec #2
+status core.v1.PersistentVolumeStatus #3
 T core.v1.PersistentVolumeClaim kind=v1,PersistentVolumeClaim
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.PersistentVolumeClaimSpec
-status core.v1.PersistentVolumeClaimStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.PersistentVolumeClaimSpec #2
+status core.v1.PersistentVolumeClaimStatus #3
 T core.v1.PersistentVolumeClaimCondition
-lastProbeTime time
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastProbeTime time #3
+lastTransitionTime time #4
+message string #6
+reason string #5
+status! string #2
+type! string #1
 T core.v1.PersistentVolumeClaimList kind=v1,PersistentVolumeClaimList
 apiVersion string
-items! [core.v1.PersistentVolumeClaim]
+items! [core.v1.PersistentVolumeClaim] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.PersistentVolumeClaimSpec
-accessModes [string] atomic
-dataSource core.v1.TypedLocalObjectReference
-dataSourceRef core.v1.TypedObjectReference
-resources core.v1.VolumeResourceRequirements
-selector meta.v1.LabelSelector
-storageClassName string
-volumeAttributesClassName string
-volumeMode string enum=Block|Filesystem
-volumeName string
+accessModes [string] atomic #1
+dataSource core.v1.TypedLocalObjectReference #7
+dataSourceRef core.v1.TypedObjectReference #8
+resources core.v1.VolumeResourceRequirements #2
+selector meta.v1.LabelSelector #4
+storageClassName string #5
+volumeAttributesClassName string #9
+volumeMode string enum=Block|Filesystem #6
+volumeName string #3
 T core.v1.PersistentVolumeClaimStatus
-accessModes [string] atomic
-allocatedResourceStatuses {string}
-allocatedResources {quantity}
-capacity {quantity}
-conditions [core.v1.PersistentVolumeClaimCondition] map=type merge=type
-currentVolumeAttributesClassName string
-modifyVolumeStatus core.v1.ModifyVolumeStatus
-phase string enum=Bound|Lost|Pending
+accessModes [string] atomic #2
+allocatedResourceStatuses {string} #7
+allocatedResources {quantity} #5
+capacity {quantity} #3
+conditions [core.v1.PersistentVolumeClaimCondition] map=type merge=type #4
+currentVolumeAttributesClassName string #8
+modifyVolumeStatus core.v1.ModifyVolumeStatus #9
+phase string enum=Bound|Lost|Pending #1
 T core.v1.PersistentVolumeClaimTemplate
-metadata meta.v1.ObjectMeta
-spec! core.v1.PersistentVolumeClaimSpec
+metadata meta.v1.ObjectMeta #1
+spec! core.v1.PersistentVolumeClaimSpec #2
 T core.v1.PersistentVolumeClaimVolumeSource
-claimName! string
-readOnly bool
+claimName! string #1
+readOnly bool #2
 T core.v1.PersistentVolumeList kind=v1,PersistentVolumeList
 apiVersion string
-items! [core.v1.PersistentVolume]
+items! [core.v1.PersistentVolume] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.PersistentVolumeSpec
-accessModes [string] atomic
-awsElasticBlockStore core.v1.AWSElasticBlockStoreVolumeSource
-azureDisk core.v1.AzureDiskVolumeSource
-azureFile core.v1.AzureFilePersistentVolumeSource
-capacity {quantity}
-cephfs core.v1.CephFSPersistentVolumeSource
-cinder core.v1.CinderPersistentVolumeSource
-claimRef core.v1.ObjectReference
-csi core.v1.CSIPersistentVolumeSource
-fc core.v1.FCVolumeSource
-flexVolume core.v1.FlexPersistentVolumeSource
-flocker core.v1.FlockerVolumeSource
-gcePersistentDisk core.v1.GCEPersistentDiskVolumeSource
-glusterfs core.v1.GlusterfsPersistentVolumeSource
-hostPath core.v1.HostPathVolumeSource
-iscsi core.v1.ISCSIPersistentVolumeSource
-local core.v1.LocalVolumeSource
-mountOptions [string] atomic
-nfs core.v1.NFSVolumeSource
-nodeAffinity core.v1.VolumeNodeAffinity
-persistentVolumeReclaimPolicy string enum=Delete|Recycle|Retain
-photonPersistentDisk core.v1.PhotonPersistentDiskVolumeSource
-portworxVolume core.v1.PortworxVolumeSource
-quobyte core.v1.QuobyteVolumeSource
-rbd core.v1.RBDPersistentVolumeSource
-scaleIO core.v1.ScaleIOPersistentVolumeSource
-storageClassName string
-storageos core.v1.StorageOSPersistentVolumeSource
-volumeAttributesClassName string
-volumeMode string enum=Block|Filesystem
-vsphereVolume core.v1.VsphereVirtualDiskVolumeSource
+accessModes [string] atomic #3
+awsElasticBlockStore core.v1.AWSElasticBlockStoreVolumeSource #2.2
+azureDisk core.v1.AzureDiskVolumeSource #2.16
+azureFile core.v1.AzureFilePersistentVolumeSource #2.13
+capacity {quantity} #1
+cephfs core.v1.CephFSPersistentVolumeSource #2.9
+cinder core.v1.CinderPersistentVolumeSource #2.8
+claimRef core.v1.ObjectReference #4
+csi core.v1.CSIPersistentVolumeSource #2.22
+fc core.v1.FCVolumeSource #2.10
+flexVolume core.v1.FlexPersistentVolumeSource #2.12
+flocker core.v1.FlockerVolumeSource #2.11
+gcePersistentDisk core.v1.GCEPersistentDiskVolumeSource #2.1
+glusterfs core.v1.GlusterfsPersistentVolumeSource #2.4
+hostPath core.v1.HostPathVolumeSource #2.3
+iscsi core.v1.ISCSIPersistentVolumeSource #2.7
+local core.v1.LocalVolumeSource #2.20
+mountOptions [string] atomic #7
+nfs core.v1.NFSVolumeSource #2.5
+nodeAffinity core.v1.VolumeNodeAffinity #9
+persistentVolumeReclaimPolicy string enum=Delete|Recycle|Retain #5
+photonPersistentDisk core.v1.PhotonPersistentDiskVolumeSource #2.17
+portworxVolume core.v1.PortworxVolumeSource #2.18
+quobyte core.v1.QuobyteVolumeSource #2.15
+rbd core.v1.RBDPersistentVolumeSource #2.6
+scaleIO core.v1.ScaleIOPersistentVolumeSource #2.19
+storageClassName string #6
+storageos core.v1.StorageOSPersistentVolumeSource #2.21
+volumeAttributesClassName string #10
+volumeMode string enum=Block|Filesystem #8
+vsphereVolume core.v1.VsphereVirtualDiskVolumeSource #2.14
 T core.v1.PersistentVolumeStatus
-lastPhaseTransitionTime time
-message string
-phase string enum=Available|Bound|Failed|Pending|Released
-reason string
+lastPhaseTransitionTime time #4
+message string #2
+phase string enum=Available|Bound|Failed|Pending|Released #1
+reason string #3
 T core.v1.PhotonPersistentDiskVolumeSource
-fsType string
-pdID! string
+fsType string #2
+pdID! string #1
 T core.v1.Pod kind=v1,Pod
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.PodSpec
-status core.v1.PodStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.PodSpec #2
+status core.v1.PodStatus #3
 T core.v1.PodAffinity
-preferredDuringSchedulingIgnoredDuringExecution [core.v1.WeightedPodAffinityTerm] atomic
-requiredDuringSchedulingIgnoredDuringExecution [core.v1.PodAffinityTerm] atomic
+preferredDuringSchedulingIgnoredDuringExecution [core.v1.WeightedPodAffinityTerm] atomic #2
+requiredDuringSchedulingIgnoredDuringExecution [core.v1.PodAffinityTerm] atomic #1
 T core.v1.PodAffinityTerm
-labelSelector meta.v1.LabelSelector
-matchLabelKeys [string] atomic
-mismatchLabelKeys [string] atomic
-namespaceSelector meta.v1.LabelSelector
-namespaces [string] atomic
-topologyKey! string
+labelSelector meta.v1.LabelSelector #1
+matchLabelKeys [string] atomic #5
+mismatchLabelKeys [string] atomic #6
+namespaceSelector meta.v1.LabelSelector #4
+namespaces [string] atomic #2
+topologyKey! string #3
 T core.v1.PodAntiAffinity
-preferredDuringSchedulingIgnoredDuringExecution [core.v1.WeightedPodAffinityTerm] atomic
-requiredDuringSchedulingIgnoredDuringExecution [core.v1.PodAffinityTerm] atomic
+preferredDuringSchedulingIgnoredDuringExecution [core.v1.WeightedPodAffinityTerm] atomic #2
+requiredDuringSchedulingIgnoredDuringExecution [core.v1.PodAffinityTerm] atomic #1
 T core.v1.PodCertificateProjection
-certificateChainPath string
-credentialBundlePath string
-keyPath string
-keyType! string
-maxExpirationSeconds int32
-signerName! string
-userAnnotations {string}
+certificateChainPath string #6
+credentialBundlePath string #4
+keyPath string #5
+keyType! string #2
+maxExpirationSeconds int32 #3
+signerName! string #1
+userAnnotations {string} #7
 T core.v1.PodCondition
-lastProbeTime time
-lastTransitionTime time
-message string
-observedGeneration int64
-reason string
-status! string
-type! string
+lastProbeTime time #3
+lastTransitionTime time #4
+message string #6
+observedGeneration int64 #7
+reason string #5
+status! string #2
+type! string #1
 T core.v1.PodDNSConfig
-nameservers [string] atomic
-options [core.v1.PodDNSConfigOption] atomic
-searches [string] atomic
+nameservers [string] atomic #1
+options [core.v1.PodDNSConfigOption] atomic #3
+searches [string] atomic #2
 T core.v1.PodDNSConfigOption
-name string
-value string
+name string #1
+value string #2
 T core.v1.PodExtendedResourceClaimStatus
-requestMappings! [core.v1.ContainerExtendedResourceRequest] atomic
-resourceClaimName! string
+requestMappings! [core.v1.ContainerExtendedResourceRequest] atomic #1
+resourceClaimName! string #2
 T core.v1.PodIP
-ip! string
+ip! string #1
 T core.v1.PodList kind=v1,PodList
 apiVersion string
-items! [core.v1.Pod]
+items! [core.v1.Pod] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.PodOS
-name! string
+name! string #1
 T core.v1.PodReadinessGate
-conditionType! string
+conditionType! string #1
 T core.v1.PodResourceClaim
-name! string
-resourceClaimName string
-resourceClaimTemplateName string
+name! string #1
+resourceClaimName string #3
+resourceClaimTemplateName string #4
 T core.v1.PodResourceClaimStatus
-name! string
-resourceClaimName string
+name! string #1
+resourceClaimName string #2
 T core.v1.PodSchedulingGate
-name! string
+name! string #1
 T core.v1.PodSchedulingGroup
-podGroupName string
+podGroupName string #1
 T core.v1.PodSecurityContext
-appArmorProfile core.v1.AppArmorProfile
-fsGroup int64
-fsGroupChangePolicy string enum=Always|OnRootMismatch
-runAsGroup int64
-runAsNonRoot bool
-runAsUser int64
-seLinuxChangePolicy string
-seLinuxOptions core.v1.SELinuxOptions
-seccompProfile core.v1.SeccompProfile
-supplementalGroups [int64] atomic
-supplementalGroupsPolicy string enum=Merge|Strict
-sysctls [core.v1.Sysctl] atomic
-windowsOptions core.v1.WindowsSecurityContextOptions
+appArmorProfile core.v1.AppArmorProfile #11
+fsGroup int64 #5
+fsGroupChangePolicy string enum=Always|OnRootMismatch #9
+runAsGroup int64 #6
+runAsNonRoot bool #3
+runAsUser int64 #2
+seLinuxChangePolicy string #13
+seLinuxOptions core.v1.SELinuxOptions #1
+seccompProfile core.v1.SeccompProfile #10
+supplementalGroups [int64] atomic #4
+supplementalGroupsPolicy string enum=Merge|Strict #12
+sysctls [core.v1.Sysctl] atomic #7
+windowsOptions core.v1.WindowsSecurityContextOptions #8
 T core.v1.PodSpec
-activeDeadlineSeconds int64
-affinity core.v1.Affinity
-automountServiceAccountToken bool
-containers! [core.v1.Container] map=name merge=name
-dnsConfig core.v1.PodDNSConfig
-dnsPolicy string enum=ClusterFirst|ClusterFirstWithHostNet|Default|None
-enableServiceLinks bool
-ephemeralContainers [core.v1.EphemeralContainer] map=name merge=name
-hostAliases [core.v1.HostAlias] map=ip merge=ip
-hostIPC bool
-hostNetwork bool
-hostPID bool
-hostUsers bool
-hostname string
-hostnameOverride string
-imagePullSecrets [core.v1.LocalObjectReference] map=name merge=name
-initContainers [core.v1.Container] map=name merge=name
-nodeName string
-nodeSelector {string} atomic
-os core.v1.PodOS
-overhead {quantity}
-preemptionPolicy string enum=Never|PreemptLowerPriority
-priority int32
-priorityClassName string
-readinessGates [core.v1.PodReadinessGate] atomic
-resourceClaims [core.v1.PodResourceClaim] map=name merge=name retain
-resources core.v1.ResourceRequirements
-restartPolicy string enum=Always|Never|OnFailure
-runtimeClassName string
-schedulerName string
-schedulingGates [core.v1.PodSchedulingGate] map=name merge=name
-schedulingGroup core.v1.PodSchedulingGroup
-securityContext core.v1.PodSecurityContext
-serviceAccount string
-serviceAccountName string
-setHostnameAsFQDN bool
-shareProcessNamespace bool
-subdomain string
-terminationGracePeriodSeconds int64
-tolerations [core.v1.Toleration] atomic
-topologySpreadConstraints [core.v1.TopologySpreadConstraint] map=topologyKey,whenUnsatisfiable merge=topologyKey
-volumes [core.v1.Volume] map=name merge=name retain
+activeDeadlineSeconds int64 #5
+affinity core.v1.Affinity #18
+automountServiceAccountToken bool #21
+containers! [core.v1.Container] map=name merge=name #2
+dnsConfig core.v1.PodDNSConfig #26
+dnsPolicy string enum=ClusterFirst|ClusterFirstWithHostNet|Default|None #6
+enableServiceLinks bool #30
+ephemeralContainers [core.v1.EphemeralContainer] map=name merge=name #34
+hostAliases [core.v1.HostAlias] map=ip merge=ip #23
+hostIPC bool #13
+hostNetwork bool #11
+hostPID bool #12
+hostUsers bool #37
+hostname string #16
+hostnameOverride string #41
+imagePullSecrets [core.v1.LocalObjectReference] map=name merge=name #15
+initContainers [core.v1.Container] map=name merge=name #20
+nodeName string #10
+nodeSelector {string} atomic #7
+os core.v1.PodOS #36
+overhead {quantity} #32
+preemptionPolicy string enum=Never|PreemptLowerPriority #31
+priority int32 #25
+priorityClassName string #24
+readinessGates [core.v1.PodReadinessGate] atomic #28
+resourceClaims [core.v1.PodResourceClaim] map=name merge=name retain #39
+resources core.v1.ResourceRequirements #40
+restartPolicy string enum=Always|Never|OnFailure #3
+runtimeClassName string #29
+schedulerName string #19
+schedulingGates [core.v1.PodSchedulingGate] map=name merge=name #38
+schedulingGroup core.v1.PodSchedulingGroup #43
+securityContext core.v1.PodSecurityContext #14
+serviceAccount string #9
+serviceAccountName string #8
+setHostnameAsFQDN bool #35
+shareProcessNamespace bool #27
+subdomain string #17
+terminationGracePeriodSeconds int64 #4
+tolerations [core.v1.Toleration] atomic #22
+topologySpreadConstraints [core.v1.TopologySpreadConstraint] map=topologyKey,whenUnsatisfiable merge=topologyKey #33
+volumes [core.v1.Volume] map=name merge=name retain #1
 T core.v1.PodStatus
-allocatedResources {quantity}
-conditions [core.v1.PodCondition] map=type merge=type
-containerStatuses [core.v1.ContainerStatus] atomic
-ephemeralContainerStatuses [core.v1.ContainerStatus] atomic
-extendedResourceClaimStatus core.v1.PodExtendedResourceClaimStatus
-hostIP string
-hostIPs [core.v1.HostIP] atomic merge=ip
-initContainerStatuses [core.v1.ContainerStatus] atomic
-message string
-nodeAllocatableResourceClaimStatuses [core.v1.NodeAllocatableResourceClaimStatus] atomic
-nominatedNodeName string
-observedGeneration int64
-phase string enum=Failed|Pending|Running|Succeeded|Unknown
-podIP string
-podIPs [core.v1.PodIP] map=ip merge=ip
-qosClass string enum=BestEffort|Burstable|Guaranteed
-reason string
-resize string
-resourceClaimStatuses [core.v1.PodResourceClaimStatus] map=name merge=name retain
-resources core.v1.ResourceRequirements
-startTime time
+allocatedResources {quantity} #19
+conditions [core.v1.PodCondition] map=type merge=type #2
+containerStatuses [core.v1.ContainerStatus] atomic #8
+ephemeralContainerStatuses [core.v1.ContainerStatus] atomic #13
+extendedResourceClaimStatus core.v1.PodExtendedResourceClaimStatus #18
+hostIP string #5
+hostIPs [core.v1.HostIP] atomic merge=ip #16
+initContainerStatuses [core.v1.ContainerStatus] atomic #10
+message string #3
+nodeAllocatableResourceClaimStatuses [core.v1.NodeAllocatableResourceClaimStatus] atomic #21
+nominatedNodeName string #11
+observedGeneration int64 #17
+phase string enum=Failed|Pending|Running|Succeeded|Unknown #1
+podIP string #6
+podIPs [core.v1.PodIP] map=ip merge=ip #12
+qosClass string enum=BestEffort|Burstable|Guaranteed #9
+reason string #4
+resize string #14
+resourceClaimStatuses [core.v1.PodResourceClaimStatus] map=name merge=name retain #15
+resources core.v1.ResourceRequirements #20
+startTime time #7
 T core.v1.PodTemplate kind=v1,PodTemplate
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-template core.v1.PodTemplateSpec
+metadata meta.v1.ObjectMeta #1
+template core.v1.PodTemplateSpec #2
 T core.v1.PodTemplateList kind=v1,PodTemplateList
 apiVersion string
-items! [core.v1.PodTemplate]
+items! [core.v1.PodTemplate] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.PodTemplateSpec
-metadata meta.v1.ObjectMeta
-spec core.v1.PodSpec
+metadata meta.v1.ObjectMeta #1
+spec core.v1.PodSpec #2
 T core.v1.PortStatus
-error string
-port! int32
-protocol! string enum=SCTP|TCP|UDP
+error string #3
+port! int32 #1
+protocol! string enum=SCTP|TCP|UDP #2
 T core.v1.PortworxVolumeSource
-fsType string
-readOnly bool
-volumeID! string
+fsType string #2
+readOnly bool #3
+volumeID! string #1
 T core.v1.PreferredSchedulingTerm
-preference! core.v1.NodeSelectorTerm
-weight! int32
+preference! core.v1.NodeSelectorTerm #2
+weight! int32 #1
 T core.v1.Probe
-exec core.v1.ExecAction
-failureThreshold int32
-grpc core.v1.GRPCAction
-httpGet core.v1.HTTPGetAction
-initialDelaySeconds int32
-periodSeconds int32
-successThreshold int32
-tcpSocket core.v1.TCPSocketAction
-terminationGracePeriodSeconds int64
-timeoutSeconds int32
+exec core.v1.ExecAction #1.1
+failureThreshold int32 #6
+grpc core.v1.GRPCAction #1.4
+httpGet core.v1.HTTPGetAction #1.2
+initialDelaySeconds int32 #2
+periodSeconds int32 #4
+successThreshold int32 #5
+tcpSocket core.v1.TCPSocketAction #1.3
+terminationGracePeriodSeconds int64 #7
+timeoutSeconds int32 #3
 T core.v1.ProjectedVolumeSource
-defaultMode int32
-sources [core.v1.VolumeProjection] atomic
+defaultMode int32 #2
+sources [core.v1.VolumeProjection] atomic #1
 T core.v1.QuobyteVolumeSource
-group string
-readOnly bool
-registry! string
-tenant string
-user string
-volume! string
+group string #5
+readOnly bool #3
+registry! string #1
+tenant string #6
+user string #4
+volume! string #2
 T core.v1.RBDPersistentVolumeSource
-fsType string
-image! string
-keyring string
-monitors! [string] atomic
-pool string
-readOnly bool
-secretRef core.v1.SecretReference
-user string
+fsType string #3
+image! string #2
+keyring string #6
+monitors! [string] atomic #1
+pool string #4
+readOnly bool #8
+secretRef core.v1.SecretReference #7
+user string #5
 T core.v1.RBDVolumeSource
-fsType string
-image! string
-keyring string
-monitors! [string] atomic
-pool string
-readOnly bool
-secretRef core.v1.LocalObjectReference
-user string
+fsType string #3
+image! string #2
+keyring string #6
+monitors! [string] atomic #1
+pool string #4
+readOnly bool #8
+secretRef core.v1.LocalObjectReference #7
+user string #5
 T core.v1.ReplicationController kind=v1,ReplicationController
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.ReplicationControllerSpec
-status core.v1.ReplicationControllerStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.ReplicationControllerSpec #2
+status core.v1.ReplicationControllerStatus #3
 T core.v1.ReplicationControllerCondition
-lastTransitionTime time
-message string
-reason string
-status! string
-type! string
+lastTransitionTime time #3
+message string #5
+reason string #4
+status! string #2
+type! string #1
 T core.v1.ReplicationControllerList kind=v1,ReplicationControllerList
 apiVersion string
-items! [core.v1.ReplicationController]
+items! [core.v1.ReplicationController] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.ReplicationControllerSpec
-minReadySeconds int32
-replicas int32
-selector {string} atomic
-template core.v1.PodTemplateSpec
+minReadySeconds int32 #4
+replicas int32 #1
+selector {string} atomic #2
+template core.v1.PodTemplateSpec #3
 T core.v1.ReplicationControllerStatus
-availableReplicas int32
-conditions [core.v1.ReplicationControllerCondition] map=type merge=type
-fullyLabeledReplicas int32
-observedGeneration int64
-readyReplicas int32
-replicas! int32
+availableReplicas int32 #5
+conditions [core.v1.ReplicationControllerCondition] map=type merge=type #6
+fullyLabeledReplicas int32 #2
+observedGeneration int64 #3
+readyReplicas int32 #4
+replicas! int32 #1
 T core.v1.ResourceClaim
-name! string
-request string
+name! string #1
+request string #2
 T core.v1.ResourceFieldSelector atomic
-containerName string
-divisor quantity
-resource! string
+containerName string #1
+divisor quantity #3
+resource! string #2
 T core.v1.ResourceHealth
-health string
-message string
-resourceID! string
+health string #2
+message string #6
+resourceID! string #1
 T core.v1.ResourceQuota kind=v1,ResourceQuota
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.ResourceQuotaSpec
-status core.v1.ResourceQuotaStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.ResourceQuotaSpec #2
+status core.v1.ResourceQuotaStatus #3
 T core.v1.ResourceQuotaList kind=v1,ResourceQuotaList
 apiVersion string
-items! [core.v1.ResourceQuota]
+items! [core.v1.ResourceQuota] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.ResourceQuotaSpec
-hard {quantity}
-scopeSelector core.v1.ScopeSelector
-scopes [string] atomic
+hard {quantity} #1
+scopeSelector core.v1.ScopeSelector #3
+scopes [string] atomic #2
 T core.v1.ResourceQuotaStatus
-hard {quantity}
-used {quantity}
+hard {quantity} #1
+used {quantity} #2
 T core.v1.ResourceRequirements
-claims [core.v1.ResourceClaim] map=name
-limits {quantity}
-requests {quantity}
+claims [core.v1.ResourceClaim] map=name #3
+limits {quantity} #1
+requests {quantity} #2
 T core.v1.ResourceStatus
-name! string
-resources [core.v1.ResourceHealth] map=resourceID
+name! string #1
+resources [core.v1.ResourceHealth] map=resourceID #2
 T core.v1.SELinuxOptions
-level string
-role string
-type string
-user string
+level string #4
+role string #2
+type string #3
+user string #1
 T core.v1.ScaleIOPersistentVolumeSource
-fsType string
-gateway! string
-protectionDomain string
-readOnly bool
-secretRef! core.v1.SecretReference
-sslEnabled bool
-storageMode string
-storagePool string
-system! string
-volumeName string
+fsType string #9
+gateway! string #1
+protectionDomain string #5
+readOnly bool #10
+secretRef! core.v1.SecretReference #3
+sslEnabled bool #4
+storageMode string #7
+storagePool string #6
+system! string #2
+volumeName string #8
 T core.v1.ScaleIOVolumeSource
-fsType string
-gateway! string
-protectionDomain string
-readOnly bool
-secretRef! core.v1.LocalObjectReference
-sslEnabled bool
-storageMode string
-storagePool string
-system! string
-volumeName string
+fsType string #9
+gateway! string #1
+protectionDomain string #5
+readOnly bool #10
+secretRef! core.v1.LocalObjectReference #3
+sslEnabled bool #4
+storageMode string #7
+storagePool string #6
+system! string #2
+volumeName string #8
 T core.v1.ScopeSelector atomic
-matchExpressions [core.v1.ScopedResourceSelectorRequirement] atomic
+matchExpressions [core.v1.ScopedResourceSelectorRequirement] atomic #1
 T core.v1.ScopedResourceSelectorRequirement
-operator! string enum=DoesNotExist|Exists|In|NotIn
-scopeName! string enum=BestEffort|CrossNamespacePodAffinity|NotBestEffort|NotTerminating|PriorityClass|Terminating|VolumeAttributesClass
-values [string] atomic
+operator! string enum=DoesNotExist|Exists|In|NotIn #2
+scopeName! string enum=BestEffort|CrossNamespacePodAffinity|NotBestEffort|NotTerminating|PriorityClass|Terminating|VolumeAttributesClass #1
+values [string] atomic #3
 T core.v1.SeccompProfile
-localhostProfile string
-type! string enum=Localhost|RuntimeDefault|Unconfined
+localhostProfile string #2
+type! string enum=Localhost|RuntimeDefault|Unconfined #1
 T core.v1.Secret kind=v1,Secret
 apiVersion string
-data {bytes}
-immutable bool
+data {bytes} #2
+immutable bool #5
 kind string
-metadata meta.v1.ObjectMeta
-stringData {string}
-type string
+metadata meta.v1.ObjectMeta #1
+stringData {string} #4
+type string #3
 T core.v1.SecretEnvSource
-name string
-optional bool
+name string #1.1
+optional bool #2
 T core.v1.SecretKeySelector atomic
-key! string
-name string
-optional bool
+key! string #2
+name string #1.1
+optional bool #3
 T core.v1.SecretList kind=v1,SecretList
 apiVersion string
-items! [core.v1.Secret]
+items! [core.v1.Secret] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.SecretProjection
-items [core.v1.KeyToPath] atomic
-name string
-optional bool
+items [core.v1.KeyToPath] atomic #2
+name string #1.1
+optional bool #4
 T core.v1.SecretReference atomic
-name string
-namespace string
+name string #1
+namespace string #2
 T core.v1.SecretVolumeSource
-defaultMode int32
-items [core.v1.KeyToPath] atomic
-optional bool
-secretName string
+defaultMode int32 #3
+items [core.v1.KeyToPath] atomic #2
+optional bool #4
+secretName string #1
 T core.v1.SecurityContext
-allowPrivilegeEscalation bool
-appArmorProfile core.v1.AppArmorProfile
-capabilities core.v1.Capabilities
-privileged bool
-procMount string enum=Default|Unmasked
-readOnlyRootFilesystem bool
-runAsGroup int64
-runAsNonRoot bool
-runAsUser int64
-seLinuxOptions core.v1.SELinuxOptions
-seccompProfile core.v1.SeccompProfile
-windowsOptions core.v1.WindowsSecurityContextOptions
+allowPrivilegeEscalation bool #7
+appArmorProfile core.v1.AppArmorProfile #12
+capabilities core.v1.Capabilities #1
+privileged bool #2
+procMount string enum=Default|Unmasked #9
+readOnlyRootFilesystem bool #6
+runAsGroup int64 #8
+runAsNonRoot bool #5
+runAsUser int64 #4
+seLinuxOptions core.v1.SELinuxOptions #3
+seccompProfile core.v1.SeccompProfile #11
+windowsOptions core.v1.WindowsSecurityContextOptions #10
 T core.v1.Service kind=v1,Service
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec core.v1.ServiceSpec
-status core.v1.ServiceStatus
+metadata meta.v1.ObjectMeta #1
+spec core.v1.ServiceSpec #2
+status core.v1.ServiceStatus #3
 T core.v1.ServiceAccount kind=v1,ServiceAccount
 apiVersion string
-automountServiceAccountToken bool
-imagePullSecrets [core.v1.LocalObjectReference] atomic
+automountServiceAccountToken bool #4
+imagePullSecrets [core.v1.LocalObjectReference] atomic #3
 kind string
-metadata meta.v1.ObjectMeta
-secrets [core.v1.ObjectReference] map=name merge=name
+metadata meta.v1.ObjectMeta #1
+secrets [core.v1.ObjectReference] map=name merge=name #2
 T core.v1.ServiceAccountList kind=v1,ServiceAccountList
 apiVersion string
-items! [core.v1.ServiceAccount]
+items! [core.v1.ServiceAccount] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.ServiceAccountTokenProjection
-audience string
-expirationSeconds int64
-path! string
+audience string #1
+expirationSeconds int64 #2
+path! string #3
 T core.v1.ServiceList kind=v1,ServiceList
 apiVersion string
-items! [core.v1.Service]
+items! [core.v1.Service] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T core.v1.ServicePort
-appProtocol string
-name string
-nodePort int32
-port! int32
-protocol string enum=SCTP|TCP|UDP
-targetPort intstr
+appProtocol string #6
+name string #1
+nodePort int32 #5
+port! int32 #3
+protocol string enum=SCTP|TCP|UDP #2
+targetPort intstr #4
 T core.v1.ServiceSpec
-allocateLoadBalancerNodePorts bool
-clusterIP string
-clusterIPs [string] atomic
-externalIPs [string] atomic
-externalName string
-externalTrafficPolicy string enum=Cluster|Local
-healthCheckNodePort int32
-internalTrafficPolicy string enum=Cluster|Local
-ipFamilies [string] atomic
-ipFamilyPolicy string enum=PreferDualStack|RequireDualStack|SingleStack
-loadBalancerClass string
-loadBalancerIP string
-loadBalancerSourceRanges [string] atomic
-ports [core.v1.ServicePort] map=port,protocol merge=port
-publishNotReadyAddresses bool
-selector {string} atomic
-sessionAffinity string enum=ClientIP|None
-sessionAffinityConfig core.v1.SessionAffinityConfig
-trafficDistribution string
-type string enum=ClusterIP|ExternalName|LoadBalancer|NodePort
+allocateLoadBalancerNodePorts bool #20
+clusterIP string #3
+clusterIPs [string] atomic #18
+externalIPs [string] atomic #5
+externalName string #10
+externalTrafficPolicy string enum=Cluster|Local #11
+healthCheckNodePort int32 #12
+internalTrafficPolicy string enum=Cluster|Local #22
+ipFamilies [string] atomic #19
+ipFamilyPolicy string enum=PreferDualStack|RequireDualStack|SingleStack #17
+loadBalancerClass string #21
+loadBalancerIP string #8
+loadBalancerSourceRanges [string] atomic #9
+ports [core.v1.ServicePort] map=port,protocol merge=port #1
+publishNotReadyAddresses bool #13
+selector {string} atomic #2
+sessionAffinity string enum=ClientIP|None #7
+sessionAffinityConfig core.v1.SessionAffinityConfig #14
+trafficDistribution string #23
+type string enum=ClusterIP|ExternalName|LoadBalancer|NodePort #4
 T core.v1.ServiceStatus
-conditions [meta.v1.Condition] map=type merge=type
-loadBalancer core.v1.LoadBalancerStatus
+conditions [meta.v1.Condition] map=type merge=type #2
+loadBalancer core.v1.LoadBalancerStatus #1
 T core.v1.SessionAffinityConfig
-clientIP core.v1.ClientIPConfig
+clientIP core.v1.ClientIPConfig #1
 T core.v1.SleepAction
-seconds! int64
+seconds! int64 #1
 T core.v1.StorageOSPersistentVolumeSource
-fsType string
-readOnly bool
-secretRef core.v1.ObjectReference
-volumeName string
-volumeNamespace string
+fsType string #3
+readOnly bool #4
+secretRef core.v1.ObjectReference #5
+volumeName string #1
+volumeNamespace string #2
 T core.v1.StorageOSVolumeSource
-fsType string
-readOnly bool
-secretRef core.v1.LocalObjectReference
-volumeName string
-volumeNamespace string
+fsType string #3
+readOnly bool #4
+secretRef core.v1.LocalObjectReference #5
+volumeName string #1
+volumeNamespace string #2
 T core.v1.Sysctl
-name! string
-value! string
+name! string #1
+value! string #2
 T core.v1.TCPSocketAction
-host string
-port! intstr
+host string #2
+port! intstr #1
 T core.v1.Taint
-effect! string enum=NoExecute|NoSchedule|PreferNoSchedule
-key! string
-timeAdded time
-value string
+effect! string enum=NoExecute|NoSchedule|PreferNoSchedule #3
+key! string #1
+timeAdded time #4
+value string #2
 T core.v1.Toleration
-effect string enum=NoExecute|NoSchedule|PreferNoSchedule
-key string
-operator string enum=Equal|Exists|Gt|Lt
-tolerationSeconds int64
-value string
+effect string enum=NoExecute|NoSchedule|PreferNoSchedule #4
+key string #1
+operator string enum=Equal|Exists|Gt|Lt #2
+tolerationSeconds int64 #5
+value string #3
 T core.v1.TopologySelectorLabelRequirement
-key! string
-values! [string] atomic
+key! string #1
+values! [string] atomic #2
 T core.v1.TopologySelectorTerm atomic
-matchLabelExpressions [core.v1.TopologySelectorLabelRequirement] atomic
+matchLabelExpressions [core.v1.TopologySelectorLabelRequirement] atomic #1
 T core.v1.TopologySpreadConstraint
-labelSelector meta.v1.LabelSelector
-matchLabelKeys [string] atomic
-maxSkew! int32
-minDomains int32
-nodeAffinityPolicy string enum=Honor|Ignore
-nodeTaintsPolicy string enum=Honor|Ignore
-topologyKey! string
-whenUnsatisfiable! string enum=DoNotSchedule|ScheduleAnyway
+labelSelector meta.v1.LabelSelector #4
+matchLabelKeys [string] atomic #8
+maxSkew! int32 #1
+minDomains int32 #5
+nodeAffinityPolicy string enum=Honor|Ignore #6
+nodeTaintsPolicy string enum=Honor|Ignore #7
+topologyKey! string #2
+whenUnsatisfiable! string enum=DoNotSchedule|ScheduleAnyway #3
 T core.v1.TypedLocalObjectReference atomic
-apiGroup string
-kind! string
-name! string
+apiGroup string #1
+kind! string #2
+name! string #3
 T core.v1.TypedObjectReference
-apiGroup string
-kind! string
-name! string
-namespace string
+apiGroup string #1
+kind! string #2
+name! string #3
+namespace string #4
 T core.v1.Volume
-awsElasticBlockStore core.v1.AWSElasticBlockStoreVolumeSource
-azureDisk core.v1.AzureDiskVolumeSource
-azureFile core.v1.AzureFileVolumeSource
-cephfs core.v1.CephFSVolumeSource
-cinder core.v1.CinderVolumeSource
-configMap core.v1.ConfigMapVolumeSource
-csi core.v1.CSIVolumeSource
-downwardAPI core.v1.DownwardAPIVolumeSource
-emptyDir core.v1.EmptyDirVolumeSource
-ephemeral core.v1.EphemeralVolumeSource
-fc core.v1.FCVolumeSource
-flexVolume core.v1.FlexVolumeSource
-flocker core.v1.FlockerVolumeSource
-gcePersistentDisk core.v1.GCEPersistentDiskVolumeSource
-gitRepo core.v1.GitRepoVolumeSource
-glusterfs core.v1.GlusterfsVolumeSource
-hostPath core.v1.HostPathVolumeSource
-image core.v1.ImageVolumeSource
-iscsi core.v1.ISCSIVolumeSource
-name! string
-nfs core.v1.NFSVolumeSource
-persistentVolumeClaim core.v1.PersistentVolumeClaimVolumeSource
-photonPersistentDisk core.v1.PhotonPersistentDiskVolumeSource
-portworxVolume core.v1.PortworxVolumeSource
-projected core.v1.ProjectedVolumeSource
-quobyte core.v1.QuobyteVolumeSource
-rbd core.v1.RBDVolumeSource
-scaleIO core.v1.ScaleIOVolumeSource
-secret core.v1.SecretVolumeSource
-storageos core.v1.StorageOSVolumeSource
-vsphereVolume core.v1.VsphereVirtualDiskVolumeSource
+awsElasticBlockStore core.v1.AWSElasticBlockStoreVolumeSource #2.4
+azureDisk core.v1.AzureDiskVolumeSource #2.22
+azureFile core.v1.AzureFileVolumeSource #2.18
+cephfs core.v1.CephFSVolumeSource #2.14
+cinder core.v1.CinderVolumeSource #2.13
+configMap core.v1.ConfigMapVolumeSource #2.19
+csi core.v1.CSIVolumeSource #2.28
+downwardAPI core.v1.DownwardAPIVolumeSource #2.16
+emptyDir core.v1.EmptyDirVolumeSource #2.2
+ephemeral core.v1.EphemeralVolumeSource #2.29
+fc core.v1.FCVolumeSource #2.17
+flexVolume core.v1.FlexVolumeSource #2.12
+flocker core.v1.FlockerVolumeSource #2.15
+gcePersistentDisk core.v1.GCEPersistentDiskVolumeSource #2.3
+gitRepo core.v1.GitRepoVolumeSource #2.5
+glusterfs core.v1.GlusterfsVolumeSource #2.9
+hostPath core.v1.HostPathVolumeSource #2.1
+image core.v1.ImageVolumeSource #2.30
+iscsi core.v1.ISCSIVolumeSource #2.8
+name! string #1
+nfs core.v1.NFSVolumeSource #2.7
+persistentVolumeClaim core.v1.PersistentVolumeClaimVolumeSource #2.10
+photonPersistentDisk core.v1.PhotonPersistentDiskVolumeSource #2.23
+portworxVolume core.v1.PortworxVolumeSource #2.24
+projected core.v1.ProjectedVolumeSource #2.26
+quobyte core.v1.QuobyteVolumeSource #2.21
+rbd core.v1.RBDVolumeSource #2.11
+scaleIO core.v1.ScaleIOVolumeSource #2.25
+secret core.v1.SecretVolumeSource #2.6
+storageos core.v1.StorageOSVolumeSource #2.27
+vsphereVolume core.v1.VsphereVirtualDiskVolumeSource #2.20
 T core.v1.VolumeDevice
-devicePath! string
-name! string
+devicePath! string #2
+name! string #1
 T core.v1.VolumeMount
-mountPath! string
-mountPropagation string enum=Bidirectional|HostToContainer|None
-name! string
-readOnly bool
-recursiveReadOnly string
-subPath string
-subPathExpr string
+mountPath! string #3
+mountPropagation string enum=Bidirectional|HostToContainer|None #5
+name! string #1
+readOnly bool #2
+recursiveReadOnly string #7
+subPath string #4
+subPathExpr string #6
 T core.v1.VolumeMountStatus
-mountPath! string
-name! string
-readOnly bool
-recursiveReadOnly string
-volumeStatus core.v1.VolumeStatus
+mountPath! string #2
+name! string #1
+readOnly bool #3
+recursiveReadOnly string #4
+volumeStatus core.v1.VolumeStatus #5
 T core.v1.VolumeNodeAffinity
-required core.v1.NodeSelector
+required core.v1.NodeSelector #1
 T core.v1.VolumeProjection
-clusterTrustBundle core.v1.ClusterTrustBundleProjection
-configMap core.v1.ConfigMapProjection
-downwardAPI core.v1.DownwardAPIProjection
-podCertificate core.v1.PodCertificateProjection
-secret core.v1.SecretProjection
-serviceAccountToken core.v1.ServiceAccountTokenProjection
+clusterTrustBundle core.v1.ClusterTrustBundleProjection #5
+configMap core.v1.ConfigMapProjection #3
+downwardAPI core.v1.DownwardAPIProjection #2
+podCertificate core.v1.PodCertificateProjection #6
+secret core.v1.SecretProjection #1
+serviceAccountToken core.v1.ServiceAccountTokenProjection #4
 T core.v1.VolumeResourceRequirements
-limits {quantity}
-requests {quantity}
+limits {quantity} #1
+requests {quantity} #2
 T core.v1.VolumeStatus
-image core.v1.ImageVolumeStatus
+image core.v1.ImageVolumeStatus #1
 T core.v1.VsphereVirtualDiskVolumeSource
-fsType string
-storagePolicyID string
-storagePolicyName string
-volumePath! string
+fsType string #2
+storagePolicyID string #4
+storagePolicyName string #3
+volumePath! string #1
 T core.v1.WeightedPodAffinityTerm
-podAffinityTerm! core.v1.PodAffinityTerm
-weight! int32
+podAffinityTerm! core.v1.PodAffinityTerm #2
+weight! int32 #1
 T core.v1.WindowsSecurityContextOptions
-gmsaCredentialSpec string
-gmsaCredentialSpecName string
-hostProcess bool
-runAsUserName string
+gmsaCredentialSpec string #2
+gmsaCredentialSpecName string #1
+hostProcess bool #4
+runAsUserName string #3
 T discovery.v1.Endpoint
-addresses! [string] set
-conditions discovery.v1.EndpointConditions
-deprecatedTopology {string}
-hints discovery.v1.EndpointHints
-hostname string
-nodeName string
-targetRef core.v1.ObjectReference
-zone string
+addresses! [string] set #1
+conditions discovery.v1.EndpointConditions #2
+deprecatedTopology {string} #5
+hints discovery.v1.EndpointHints #8
+hostname string #3
+nodeName string #6
+targetRef core.v1.ObjectReference #4
+zone string #7
 T discovery.v1.EndpointConditions
-ready bool
-serving bool
-terminating bool
+ready bool #1
+serving bool #2
+terminating bool #3
 T discovery.v1.EndpointHints
-forNodes [discovery.v1.ForNode] atomic
-forZones [discovery.v1.ForZone] atomic
+forNodes [discovery.v1.ForNode] atomic #2
+forZones [discovery.v1.ForZone] atomic #1
 T discovery.v1.EndpointPort atomic
-appProtocol string
-name string
-port int32
-protocol string enum=SCTP|TCP|UDP
+appProtocol string #4
+name string #1
+port int32 #3
+protocol string enum=SCTP|TCP|UDP #2
 T discovery.v1.EndpointSlice kind=discovery.k8s.io/v1,EndpointSlice
-addressType! string enum=FQDN|IPv4|IPv6
+addressType! string enum=FQDN|IPv4|IPv6 #4
 apiVersion string
-endpoints [discovery.v1.Endpoint] atomic
+endpoints [discovery.v1.Endpoint] atomic #2
 kind string
-metadata meta.v1.ObjectMeta
-ports [discovery.v1.EndpointPort] atomic
+metadata meta.v1.ObjectMeta #1
+ports [discovery.v1.EndpointPort] atomic #3
 T discovery.v1.EndpointSliceList kind=discovery.k8s.io/v1,EndpointSliceList
 apiVersion string
-items! [discovery.v1.EndpointSlice]
+items! [discovery.v1.EndpointSlice] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T discovery.v1.ForNode
-name! string
+name! string #1
 T discovery.v1.ForZone
-name! string
+name! string #1
 T events.v1.Event kind=events.k8s.io/v1,Event
-action string
+action string #6
 apiVersion string
-deprecatedCount int32
-deprecatedFirstTimestamp time
-deprecatedLastTimestamp time
-deprecatedSource core.v1.EventSource
-eventTime! microtime
+deprecatedCount int32 #15
+deprecatedFirstTimestamp time #13
+deprecatedLastTimestamp time #14
+deprecatedSource core.v1.EventSource #12
+eventTime! microtime #2
 kind string
-metadata meta.v1.ObjectMeta
-note string
-reason string
-regarding core.v1.ObjectReference
-related core.v1.ObjectReference
-reportingController string
-reportingInstance string
-series events.v1.EventSeries
-type string
+metadata meta.v1.ObjectMeta #1
+note string #10
+reason string #7
+regarding core.v1.ObjectReference #8
+related core.v1.ObjectReference #9
+reportingController string #4
+reportingInstance string #5
+series events.v1.EventSeries #3
+type string #11
 T events.v1.EventList kind=events.k8s.io/v1,EventList
 apiVersion string
-items! [events.v1.Event]
+items! [events.v1.Event] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T events.v1.EventSeries
-count! int32
-lastObservedTime! microtime
+count! int32 #1
+lastObservedTime! microtime #2
 T meta.v1.APIGroup
 apiVersion string
 kind string
-name! string
-preferredVersion meta.v1.GroupVersionForDiscovery
-serverAddressByClientCIDRs [meta.v1.ServerAddressByClientCIDR] atomic
-versions! [meta.v1.GroupVersionForDiscovery] atomic
+name! string #1
+preferredVersion meta.v1.GroupVersionForDiscovery #3
+serverAddressByClientCIDRs [meta.v1.ServerAddressByClientCIDR] atomic #4
+versions! [meta.v1.GroupVersionForDiscovery] atomic #2
 T meta.v1.APIGroupList
 apiVersion string
-groups! [meta.v1.APIGroup] atomic
+groups! [meta.v1.APIGroup] atomic #1
 kind string
 T meta.v1.APIResource
-categories [string] atomic
-group string
-kind! string
-name! string
-namespaced! bool
-shortNames [string] atomic
-singularName! string
-storageVersionHash string
-verbs! [string]
-version string
+categories [string] atomic #7
+group string #8
+kind! string #3
+name! string #1
+namespaced! bool #2
+shortNames [string] atomic #5
+singularName! string #6
+storageVersionHash string #10
+verbs! [string] #4
+version string #9
 T meta.v1.APIResourceList
 apiVersion string
-groupVersion! string
+groupVersion! string #1
 kind string
-resources! [meta.v1.APIResource] atomic
+resources! [meta.v1.APIResource] atomic #2
 T meta.v1.Condition
-lastTransitionTime! time
-message! string
-observedGeneration int64
-reason! string
-status! string
-type! string
+lastTransitionTime! time #4
+message! string #6
+observedGeneration int64 #3
+reason! string #5
+status! string #2
+type! string #1
 T meta.v1.DeleteOptions
 apiVersion string
-dryRun [string] atomic
-gracePeriodSeconds int64
-ignoreStoreReadErrorWithClusterBreakingPotential bool
+dryRun [string] atomic #5
+gracePeriodSeconds int64 #1
+ignoreStoreReadErrorWithClusterBreakingPotential bool #6
 kind string
-orphanDependents bool
-preconditions meta.v1.Preconditions
-propagationPolicy string
+orphanDependents bool #3
+preconditions meta.v1.Preconditions #2
+propagationPolicy string #4
 T meta.v1.FieldSelectorRequirement
-key! string
-operator! string
-values [string] atomic
+key! string #1
+operator! string #2
+values [string] atomic #3
 T meta.v1.GroupVersionForDiscovery
-groupVersion! string
-version! string
+groupVersion! string #1
+version! string #2
 T meta.v1.LabelSelector atomic
-matchExpressions [meta.v1.LabelSelectorRequirement] atomic
-matchLabels {string}
+matchExpressions [meta.v1.LabelSelectorRequirement] atomic #2
+matchLabels {string} #1
 T meta.v1.LabelSelectorRequirement
-key! string
-operator! string
-values [string] atomic
+key! string #1
+operator! string #2
+values [string] atomic #3
 T meta.v1.ListMeta
-continue string
-remainingItemCount int64
-resourceVersion string
-selfLink string
-shardInfo meta.v1.ShardInfo
+continue string #3
+remainingItemCount int64 #4
+resourceVersion string #2
+selfLink string #1
+shardInfo meta.v1.ShardInfo #5
 T meta.v1.ManagedFieldsEntry
-apiVersion string
-fieldsType string
-fieldsV1 any
-manager string
-operation string
-subresource string
-time time
+apiVersion string #3
+fieldsType string #6
+fieldsV1 any #7
+manager string #1
+operation string #2
+subresource string #8
+time time #4
 T meta.v1.ObjectMeta
-annotations {string}
-creationTimestamp time
-deletionGracePeriodSeconds int64
-deletionTimestamp time
-finalizers [string] set merge
-generateName string
-generation int64
-labels {string}
-managedFields [meta.v1.ManagedFieldsEntry] atomic
-name string
-namespace string
-ownerReferences [meta.v1.OwnerReference] map=uid merge=uid
-resourceVersion string
-selfLink string
-uid string
+annotations {string} #12
+creationTimestamp time #8
+deletionGracePeriodSeconds int64 #10
+deletionTimestamp time #9
+finalizers [string] set merge #14
+generateName string #2
+generation int64 #7
+labels {string} #11
+managedFields [meta.v1.ManagedFieldsEntry] atomic #17
+name string #1
+namespace string #3
+ownerReferences [meta.v1.OwnerReference] map=uid merge=uid #13
+resourceVersion string #6
+selfLink string #4
+uid string #5
 T meta.v1.OwnerReference atomic
-apiVersion! string
-blockOwnerDeletion bool
-controller bool
-kind! string
-name! string
-uid! string
+apiVersion! string #5
+blockOwnerDeletion bool #7
+controller bool #6
+kind! string #1
+name! string #3
+uid! string #4
 T meta.v1.Preconditions
-resourceVersion string
-uid string
+resourceVersion string #2
+uid string #1
 T meta.v1.ServerAddressByClientCIDR
-clientCIDR! string
-serverAddress! string
+clientCIDR! string #1
+serverAddress! string #2
 T meta.v1.ShardInfo
-selector! string
+selector! string #1
 T meta.v1.Status
 apiVersion string
-code int32
-details meta.v1.StatusDetails
+code int32 #6
+details meta.v1.StatusDetails #5
 kind string
-message string
-metadata meta.v1.ListMeta
-reason string
-status string
+message string #3
+metadata meta.v1.ListMeta #1
+reason string #4
+status string #2
 T meta.v1.StatusCause
-field string
-message string
-reason string
+field string #3
+message string #2
+reason string #1
 T meta.v1.StatusDetails
-causes [meta.v1.StatusCause] atomic
-group string
-kind string
-name string
-retryAfterSeconds int32
-uid string
+causes [meta.v1.StatusCause] atomic #4
+group string #2
+kind string #3
+name string #1
+retryAfterSeconds int32 #5
+uid string #6
 T networking.v1.HTTPIngressPath
-backend! networking.v1.IngressBackend
-path string
-pathType! string enum=Exact|ImplementationSpecific|Prefix
+backend! networking.v1.IngressBackend #2
+path string #1
+pathType! string enum=Exact|ImplementationSpecific|Prefix #3
 T networking.v1.HTTPIngressRuleValue
-paths! [networking.v1.HTTPIngressPath] atomic
+paths! [networking.v1.HTTPIngressPath] atomic #1
 T networking.v1.IPBlock
-cidr! string
-except [string] atomic
+cidr! string #1
+except [string] atomic #2
 T networking.v1.Ingress kind=networking.k8s.io/v1,Ingress
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec networking.v1.IngressSpec
-status networking.v1.IngressStatus
+metadata meta.v1.ObjectMeta #1
+spec networking.v1.IngressSpec #2
+status networking.v1.IngressStatus #3
 T networking.v1.IngressBackend
-resource core.v1.TypedLocalObjectReference
-service networking.v1.IngressServiceBackend
+resource core.v1.TypedLocalObjectReference #3
+service networking.v1.IngressServiceBackend #4
 T networking.v1.IngressClass kind=networking.k8s.io/v1,IngressClass
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec networking.v1.IngressClassSpec
+metadata meta.v1.ObjectMeta #1
+spec networking.v1.IngressClassSpec #2
 T networking.v1.IngressClassList kind=networking.k8s.io/v1,IngressClassList
 apiVersion string
-items! [networking.v1.IngressClass]
+items! [networking.v1.IngressClass] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T networking.v1.IngressClassParametersReference
-apiGroup string
-kind! string
-name! string
-namespace string
-scope string
+apiGroup string #1
+kind! string #2
+name! string #3
+namespace string #5
+scope string #4
 T networking.v1.IngressClassSpec
-controller string
-parameters networking.v1.IngressClassParametersReference
+controller string #1
+parameters networking.v1.IngressClassParametersReference #2
 T networking.v1.IngressList kind=networking.k8s.io/v1,IngressList
 apiVersion string
-items! [networking.v1.Ingress]
+items! [networking.v1.Ingress] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T networking.v1.IngressLoadBalancerIngress
-hostname string
-ip string
-ports [networking.v1.IngressPortStatus] atomic
+hostname string #2
+ip string #1
+ports [networking.v1.IngressPortStatus] atomic #4
 T networking.v1.IngressLoadBalancerStatus
-ingress [networking.v1.IngressLoadBalancerIngress] atomic
+ingress [networking.v1.IngressLoadBalancerIngress] atomic #1
 T networking.v1.IngressPortStatus
-error string
-port! int32
-protocol! string enum=SCTP|TCP|UDP
+error string #3
+port! int32 #1
+protocol! string enum=SCTP|TCP|UDP #2
 T networking.v1.IngressRule
-host string
-http networking.v1.HTTPIngressRuleValue
+host string #1
+http networking.v1.HTTPIngressRuleValue #2.1
 T networking.v1.IngressServiceBackend
-name! string
-port networking.v1.ServiceBackendPort
+name! string #1
+port networking.v1.ServiceBackendPort #2
 T networking.v1.IngressSpec
-defaultBackend networking.v1.IngressBackend
-ingressClassName string
-rules [networking.v1.IngressRule] atomic
-tls [networking.v1.IngressTLS] atomic
+defaultBackend networking.v1.IngressBackend #1
+ingressClassName string #4
+rules [networking.v1.IngressRule] atomic #3
+tls [networking.v1.IngressTLS] atomic #2
 T networking.v1.IngressStatus
-loadBalancer networking.v1.IngressLoadBalancerStatus
+loadBalancer networking.v1.IngressLoadBalancerStatus #1
 T networking.v1.IngressTLS
-hosts [string] atomic
-secretName string
+hosts [string] atomic #1
+secretName string #2
 T networking.v1.NetworkPolicy kind=networking.k8s.io/v1,NetworkPolicy
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec networking.v1.NetworkPolicySpec
+metadata meta.v1.ObjectMeta #1
+spec networking.v1.NetworkPolicySpec #2
 T networking.v1.NetworkPolicyEgressRule
-ports [networking.v1.NetworkPolicyPort] atomic
-to [networking.v1.NetworkPolicyPeer] atomic
+ports [networking.v1.NetworkPolicyPort] atomic #1
+to [networking.v1.NetworkPolicyPeer] atomic #2
 T networking.v1.NetworkPolicyIngressRule
-from [networking.v1.NetworkPolicyPeer] atomic
-ports [networking.v1.NetworkPolicyPort] atomic
+from [networking.v1.NetworkPolicyPeer] atomic #2
+ports [networking.v1.NetworkPolicyPort] atomic #1
 T networking.v1.NetworkPolicyList kind=networking.k8s.io/v1,NetworkPolicyList
 apiVersion string
-items! [networking.v1.NetworkPolicy]
+items! [networking.v1.NetworkPolicy] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T networking.v1.NetworkPolicyPeer
-ipBlock networking.v1.IPBlock
-namespaceSelector meta.v1.LabelSelector
-podSelector meta.v1.LabelSelector
+ipBlock networking.v1.IPBlock #3
+namespaceSelector meta.v1.LabelSelector #2
+podSelector meta.v1.LabelSelector #1
 T networking.v1.NetworkPolicyPort
-endPort int32
-port intstr
-protocol string enum=SCTP|TCP|UDP
+endPort int32 #3
+port intstr #2
+protocol string enum=SCTP|TCP|UDP #1
 T networking.v1.NetworkPolicySpec
-egress [networking.v1.NetworkPolicyEgressRule] atomic
-ingress [networking.v1.NetworkPolicyIngressRule] atomic
-podSelector meta.v1.LabelSelector
-policyTypes [string] atomic
+egress [networking.v1.NetworkPolicyEgressRule] atomic #3
+ingress [networking.v1.NetworkPolicyIngressRule] atomic #2
+podSelector meta.v1.LabelSelector #1
+policyTypes [string] atomic #4
 T networking.v1.ServiceBackendPort atomic
-name string
-number int32
+name string #1
+number int32 #2
 T node.v1.Overhead
-podFixed {quantity}
+podFixed {quantity} #1
 T node.v1.RuntimeClass kind=node.k8s.io/v1,RuntimeClass
 apiVersion string
-handler! string
+handler! string #2
 kind string
-metadata meta.v1.ObjectMeta
-overhead node.v1.Overhead
-scheduling node.v1.Scheduling
+metadata meta.v1.ObjectMeta #1
+overhead node.v1.Overhead #3
+scheduling node.v1.Scheduling #4
 T node.v1.RuntimeClassList kind=node.k8s.io/v1,RuntimeClassList
 apiVersion string
-items! [node.v1.RuntimeClass]
+items! [node.v1.RuntimeClass] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T node.v1.Scheduling
-nodeSelector {string} atomic
-tolerations [core.v1.Toleration] atomic
+nodeSelector {string} atomic #1
+tolerations [core.v1.Toleration] atomic #2
 T policy.v1.Eviction kind=policy/v1,Eviction
 apiVersion string
-deleteOptions meta.v1.DeleteOptions
+deleteOptions meta.v1.DeleteOptions #2
 kind string
-metadata meta.v1.ObjectMeta
+metadata meta.v1.ObjectMeta #1
 T policy.v1.PodDisruptionBudget kind=policy/v1,PodDisruptionBudget
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-spec policy.v1.PodDisruptionBudgetSpec
-status policy.v1.PodDisruptionBudgetStatus
+metadata meta.v1.ObjectMeta #1
+spec policy.v1.PodDisruptionBudgetSpec #2
+status policy.v1.PodDisruptionBudgetStatus #3
 T policy.v1.PodDisruptionBudgetList kind=policy/v1,PodDisruptionBudgetList
 apiVersion string
-items! [policy.v1.PodDisruptionBudget]
+items! [policy.v1.PodDisruptionBudget] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T policy.v1.PodDisruptionBudgetSpec
-maxUnavailable intstr
-minAvailable intstr
-selector meta.v1.LabelSelector
-unhealthyPodEvictionPolicy string enum=AlwaysAllow|IfHealthyBudget
+maxUnavailable intstr #3
+minAvailable intstr #1
+selector meta.v1.LabelSelector #2
+unhealthyPodEvictionPolicy string enum=AlwaysAllow|IfHealthyBudget #4
 T policy.v1.PodDisruptionBudgetStatus
-conditions [meta.v1.Condition] map=type merge=type
-currentHealthy int32
-desiredHealthy int32
-disruptedPods {time}
-disruptionsAllowed int32
-expectedPods int32
-observedGeneration int64
+conditions [meta.v1.Condition] map=type merge=type #7
+currentHealthy int32 #4
+desiredHealthy int32 #5
+disruptedPods {time} #2
+disruptionsAllowed int32 #3
+expectedPods int32 #6
+observedGeneration int64 #1
 T rbac.v1.AggregationRule
-clusterRoleSelectors [meta.v1.LabelSelector] atomic
+clusterRoleSelectors [meta.v1.LabelSelector] atomic #1
 T rbac.v1.ClusterRole kind=rbac.authorization.k8s.io/v1,ClusterRole
-aggregationRule rbac.v1.AggregationRule
+aggregationRule rbac.v1.AggregationRule #3
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-rules [rbac.v1.PolicyRule] atomic
+metadata meta.v1.ObjectMeta #1
+rules [rbac.v1.PolicyRule] atomic #2
 T rbac.v1.ClusterRoleBinding kind=rbac.authorization.k8s.io/v1,ClusterRoleBinding
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-roleRef! rbac.v1.RoleRef
-subjects [rbac.v1.Subject] atomic
+metadata meta.v1.ObjectMeta #1
+roleRef! rbac.v1.RoleRef #3
+subjects [rbac.v1.Subject] atomic #2
 T rbac.v1.ClusterRoleBindingList kind=rbac.authorization.k8s.io/v1,ClusterRoleBindingList
 apiVersion string
-items! [rbac.v1.ClusterRoleBinding]
+items! [rbac.v1.ClusterRoleBinding] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T rbac.v1.ClusterRoleList kind=rbac.authorization.k8s.io/v1,ClusterRoleList
 apiVersion string
-items! [rbac.v1.ClusterRole]
+items! [rbac.v1.ClusterRole] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T rbac.v1.PolicyRule
-apiGroups [string] atomic
-nonResourceURLs [string] atomic
-resourceNames [string] atomic
-resources [string] atomic
-verbs! [string] atomic
+apiGroups [string] atomic #2
+nonResourceURLs [string] atomic #5
+resourceNames [string] atomic #4
+resources [string] atomic #3
+verbs! [string] atomic #1
 T rbac.v1.Role kind=rbac.authorization.k8s.io/v1,Role
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-rules [rbac.v1.PolicyRule] atomic
+metadata meta.v1.ObjectMeta #1
+rules [rbac.v1.PolicyRule] atomic #2
 T rbac.v1.RoleBinding kind=rbac.authorization.k8s.io/v1,RoleBinding
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-roleRef! rbac.v1.RoleRef
-subjects [rbac.v1.Subject] atomic
+metadata meta.v1.ObjectMeta #1
+roleRef! rbac.v1.RoleRef #3
+subjects [rbac.v1.Subject] atomic #2
 T rbac.v1.RoleBindingList kind=rbac.authorization.k8s.io/v1,RoleBindingList
 apiVersion string
-items! [rbac.v1.RoleBinding]
+items! [rbac.v1.RoleBinding] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T rbac.v1.RoleList kind=rbac.authorization.k8s.io/v1,RoleList
 apiVersion string
-items! [rbac.v1.Role]
+items! [rbac.v1.Role] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T rbac.v1.RoleRef atomic
-apiGroup string
-kind! string
-name! string
+apiGroup string #1
+kind! string #2
+name! string #3
 T rbac.v1.Subject atomic
-apiGroup string
-kind! string
-name! string
-namespace string
+apiGroup string #2
+kind! string #1
+name! string #3
+namespace string #4
 T scheduling.v1.PriorityClass kind=scheduling.k8s.io/v1,PriorityClass
 apiVersion string
-description string
-globalDefault bool
+description string #4
+globalDefault bool #3
 kind string
-metadata meta.v1.ObjectMeta
-preemptionPolicy string enum=Never|PreemptLowerPriority
-value int32
+metadata meta.v1.ObjectMeta #1
+preemptionPolicy string enum=Never|PreemptLowerPriority #5
+value int32 #2
 T scheduling.v1.PriorityClassList kind=scheduling.k8s.io/v1,PriorityClassList
 apiVersion string
-items! [scheduling.v1.PriorityClass]
+items! [scheduling.v1.PriorityClass] #2
 kind string
-metadata meta.v1.ListMeta
+metadata meta.v1.ListMeta #1
 T storage.v1.StorageClass kind=storage.k8s.io/v1,StorageClass
-allowVolumeExpansion bool
-allowedTopologies [core.v1.TopologySelectorTerm] atomic
+allowVolumeExpansion bool #6
+allowedTopologies [core.v1.TopologySelectorTerm] atomic #8
 apiVersion string
 kind string
-metadata meta.v1.ObjectMeta
-mountOptions [string] atomic
-parameters {string}
-provisioner! string
-reclaimPolicy string enum=Delete|Recycle|Retain
-volumeBindingMode string enum=Immediate|WaitForFirstConsumer
+metadata meta.v1.ObjectMeta #1
+mountOptions [string] atomic #5
+parameters {string} #3
+provisioner! string #2
+reclaimPolicy string enum=Delete|Recycle|Retain #4
+volumeBindingMode string enum=Immediate|WaitForFirstConsumer #7
 T storage.v1.StorageClassList kind=storage.k8s.io/v1,StorageClassList
 apiVersion string
-items! [storage.v1.StorageClass]
+items! [storage.v1.StorageClass] #2
 kind string
-metadata meta.v1.ListMeta`;
+metadata meta.v1.ListMeta #1`;

@@ -7,7 +7,9 @@ import { FACTS, VERSION } from './facts.gen.ts';
  *     R apiVersion plural Kind scope verbs shortNames categories     a resource
  *     S name apiVersion Kind verbs                                   a sub-resource of the R above
  *     T group.version.Type [atomic] [kind=apiVersion,Kind]           a type; its fields follow:
- *     name[!] type [set|atomic|map=KEYS] [merge[=KEY]] [retain] [enum=A|B]      `!` required; `[T]` list, `{T}` map of T
+ *     name[!] type [set|atomic|map=KEYS] [merge[=KEY]] [retain] [enum=A|B] [#N[.M]]      `!` required; `[T]` list, `{T}` map of T
+ *
+ * `#N` is the field's number in protobuf, `#N.M` that of field M in the message N which JSON inlines.
  */
 export const KUBERNETES_VERSION = VERSION;
 
@@ -45,6 +47,8 @@ export interface FieldFacts {
   mergeKey: string | undefined;
   retainKeys: boolean;
   values: readonly string[] | undefined;
+  /** Numbers from the type's message down to the field's. Empty: the field has no protobuf form. */
+  wire: readonly number[];
 }
 
 export interface TypeFacts {
@@ -84,8 +88,10 @@ export interface ResourceFacts {
 export interface Facts {
   resources: readonly ResourceFacts[];
   types: ReadonlyMap<string, TypeFacts>;
-  /** By `apiVersion kind`. */
+  /** Resources by `apiVersion kind`. */
   byKind: ReadonlyMap<string, ResourceFacts>;
+  /** Types of whole objects by `apiVersion kind`, those that are not stored included. */
+  typesByKind: ReadonlyMap<string, TypeFacts>;
 }
 
 let parsed: Facts | undefined;
@@ -160,7 +166,12 @@ function index(resources: MutableResource[], types: Map<string, MutableType>): F
     if (!type) throw new Error(`no type for ${resource.apiVersion} ${resource.kind}`);
     return { ...resource, type };
   });
-  return { resources: complete, types, byKind: new Map(complete.map((r) => [`${r.apiVersion} ${r.kind}`, r])) };
+  return {
+    resources: complete,
+    types,
+    byKind: new Map(complete.map((r) => [`${r.apiVersion} ${r.kind}`, r])),
+    typesByKind: typeByKind,
+  };
 }
 
 function resourceLine(words: string[]): MutableResource {
@@ -199,11 +210,13 @@ function fieldLine(words: string[], typeNamed: (name: string) => TypeFacts): Fie
     mergeKey: undefined,
     retainKeys: false,
     values: undefined,
+    wire: [],
   };
   const isList = field.type.kind === 'list';
   for (const attribute of attributes) {
     const [key, value = ''] = attribute.split('=', 2);
-    if (key === 'set') field.listType = { is: 'set' };
+    if (attribute.startsWith('#')) field.wire = attribute.slice(1).split('.').map(Number);
+    else if (key === 'set') field.listType = { is: 'set' };
     else if (key === 'map') field.listType = { is: 'map', keys: value.split(',') };
     else if (key === 'atomic' && isList) field.listType = { is: 'atomic' };
     else if (key === 'atomic') field.atomic = true;

@@ -31,6 +31,8 @@ import { mergeConfig, removeFields } from './merge.ts';
 export interface Writer {
   manager: string;
   subresource: string;
+  /** Status is another's to write: through its own sub-resource only. */
+  hasStatus: boolean;
   apiVersion: string;
   /** RFC 3339 */
   time: string;
@@ -74,8 +76,8 @@ export function trackUpdate(type: TypeFacts, before: KubeObject | undefined, aft
   const { changed, removed } = before
     ? compare(shape, before, after)
     : { changed: fieldsOf(shape, after), removed: emptySet() };
-  const mine = managed(changed);
-  const gone = managed(removed);
+  const mine = within(managed(changed), writer);
+  const gone = within(managed(removed), writer);
   if (isEmpty(mine) && isEmpty(gone)) {
     setManaged(after, old);
     return;
@@ -92,7 +94,7 @@ export function trackUpdate(type: TypeFacts, before: KubeObject | undefined, aft
   const own = entries.find(isMine);
   const set = outside(union(own?.set ?? emptySet(), mine), gone);
   const rest = entries.filter((e) => !isMine(e));
-  setManaged(after, writeEntries([...rest, { ...writer, operation: 'Update', set }]));
+  setManaged(after, writeEntries([...rest, entryOf(writer, 'Update', set)]));
 }
 
 /** Forgets who set what: the client sent `managedFields: [{}]` (an empty entry), which is its way to ask for that. */
@@ -112,7 +114,7 @@ export interface ApplyRequest {
 export function applyConfig(request: ApplyRequest): KubeObject {
   const { live, config, writer } = request;
   const shape = shapeOfType(request.type);
-  const configured = managed(fieldsOf(shape, config));
+  const configured = within(managed(fieldsOf(shape, config)), writer);
   const entries = readEntries(live?.metadata.managedFields ?? []);
   const isMine = (e: Entry): boolean =>
     e.operation === 'Apply' && e.manager === writer.manager && e.subresource === writer.subresource;
@@ -130,7 +132,7 @@ export function applyConfig(request: ApplyRequest): KubeObject {
   for (const { entry, set } of conflicts) entry.set = difference(entry.set, set);
 
   const result = prune(shape, merged, difference(last, configured), others, configured);
-  const mine: Entry = { ...writer, operation: 'Apply', set: configured };
+  const mine = entryOf(writer, 'Apply', configured);
   const before = entries.find(isMine);
   // Applying the same again must not touch the object, its time included.
   if (before && equalSets(before.set, configured) && before.apiVersion === writer.apiVersion) mine.time = before.time;
@@ -170,6 +172,16 @@ function conflictError(conflicts: readonly { entry: Entry; set: FieldSet }[]): S
   return new StatusError(409, 'Conflict', message, { details: { causes } });
 }
 
+/** What a writer cannot change through this door it cannot own either. */
+function within(set: FieldSet, writer: Writer): FieldSet {
+  if (!writer.hasStatus) return set;
+  const forStatus = writer.subresource === 'status';
+  const kept = [...set.children].filter(
+    ([element]) => (element === 'f:status') === forStatus || (forStatus && element === 'f:metadata'),
+  );
+  return { member: false, children: new Map(kept) };
+}
+
 function managed(set: FieldSet): FieldSet {
   const out: FieldSet = { member: false, children: new Map(set.children) };
   for (const [first = '', second] of NOBODYS) {
@@ -185,6 +197,14 @@ function managed(set: FieldSet): FieldSet {
     else out.children.set(first, rest);
   }
   return out;
+}
+
+function entryOf(
+  { manager, apiVersion, subresource, time }: Writer,
+  operation: Entry['operation'],
+  set: FieldSet,
+): Entry {
+  return { manager, operation, apiVersion, subresource, time, set };
 }
 
 function readEntries(list: readonly ManagedFields[]): Entry[] {

@@ -106,7 +106,13 @@ function prepareApply(
   return {
     isApply: true,
     change: (live, time) => {
-      const writer = { manager: context.manager, subresource: context.subresource, apiVersion, time };
+      const writer = {
+        manager: context.manager,
+        subresource: context.subresource,
+        hasStatus: resource.hasStatus,
+        apiVersion,
+        time,
+      };
       const result = applyConfig({
         type: resource.storedType,
         live,

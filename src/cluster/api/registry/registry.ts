@@ -460,6 +460,7 @@ function trackUpdateUnlessApplied(
   trackUpdate(resource.storedType, old, object, {
     manager: context.manager,
     subresource: context.subresource,
+    hasStatus: resource.hasStatus,
     apiVersion: resource.storedType.apiVersion ?? resource.facts.apiVersion,
     time,
   });

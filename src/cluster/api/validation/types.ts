@@ -33,10 +33,12 @@ const MAX_ERRORS = 200;
 
 export function validateTypes(type: TypeFacts, object: JsonObject): FieldError[] {
   const errors: FieldError[] = [];
+  const outer: Outer = { claims: [] };
   visitStructs(type, object, (t, struct, path) => {
+    if (t.name === 'apps.v1.StatefulSetSpec') outer.claims = claimNames(struct);
     // Status is written by controllers; upstream checks little of it, and a wrong one must not block a spec.
     if (path.startsWith('status') || path.startsWith('metadata') || errors.length >= MAX_ERRORS) return;
-    errors.push(...validateFacts(t, struct, path), ...(ROWS[t.name]?.(struct, path) ?? []));
+    errors.push(...validateFacts(t, struct, path), ...(ROWS[t.name]?.(struct, path, outer) ?? []));
   });
   return errors;
 }
@@ -87,7 +89,13 @@ const NOT_EMPTY = new Set([
   'rbac.v1.PolicyRule.verbs',
 ]);
 
-type Row = (o: JsonObject, path: string) => FieldError[];
+/** What a type's rule knows of the objects around it. */
+interface Outer {
+  /** Claims a stateful set makes for each pod: volumes by the same names. */
+  claims: readonly string[];
+}
+
+type Row = (o: JsonObject, path: string, outer: Outer) => FieldError[];
 
 const named =
   (rule: NameRule, field: string): Row =>
@@ -96,6 +104,8 @@ const named =
     const wrong = typeof value === 'string' && value !== '' ? rule(value) : undefined;
     return wrong ? [invalid(`${path}.${field}`, value, wrong)] : [];
   };
+
+const NOTHING: Outer = { claims: [] };
 
 const notNegative =
   (...fields: string[]): Row =>
@@ -106,8 +116,8 @@ const notNegative =
 
 const rows =
   (...all: Row[]): Row =>
-  (o, path) =>
-    all.flatMap((row) => row(o, path));
+  (o, path, outer) =>
+    all.flatMap((row) => row(o, path, outer));
 
 const list = (value: unknown): JsonObject[] => (Array.isArray(value) ? value.filter(isObject) : []);
 const names = (value: unknown): string[] => list(value).map((o) => String(o['name'] ?? ''));
@@ -122,8 +132,14 @@ function duplicates(value: unknown, path: string, field = 'name'): FieldError[] 
   });
 }
 
-function podSpec(o: JsonObject, path: string): FieldError[] {
-  const volumes = new Set(names(o['volumes']));
+function claimNames(spec: JsonObject): string[] {
+  return list(spec['volumeClaimTemplates']).map((claim) =>
+    isObject(claim['metadata']) ? String(claim['metadata']['name'] ?? '') : '',
+  );
+}
+
+function podSpec(o: JsonObject, path: string, outer: Outer): FieldError[] {
+  const volumes = new Set([...names(o['volumes']), ...outer.claims]);
   const containers = [...list(o['initContainers']), ...list(o['containers'])];
   const errors = [...duplicates(o['volumes'], `${path}.volumes`), ...duplicates(containers, `${path}.containers`)];
   for (const part of ['initContainers', 'containers'] as const) {
@@ -160,7 +176,7 @@ function noProbes(container: JsonObject, path: string): FieldError[] {
 
 function container(o: JsonObject, path: string): FieldError[] {
   const errors = [
-    ...named(dnsLabel, 'name')(o, path),
+    ...named(dnsLabel, 'name')(o, path, NOTHING),
     ...duplicates(o['volumeMounts'], `${path}.volumeMounts`, 'mountPath'),
   ];
   if (o['image'] === undefined || o['image'] === '') errors.push(required(`${path}.image`));
@@ -209,7 +225,7 @@ function resources(o: JsonObject, path: string): FieldError[] {
 const STANDARD = /^(cpu|memory|ephemeral-storage|storage|hugepages-.+)$/;
 
 function env(o: JsonObject, path: string): FieldError[] {
-  const errors = named(envName, 'name')(o, path);
+  const errors = named(envName, 'name')(o, path, NOTHING);
   const from = o['valueFrom'];
   if (isObject(from)) {
     if (o['value'] !== undefined && o['value'] !== '')
@@ -253,7 +269,7 @@ function labelSelector(o: JsonObject, path: string): FieldError[] {
 }
 
 function containerPort(o: JsonObject, path: string): FieldError[] {
-  const errors = named(portName, 'name')(o, path);
+  const errors = named(portName, 'name')(o, path, NOTHING);
   const wrong = o['containerPort'] === undefined ? undefined : portNumber(o['containerPort']);
   if (wrong) errors.push(invalid(`${path}.containerPort`, o['containerPort'], wrong));
   const host = o['hostPort'] === undefined || o['hostPort'] === 0 ? undefined : portNumber(o['hostPort']);
@@ -267,7 +283,7 @@ function servicePort(o: JsonObject, path: string): FieldError[] {
   const wrongTarget =
     typeof target === 'string' ? portName(target) : target === undefined ? undefined : portNumber(target);
   return [
-    ...named(dnsLabel, 'name')(o, path),
+    ...named(dnsLabel, 'name')(o, path, NOTHING),
     ...(wrong ? [invalid(`${path}.port`, o['port'], wrong)] : []),
     ...(wrongTarget ? [invalid(`${path}.targetPort`, target, wrongTarget)] : []),
   ];
@@ -292,7 +308,7 @@ function probe(o: JsonObject, path: string): FieldError[] {
     errors.push(invalid(`${path}.successThreshold`, o['successThreshold'], 'must be 1'));
   return [
     ...errors,
-    ...notNegative('initialDelaySeconds', 'timeoutSeconds', 'periodSeconds', 'failureThreshold')(o, path),
+    ...notNegative('initialDelaySeconds', 'timeoutSeconds', 'periodSeconds', 'failureThreshold')(o, path, NOTHING),
   ];
 }
 
@@ -329,7 +345,10 @@ function toleration(o: JsonObject, path: string): FieldError[] {
 
 function taint(o: JsonObject, path: string): FieldError[] {
   const wrong = labelValue(String(o['value'] ?? ''));
-  return [...named(qualifiedName, 'key')(o, path), ...(wrong ? [invalid(`${path}.value`, o['value'], wrong)] : [])];
+  return [
+    ...named(qualifiedName, 'key')(o, path, NOTHING),
+    ...(wrong ? [invalid(`${path}.value`, o['value'], wrong)] : []),
+  ];
 }
 
 function rollingUpdate(o: JsonObject, path: string): FieldError[] {
