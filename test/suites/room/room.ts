@@ -1,0 +1,152 @@
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+export const RUNTIME = process.env['ESTIBA_OCI'] ?? fileURLToPath(new URL('../../../bin/estiba-oci', import.meta.url));
+
+const READY_MS = 10_000;
+const COMMAND_MS = 60_000;
+
+export interface Answer {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+/** A private mount and network namespace for a peer, with a directory and a name of its own; `end` leaves nothing behind. */
+export class Room {
+  readonly dir: string;
+  /** Names cgroups and the like on the host. */
+  readonly name: string;
+  readonly #holder: ChildProcess;
+  readonly #daemons: ChildProcess[] = [];
+  #pid = '';
+
+  private constructor(kind: string) {
+    this.name = `estiba-suite-${kind}-${process.pid}`;
+    this.dir = mkdtempSync(join(tmpdir(), `${this.name}-`));
+    const script = fileURLToPath(new URL('room.sh', import.meta.url));
+    this.#holder = spawn(script, [this.dir], { stdio: ['ignore', 'ignore', 'inherit'] });
+  }
+
+  static async open(kind: string): Promise<Room> {
+    const room = new Room(kind);
+    await waitFor(() => existsSync(join(room.dir, 'pid')), READY_MS, 'the room');
+    room.#pid = readFileSync(join(room.dir, 'pid'), 'utf8').trim();
+    return room;
+  }
+
+  #enter(command: string, args: readonly string[]): string[] {
+    return ['-t', this.#pid, '-m', '-n', `--wd=${this.dir}`, '--', command, ...args];
+  }
+
+  /** Runs a command inside, to its end. */
+  run(
+    command: string,
+    args: readonly string[],
+    options: { input?: string; env?: Record<string, string> } = {},
+  ): Answer {
+    const done = spawnSync('nsenter', this.#enter(command, args), {
+      encoding: 'utf8',
+      timeout: COMMAND_MS,
+      input: options.input ?? '',
+      env: { ...process.env, ...options.env },
+    });
+    return { code: done.status, out: done.stdout, err: done.stderr };
+  }
+
+  /** A program that runs inside as long as the room. Its words go to NAME.log in the room's directory. */
+  start(name: string, command: string, args: readonly string[], env: Record<string, string> = {}): void {
+    const log = join(this.dir, `${name}.log`);
+    // exec: the child's pid is then the program's own, so that `end` stops it and not a shell.
+    const line = ['exec', command, ...args].map(quote).join(' ').replace("'exec'", 'exec');
+    this.#daemons.push(
+      spawn('nsenter', this.#enter('sh', ['-c', `${line} > ${quote(log)} 2>&1`]), {
+        stdio: 'ignore',
+        env: { ...process.env, ...env },
+      }),
+    );
+  }
+
+  log(name: string): string {
+    const path = join(this.dir, `${name}.log`);
+    return existsSync(path) ? readFileSync(path, 'utf8').slice(-4000) : '';
+  }
+
+  async end(): Promise<void> {
+    for (const child of [...this.#daemons.reverse(), this.#holder]) {
+      child.kill('SIGTERM');
+      await waitFor(() => child.exitCode !== null || child.signalCode !== null, 15_000, 'a peer to end').catch(() =>
+        child.kill('SIGKILL'),
+      );
+    }
+    removeCgroups(this.name);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+function quote(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** The cgroups named so, in every hierarchy, children first. */
+function removeCgroups(name: string): void {
+  const remove = (dir: string): void => {
+    for (const entry of readdirSync(dir, { withFileTypes: true }))
+      if (entry.isDirectory()) remove(join(dir, entry.name));
+    rmdirSync(dir);
+  };
+  for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
+    const dir = join('/sys/fs/cgroup', hierarchy, name);
+    if (existsSync(dir)) remove(dir);
+  }
+}
+
+export async function waitFor(check: () => boolean, ms: number, what: string): Promise<void> {
+  const end = Date.now() + ms;
+  while (!check()) {
+    if (Date.now() > end) throw new Error(`waited ${ms} ms for ${what}`);
+    await sleep(50);
+  }
+}
+
+/** A tar of a root file system with busybox, and /pause, which only sleeps. */
+export function busyboxTar(dir: string): string {
+  const root = join(dir, 'rootfs');
+  for (const sub of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root'])
+    mkdirSync(join(root, sub), { recursive: true });
+  cpSync('/bin/busybox', join(root, 'bin/busybox'));
+  const applets = execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).split('\n').filter(Boolean);
+  for (const name of applets) if (name !== 'busybox') symlinkSync('busybox', join(root, 'bin', name));
+  writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n');
+  writeFileSync(join(root, 'etc/group'), 'root:x:0:\nuser:x:1000:\n');
+  writeFileSync(join(root, 'pause'), '#!/bin/sh\nexec sleep 1000000\n', { mode: 0o755 });
+  const tar = join(dir, 'busybox.tar');
+  execFileSync('tar', ['-C', root, '-cf', tar, '.']);
+  rmSync(root, { recursive: true });
+  return tar;
+}
+
+/** The hard limits this host grants: engines ask for more than a guest without CAP_SYS_RESOURCE may give. */
+export function grantedLimits(): { nofile: number; nproc: number } {
+  const nofile = Number(execFileSync('sh', ['-c', 'ulimit -Hn'], { encoding: 'utf8' }));
+  const most = Number(readFileSync('/proc/sys/kernel/pid_max', 'utf8'));
+  const nproc = Number(
+    execFileSync('bash', ['-c', 'ulimit -Hu'], { encoding: 'utf8' }).replace('unlimited', String(most)),
+  );
+  return { nofile, nproc: Math.min(nproc, most) };
+}
