@@ -1,2 +1,230 @@
+/* One a daemon. It is small, so forking it is cheap (a Node process with an 80 MB heap blocks 2 ms in each spawn).
+ *
+ *   daemon                          spawner                        child
+ *     ── ASK_RUN plan ────────────▶   runs it, or forks ─────────▶   runs it
+ *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────
+ *     ── ASK_SHIM options, plan ──▶   forks ─────────────────────▶   becomes a shim; creates the container
+ *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────   … and lives on, whatever happens to us
+ */
 #include "shim.h"
-int spawner_main(const char *socket_path) { (void)socket_path; return 1; }
+#include <poll.h>
+#include <sys/prctl.h>
+
+enum { MOST_CONNS = 64, MOST_JOBS = 256, JOB_ROOM = 68 << 10 };
+
+struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; };
+struct spawner {
+	int listener;
+	struct conn conns[MOST_CONNS];
+	uint32_t serials[MOST_CONNS]; /* so that an answer does not reach the next client in the same place */
+	struct job jobs[MOST_JOBS];
+};
+
+static void collect(struct run *run, const struct record *record)
+{
+	struct job *job = run->owner;
+	unsigned char head[RECORD_HEAD];
+	if (job->got + RECORD_HEAD + record->detail_size > JOB_ROOM) return;
+	record_head(record, head);
+	memcpy(job->answer + job->got, head, sizeof head);
+	memcpy(job->answer + job->got + sizeof head, record->detail ? record->detail : head, record->detail_size);
+	job->got += RECORD_HEAD + record->detail_size;
+}
+
+static void write_record(struct run *run, const struct record *record) { record_write(*(int *)run->owner, record); }
+
+/* Steps that end at once and change nothing of this process. What waits, or starts others, gets a child. */
+static bool runs_here(const struct plan *plan)
+{
+	static const uint16_t QUICK[] = { OP_mkdir, OP_rmdir, OP_unlink, OP_symlink, OP_mknod, OP_chown, OP_chmod, OP_write, OP_renameFile,
+		OP_mount, OP_umount, OP_fsMount, OP_mountAttr, OP_netlink, OP_deviceFilter, OP_kill };
+	for (uint32_t i = 0; i < plan->steps + plan->undos; i++) {
+		struct op op = i < plan->steps ? plan_step(plan, i) : plan_undo(plan, i - plan->steps);
+		bool quick = false;
+		for (size_t k = 0; k < LENGTH(QUICK) && !quick; k++) quick = op.code == QUICK[k];
+		if (!quick) return false;
+	}
+	return true;
+}
+
+static void run_request(struct run *run, struct request *request, void (*report)(struct run *, const struct record *), void *owner)
+{
+	run_init(run);
+	run->plan = request->plan;
+	run->report = report;
+	run->owner = owner;
+	run_and_report(run);
+	run_close(run);
+}
+
+static void refuse(struct conn *conn, uint32_t id, uint32_t step, int error, const char *why)
+{
+	conn_record(conn, id, &(struct record){ .kind = RECORD_FAILED, .step = step, .error = (uint32_t)error, .detail = why, .detail_size = (uint32_t)strlen(why) });
+}
+
+static struct job *free_job(struct spawner *s)
+{
+	for (size_t i = 0; i < MOST_JOBS; i++)
+		if (s->jobs[i].fd < 0) return &s->jobs[i];
+	return NULL;
+}
+
+/* The child keeps nothing of ours but the request. */
+static void leave_spawner(struct spawner *s, struct conn *keep)
+{
+	close(s->listener);
+	for (size_t i = 0; i < MOST_CONNS; i++) {
+		if (&s->conns[i] == keep) close(keep->fd);
+		else if (s->conns[i].fd >= 0) conn_close(&s->conns[i]);
+	}
+	for (size_t i = 0; i < MOST_JOBS; i++)
+		if (s->jobs[i].fd >= 0) close(s->jobs[i].fd), give_back(s->jobs[i].answer, JOB_ROOM);
+	signal(SIGCHLD, SIG_DFL);
+}
+
+static void start_job(struct spawner *s, struct conn *conn, struct frame frame, struct request *request)
+{
+	static struct run run;
+	int pipe_[2];
+	struct job *job = free_job(s);
+	if (!job) return refuse(conn, frame.id, 0, EAGAIN, "too many plans at once");
+	if (pipe2(pipe_, O_CLOEXEC) < 0) return refuse(conn, frame.id, 0, errno, "pipe");
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct request_memory memory = { conn->in, conn->in_room };
+		close(pipe_[0]);
+		leave_spawner(s, conn);
+		if (frame.kind == ASK_SHIM) shim_main(request, memory, pipe_[1]);
+		run_private(&run, pipe_[1]);
+		run_request(&run, request, write_record, &pipe_[1]);
+		_exit(0);
+	}
+	close(pipe_[1]);
+	if (pid < 0) {
+		close(pipe_[0]);
+		return refuse(conn, frame.id, 0, errno, "fork");
+	}
+	uint32_t place = (uint32_t)(conn - s->conns);
+	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place] };
+}
+
+/* Takes what a child has written; at its end of file the answer goes to whoever asked, if he is still there. */
+static void hear_job(struct spawner *s, struct job *job)
+{
+	if (!job->answer && !(job->answer = take(JOB_ROOM))) return;
+	ssize_t n = read(job->fd, job->answer + job->got, JOB_ROOM - job->got);
+	if (n > 0) {
+		job->got += (uint32_t)n;
+		if (job->got < JOB_ROOM) return;
+	}
+	struct conn *conn = &s->conns[job->conn];
+	if (conn->fd >= 0 && s->serials[job->conn] == job->serial) {
+		if (job->got) conn_send(conn, TELL_RESULT, job->id, job->answer, job->got);
+		else refuse(conn, job->id, 0, ECHILD, "the process that ran the plan was killed");
+	}
+	close(job->fd);
+	give_back(job->answer, JOB_ROOM);
+	*job = (struct job){ .fd = -1 };
+}
+
+static void run_here(struct conn *conn, uint32_t id, struct request *request)
+{
+	static unsigned char answer[JOB_ROOM];
+	static struct run run;
+	struct job job = { .fd = -1, .answer = answer };
+	run_request(&run, request, collect, &job);
+	conn_send(conn, TELL_RESULT, id, answer, job.got);
+}
+
+/* False: the client asked for the end. */
+static bool serve(struct spawner *s, struct conn *conn)
+{
+	struct frame frame;
+	while (conn->fd >= 0 && conn_frame(conn, &frame)) {
+		if (frame.kind == ASK_QUIT) return false;
+		if (frame.kind != ASK_RUN && frame.kind != ASK_SHIM) {
+			refuse(conn, frame.id, 0, EOPNOTSUPP, "the spawner knows no such request");
+		} else {
+			struct request request;
+			const char *wrong = read_request(frame, frame.kind == ASK_SHIM, &request);
+			if (wrong) refuse(conn, frame.id, request.bad_step, EBADMSG, wrong);
+			else if (frame.kind == ASK_RUN && runs_here(&request.plan)) run_here(conn, frame.id, &request);
+			else start_job(s, conn, frame, &request);
+			give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+		}
+		conn_next(conn, &frame);
+	}
+	return true;
+}
+
+static void welcome(struct spawner *s)
+{
+	int fd = accept_own(s->listener);
+	for (size_t i = 0; fd >= 0 && i < MOST_CONNS; i++)
+		if (s->conns[i].fd < 0) {
+			conn_open(&s->conns[i], fd);
+			s->serials[i]++;
+			return;
+		}
+	if (fd >= 0) close(fd);
+}
+
+static int listen_at(const char *path)
+{
+	char parent[PATH_SIZE];
+	const char *slash = strrchr(path, '/');
+	if (!slash || (size_t)(slash - path) >= sizeof parent) return -EINVAL;
+	text(parent, sizeof parent, "%s", path);
+	parent[slash - path] = 0;
+	int dir = open(*parent ? parent : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0) return -errno;
+	int listener = listen_unix(dir, slash + 1);
+	close(dir);
+	return listener;
+}
+
+int spawner_main(const char *socket_path)
+{
+	static struct spawner s;
+	for (size_t i = 0; i < MOST_CONNS; i++) conn_open(&s.conns[i], -1);
+	for (size_t i = 0; i < MOST_JOBS; i++) s.jobs[i].fd = -1;
+	s.listener = listen_at(socket_path);
+	if (s.listener < 0) {
+		char line[128];
+		write_all(2, line, text(line, sizeof line, "estiba-init: cannot listen: errno %d\n", -s.listener));
+		return 1;
+	}
+	prctl(PR_SET_NAME, "estiba-spawner");
+	signal(SIGCHLD, SIG_IGN); /* children are reaped by the kernel: nobody here waits for them */
+	setsid();		  /* a ^C for the daemon is not for us */
+	write_all(1, "ready\n", 6);
+	int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd < 3 && nothing >= 0; fd++)
+		if (fd != 2) dup2(nothing, fd);
+
+	for (;;) {
+		struct pollfd polls[1 + MOST_CONNS + MOST_JOBS];
+		polls[0] = (struct pollfd){ .fd = s.listener, .events = POLLIN };
+		for (size_t i = 0; i < MOST_CONNS; i++)
+			polls[1 + i] = (struct pollfd){ .fd = s.conns[i].fd, .events = (short)(POLLIN | (conn_pending(&s.conns[i]) ? POLLOUT : 0)) };
+		for (size_t i = 0; i < MOST_JOBS; i++) polls[1 + MOST_CONNS + i] = (struct pollfd){ .fd = s.jobs[i].fd, .events = POLLIN };
+		if (poll(polls, LENGTH(polls), -1) < 0) continue;
+		for (size_t i = 0; i < MOST_JOBS; i++)
+			if (polls[1 + MOST_CONNS + i].revents) hear_job(&s, &s.jobs[i]);
+		for (size_t i = 0; i < MOST_CONNS; i++) {
+			struct conn *conn = &s.conns[i];
+			short events = polls[1 + i].revents;
+			if (conn->fd < 0 || !events) continue;
+			int rc = events & POLLOUT ? conn_flush(conn) : 0;
+			if (rc == 0 && events & (POLLIN | POLLHUP | POLLERR)) rc = conn_read(conn);
+			if (rc < 0) {
+				conn_close(conn);
+				s.serials[i]++;
+			} else if (!serve(&s, conn)) {
+				unlink(socket_path);
+				return 0;
+			}
+		}
+		if (polls[0].revents) welcome(&s);
+	}
+}

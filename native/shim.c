@@ -1,0 +1,280 @@
+/* One a container. It outlives the daemon and the spawner: everything it needs is here or in its directory.
+ *
+ *   client                              shim
+ *     ── ASK_WATCH ───────────────────▶
+ *     ── ASK_ATTACH process, streams ─▶   (before ASK_START: no byte is missed)
+ *     ── ASK_START ───────────────────▶   lets init go on to exec
+ *     ◀─────────────────── TELL_STDOUT    read only while every attached client keeps up
+ *     ── ASK_STDIN ───────────────────▶   waits in the socket while the program does not read
+ *     ── ASK_EXEC options, plan ──────▶   a further process, attached to this socket when asked for
+ *     ◀───────────────────── TELL_EXIT    after the last byte of output, and after the file is in place
+ *
+ * States: created ── ASK_START ──▶ running ── the container's process ends ──▶ draining ── told and written ──▶ gone
+ */
+#include "process.h"
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+
+static struct shim shim;
+
+static void write_answer(struct run *run, const struct record *record) { record_write(*(int *)run->owner, record); }
+
+static void refuse(int answer, int error, const char *why) __attribute__((noreturn));
+static void refuse(int answer, int error, const char *why)
+{
+	record_write(answer, &(struct record){ .kind = RECORD_FAILED, .error = (uint32_t)-error, .detail = why, .detail_size = (uint32_t)strlen(why) });
+	unlinkat(shim.dir, "shim.sock", 0);
+	unlinkat(shim.dir, "pid", 0);
+	_exit(1);
+}
+
+static const char *keep(int place, const char *value)
+{
+	if (!value || strlen(value) >= PATH_SIZE) return NULL;
+	return strcpy(shim.paths[place], value);
+}
+
+/* NULL, or what is wrong with the options. */
+static const char *read_options(struct arg options)
+{
+	static const char *const KNOWN[] = { "dir", "terminal", "stdin", "log", "log-driver", "log-attrs", "log-size", "log-files", "oom", NULL };
+	const char *driver = option(options, "log-driver"), *size = option(options, "log-size"), *files = option(options, "log-files");
+	if (unknown_option(options, KNOWN)) return "an option is unknown";
+	shim.log = (struct log){ .fd = -1, .max_files = 1 };
+	keep(2, option(options, "oom"));
+	if (!driver || !strcmp(driver, "none")) return NULL;
+	if (!strcmp(driver, "cri")) shim.log.format = LOG_CRI;
+	else if (!strcmp(driver, "json-file")) shim.log.format = LOG_JSON;
+	else return "log-driver is none, cri or json-file";
+	shim.log.path = keep(0, option(options, "log"));
+	shim.log.attrs = keep(1, option(options, "log-attrs"));
+	if (!shim.log.path) return "a log needs a path";
+	if (size && !parse_u64(size, &shim.log.max_size)) return "log-size is not a number";
+	if (files && (!parse_u64(files, &shim.log.max_files) || !shim.log.max_files || shim.log.max_files > 1000)) return "log-files is not a number from 1 to 1000";
+	return NULL;
+}
+
+static bool yes(const char *value) { return value && !strcmp(value, "1"); }
+
+/* The directory, the socket, the log: all that may fail before a process is made. */
+static void settle(struct arg options, int answer)
+{
+	const char *dir = option(options, "dir"), *wrong;
+	sigset_t watched;
+	shim.dir = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (shim.dir < 0) refuse(answer, dir ? -errno : -EINVAL, "the shim's directory");
+	if ((wrong = read_options(options))) refuse(answer, -EINVAL, wrong);
+	int rc = log_open(&shim.log);
+	if (rc < 0) refuse(answer, rc, "the log file");
+	shim.listener = listen_unix(shim.dir, "shim.sock");
+	if (shim.listener < 0) refuse(answer, shim.listener, "shim.sock");
+	if ((rc = write_process_file(shim.dir, "pid", getpid())) < 0) refuse(answer, rc, "the pid file");
+	sigemptyset(&watched);
+	sigaddset(&watched, SIGCHLD);
+	sigprocmask(SIG_SETMASK, &watched, NULL);
+	shim.signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (shim.signals < 0) refuse(answer, -errno, "signalfd");
+}
+
+static void create(struct request *request, int answer)
+{
+	struct process *container = &shim.processes[0];
+	int theirs[3];
+	*container = (struct process){ .used = true, .terminal = yes(option(request->options, "terminal")), .in = -1, .out = -1, .err = -1 };
+	int rc = make_stdio(container, yes(option(request->options, "stdin")), theirs);
+	if (rc < 0) refuse(answer, rc, "making pipes");
+	run_init(&shim.run);
+	shim.run.plan = request->plan;
+	shim.run.report = write_answer;
+	shim.run.owner = &answer;
+	shim.run.takes_terminal = container->terminal;
+	shim.run.pause = true;
+	memcpy(shim.run.stdio, theirs, sizeof theirs);
+	int private[] = { answer, shim.listener, shim.signals, shim.dir, container->in, container->out, container->err };
+	for (size_t i = 0; i < LENGTH(private); i++) run_private(&shim.run, private[i]);
+
+	enum outcome outcome = run_plan(&shim.run);
+	if (outcome == FAILED) {
+		struct op op = plan_step(&shim.run.plan, shim.run.at);
+		bool died = shim.run.error == -ECHILD && shim.run.detail[0];
+		write_answer(&shim.run, &(struct record){ RECORD_FAILED, 0, shim.run.at, op.code, died ? 0 : (uint32_t)-shim.run.error, 0, shim.run.detail, (uint32_t)strlen(shim.run.detail) });
+		unlinkat(shim.dir, "shim.sock", 0);
+		unlinkat(shim.dir, "pid", 0);
+		_exit(1);
+	}
+	for (int i = 0; i < 3; i++)
+		if (theirs[i] >= 0) close(theirs[i]);
+	shim.started = outcome == RAN;
+	container->pid = shim.run.pid;
+	if (shim.run.reaped) container->exited = true, container->status = shim.run.status, container->exited_ns = now_ns();
+	take_terminal(container, shim.run.terminal);
+	if (!container->pid) refuse(answer, -EINVAL, "the plan makes no process");
+	/* An OOM watch that cannot be had (no memory controller here) is no reason not to run: the exit status still counts kills. */
+	if (watch_oom(&shim) < 0 && shim.oom_fd >= 0) close(shim.oom_fd), shim.oom_fd = -1;
+	if ((rc = write_process_file(shim.dir, "init", container->pid)) < 0 && rc != -ESRCH) {
+		kill(container->pid, SIGKILL);
+		refuse(answer, rc, "the init file");
+	}
+	record_write(answer, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)container->pid });
+	close(answer);
+}
+
+/* Children die in any order, ours and those whose parents died before them (we are their subreaper). */
+static void reap(void)
+{
+	struct signalfd_siginfo ignored;
+	int status;
+	pid_t pid;
+	while (read(shim.signals, &ignored, sizeof ignored) > 0) continue;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (size_t i = 0; i < MOST_PROCESSES; i++) {
+			struct process *process = &shim.processes[i];
+			if (!process->used || process->exited || process->pid != pid) continue;
+			process->exited = true;
+			process->status = status;
+			process->exited_ns = now_ns();
+			if (i == 0 && !shim.started) shim.run.reaped = true, shim.run.status = status;
+		}
+}
+
+static void tell_oom(void)
+{
+	for (size_t i = 0; i < MOST_CLIENTS; i++)
+		if (shim.clients[i].fd >= 0 && shim.clients[i].watches && conn_send(&shim.clients[i], TELL_OOM, 0, NULL, 0) < 0) conn_close(&shim.clients[i]);
+}
+
+/* Output first, then the file, then the news: who hears of the exit finds all of it. */
+static void finish_processes(void)
+{
+	for (size_t i = MOST_PROCESSES; i-- > 0;) {
+		struct process *process = &shim.processes[i];
+		if (!process->used || !process->exited || (i == 0 && shim.over) || !drain(&shim, process)) continue;
+		if (i == 0 && hear_oom(&shim)) tell_oom();
+		write_exit(&shim, process);
+		tell_exit(&shim, process);
+		close_stdio(process);
+		if (i > 0) process->used = false;
+		else shim.over = true;
+	}
+	if (!shim.over) return;
+	for (size_t i = 1; i < MOST_PROCESSES; i++) /* in a shared PID namespace execs outlive the container's first process */
+		if (shim.processes[i].used && !shim.processes[i].exited) kill(shim.processes[i].pid, SIGKILL);
+}
+
+static void leave(void) __attribute__((noreturn));
+static void leave(void)
+{
+	uint64_t end = now_ms() + 5000; /* for clients that still read what they were sent */
+	for (size_t i = 0; i < MOST_CLIENTS; i++)
+		while (shim.clients[i].fd >= 0 && conn_pending(&shim.clients[i]) && now_ms() < end) {
+			struct pollfd p = { .fd = shim.clients[i].fd, .events = POLLOUT };
+			poll(&p, 1, 100);
+			if (conn_flush(&shim.clients[i]) < 0) break;
+		}
+	unlinkat(shim.dir, "shim.sock", 0);
+	/* After the news, so that nobody waits for the disk: the rename is enough against our own death, this against the machine's. */
+	int fd = openat(shim.dir, "exit", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) fsync(fd);
+	fsync(shim.dir);
+	if (shim.log.fd >= 0) close(shim.log.fd);
+	_exit(0);
+}
+
+static void welcome(void)
+{
+	int fd = accept_own(shim.listener);
+	for (size_t i = 0; fd >= 0 && i < MOST_CLIENTS; i++)
+		if (shim.clients[i].fd < 0) {
+			conn_open(&shim.clients[i], fd);
+			return;
+		}
+	if (fd >= 0) close(fd);
+}
+
+static void serve_events(struct conn *conn, short events)
+{
+	if (conn->fd < 0 || !events) return;
+	int rc = events & POLLOUT ? conn_flush(conn) : 0;
+	if (rc == 0 && events & (POLLIN | POLLHUP | POLLERR) && !stdin_waits(&shim, conn)) rc = conn_read(conn);
+	if (rc < 0) conn_close(conn);
+	else serve_client(&shim, conn);
+}
+
+/* What to wait for from a process: its streams, unless a client lags; its stdin, when somebody's input waits for room. */
+static void watch_process(const struct process *process, struct pollfd polls[3])
+{
+	bool held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
+	for (size_t i = 0; i < MOST_CLIENTS; i++) {
+		const struct conn *c = &shim.clients[i];
+		waits |= process->used && c->fd >= 0 && c->attached && c->process == process->number && stdin_waits(&shim, c);
+	}
+	polls[0] = (struct pollfd){ .fd = held ? -1 : process->out, .events = POLLIN };
+	polls[1] = (struct pollfd){ .fd = held ? -1 : process->err, .events = POLLIN };
+	polls[2] = (struct pollfd){ .fd = waits ? process->in : -1, .events = POLLOUT };
+}
+
+static void turn(void)
+{
+	enum { SIGNALS, LISTENER, OOM, CLIENTS, PROCESSES = CLIENTS + MOST_CLIENTS, ALL = PROCESSES + 3 * MOST_PROCESSES, IDLE_MS = 1000 };
+	static bool hung_up[MOST_PROCESSES]; /* a terminal that nobody has open: polled again after a pause, not in a circle */
+	struct pollfd polls[ALL];
+	bool any_hung = false;
+	polls[SIGNALS] = (struct pollfd){ .fd = shim.signals, .events = POLLIN };
+	polls[LISTENER] = (struct pollfd){ .fd = shim.listener, .events = POLLIN };
+	polls[OOM] = (struct pollfd){ .fd = shim.oom_fd, .events = POLLIN };
+	for (size_t i = 0; i < MOST_CLIENTS; i++) {
+		struct conn *c = &shim.clients[i];
+		short events = (short)((stdin_waits(&shim, c) ? 0 : POLLIN) | (conn_pending(c) ? POLLOUT : 0));
+		polls[CLIENTS + i] = (struct pollfd){ .fd = events ? c->fd : -1, .events = events };
+	}
+	for (size_t i = 0; i < MOST_PROCESSES; i++) {
+		watch_process(&shim.processes[i], &polls[PROCESSES + 3 * i]);
+		if (hung_up[i]) polls[PROCESSES + 3 * i].fd = -1, any_hung = true;
+		hung_up[i] = false;
+	}
+	int ready = poll(polls, ALL, any_hung ? 50 : shim.touched ? IDLE_MS : -1);
+	if (ready == 0 && shim.touched && !any_hung) shed_memory(&shim);
+	if (ready <= 0) return;
+
+	for (size_t i = 0; i < MOST_PROCESSES; i++) {
+		if (polls[PROCESSES + 3 * i].revents) hung_up[i] = pump(&shim, &shim.processes[i], STREAM_OUT) == -EIO;
+		if (polls[PROCESSES + 3 * i + 1].revents) pump(&shim, &shim.processes[i], STREAM_ERR);
+		if (polls[PROCESSES + 3 * i + 2].revents)
+			for (size_t k = 0; k < MOST_CLIENTS; k++)
+				if (shim.clients[k].fd >= 0 && stdin_waits(&shim, &shim.clients[k])) serve_client(&shim, &shim.clients[k]);
+	}
+	for (size_t i = 0; i < MOST_CLIENTS; i++) serve_events(&shim.clients[i], polls[CLIENTS + i].revents);
+	if (polls[OOM].revents && hear_oom(&shim)) tell_oom();
+	if (polls[SIGNALS].revents) reap();
+	if (polls[LISTENER].revents) welcome();
+}
+
+static bool all_ended(void)
+{
+	for (size_t i = 1; i < MOST_PROCESSES; i++)
+		if (shim.processes[i].used) return false;
+	return shim.over;
+}
+
+void shim_main(struct request *request, struct request_memory memory, int answer)
+{
+	shim.dir = shim.listener = shim.signals = shim.oom_fd = -1;
+	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_open(&shim.clients[i], -1);
+	shim.plan_memory = memory;
+	shim.offsets = request->offsets;
+	shim.offsets_count = request->offsets_count;
+	setsid();
+	(void)!chdir("/");
+	prctl(PR_SET_NAME, "estiba-shim");
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	settle(request->options, answer);
+	create(request, answer);
+	if (shim.started) forget_plan(&shim);
+	shim.touched = true;
+	for (;;) {
+		finish_processes();
+		if (all_ended()) leave();
+		turn();
+	}
+}

@@ -1,0 +1,46 @@
+// Started by shim.host.test.ts, to be killed: starts a spawner and COUNT containers that write numbered lines, then prints the
+// spawner's pid. In a process of its own, compiled on the fly, because a test cannot kill the one it runs in.
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildSync } from 'esbuild';
+
+const [dir, rootfs, count] = process.argv.slice(2);
+const here = fileURLToPath(new URL('.', import.meta.url));
+const bundle = join(dir, 'worker.mjs');
+buildSync({
+  stdin: {
+    contents:
+      "export * from '#shim/spawner.ts'; export * from '#kernel/plan/handmade.ts'; export * from '#kernel/plan/execute.ts';",
+    resolveDir: here,
+  },
+  alias: {},
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node20',
+  outfile: bundle,
+});
+process.env.ESTIBA_INIT ??= join(here, '../../native/build/estiba-init');
+const { Spawner, handmadePlan } = await import(bundle);
+
+const spawner = await Spawner.start(join(dir, 'spawner.sock'));
+for (let i = 0; i < Number(count); i++) {
+  const home = join(dir, `c${i}`);
+  mkdirSync(home);
+  const script = `for n in $(seq 1 200); do echo $n; usleep 10000; done; exit ${i}`;
+  const plan = handmadePlan({ rootfs, argv: ['sh', '-c', script], awaitStart: true });
+  const shim = await spawner.create(plan, { dir: home, log: { driver: 'cri', path: `${home}.log` } });
+  await shim.start();
+}
+const pid = readdirSync('/proc').find((p) => /^\d+$/.test(p) && cmdline(p).includes(join(dir, 'spawner.sock')));
+process.stdout.write(`${pid}\n`);
+setInterval(() => undefined, 1000);
+
+function cmdline(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return ''; // ended meanwhile
+  }
+}

@@ -1,0 +1,198 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
+import { basename, dirname } from 'node:path';
+import { ConnectionLost } from '#shim/errors.ts';
+
+// Frames on a unix socket, as native/frame.c has them:
+//
+//   payload bytes u32 · kind u8 · 0 u8 u16 · id u32 · payload          little endian; an answer has its request's id
+
+export const ASK = {
+  run: 1,
+  shim: 2,
+  quit: 3,
+  start: 10,
+  signal: 11,
+  resize: 12,
+  exec: 13,
+  attach: 14,
+  stdin: 15,
+  stdinEnd: 16,
+  watch: 17,
+  reopen: 18,
+  end: 19,
+} as const;
+export const TELL = { result: 64, stdout: 65, stderr: 66, exit: 67, oom: 68 } as const;
+export const STREAMS = { stdin: 1, stdout: 2, stderr: 4 } as const;
+
+const HEAD_BYTES = 12;
+/** Longer than any answer: what exceeds it is not our protocol. */
+const MAX_ANSWER_BYTES = 1 << 20;
+/** Bytes of stdin in one frame. */
+export const STDIN_FRAME_BYTES = 16 << 10;
+
+export interface Frame {
+  kind: number;
+  id: number;
+  payload: Buffer;
+}
+
+/** One connection: requests by id, and a handler for what comes unasked. */
+export class FrameSocket {
+  readonly path: string;
+  readonly #socket: Socket;
+  readonly #waiting = new Map<number, { resolve: (payload: Buffer) => void; reject: (error: unknown) => void }>();
+  #nextId = 1;
+  #rest: Buffer = Buffer.alloc(0);
+  #closed = false;
+  #background = false;
+  /** Frames that answer no request. */
+  onFrame: (frame: Frame) => void = () => undefined;
+  onClose: () => void = () => undefined;
+
+  private constructor(path: string, socket: Socket) {
+    this.path = path;
+    this.#socket = socket;
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('error', () => undefined); // 'close' follows and tells it
+    socket.on('close', () => this.#lost('the connection is closed'));
+  }
+
+  static async connect(path: string): Promise<FrameSocket> {
+    const { short, release } = shortPath(path);
+    try {
+      const socket = await new Promise<Socket>((resolve, reject) => {
+        const s = createConnection(short, () => resolve(s));
+        s.once('error', reject);
+      });
+      return new FrameSocket(path, socket);
+    } catch (cause) {
+      throw new ConnectionLost({ path, what: 'nobody listens there' }, { cause });
+    } finally {
+      release();
+    }
+  }
+
+  /** Sends a request and waits for its answer's payload. */
+  request(kind: number, ...payload: readonly Uint8Array[]): Promise<Buffer> {
+    if (this.#closed) return Promise.reject(new ConnectionLost({ path: this.path, what: 'the connection is closed' }));
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      if (this.#background) this.#socket.ref();
+      this.#write(kind, id, payload);
+    });
+  }
+
+  /** Sends what has no answer; false: the socket is full, wait for `drained`. */
+  send(kind: number, ...payload: readonly Uint8Array[]): boolean {
+    return this.#closed || this.#write(kind, 0, payload);
+  }
+
+  drained(): Promise<void> {
+    if (!this.#socket.writableNeedDrain || this.#closed) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#socket.off('drain', done);
+        this.#socket.off('close', done);
+        resolve();
+      };
+      this.#socket.on('drain', done);
+      this.#socket.on('close', done);
+    });
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** The process may end although this connection is open, unless a request waits for its answer. */
+  unref(): void {
+    this.#background = true;
+    if (this.#waiting.size === 0) this.#socket.unref();
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #write(kind: number, id: number, payload: readonly Uint8Array[]): boolean {
+    const head = Buffer.alloc(HEAD_BYTES);
+    head.writeUInt32LE(payload.reduce((n, p) => n + p.length, 0));
+    head[4] = kind;
+    head.writeUInt32LE(id, 8);
+    // One write, so one system call: a request is mostly small.
+    return this.#socket.write(payload.length === 0 ? head : Buffer.concat([head, ...payload]));
+  }
+
+  #take(chunk: Buffer): void {
+    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    while (bytes.length >= HEAD_BYTES) {
+      const size = bytes.readUInt32LE(0);
+      if (size > MAX_ANSWER_BYTES) {
+        this.#lost('an answer is longer than any we know');
+        this.#socket.destroy();
+        return;
+      }
+      if (bytes.length < HEAD_BYTES + size) break;
+      const frame = {
+        kind: bytes[4] ?? 0,
+        id: bytes.readUInt32LE(8),
+        payload: bytes.subarray(HEAD_BYTES, HEAD_BYTES + size),
+      };
+      bytes = bytes.subarray(HEAD_BYTES + size);
+      this.#deliver(frame);
+    }
+    this.#rest = bytes;
+  }
+
+  #deliver(frame: Frame): void {
+    const waiting = frame.kind === TELL.result ? this.#waiting.get(frame.id) : undefined;
+    if (waiting) {
+      this.#waiting.delete(frame.id);
+      if (this.#background && this.#waiting.size === 0) this.#socket.unref();
+      waiting.resolve(frame.payload);
+    } else {
+      this.onFrame(frame);
+    }
+  }
+
+  #lost(what: string): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const { reject } of this.#waiting.values()) reject(new ConnectionLost({ path: this.path, what }));
+    this.#waiting.clear();
+    this.onClose();
+  }
+}
+
+export function words(...values: readonly number[]): Buffer {
+  const out = Buffer.alloc(values.length * 4);
+  values.forEach((value, i) => {
+    out.writeUInt32LE(value, i * 4);
+  });
+  return out;
+}
+
+/** Options as a plan has its `strs`: count, then length, bytes, NUL each. Absent values are left out. */
+export function encodeOptions(options: Readonly<Record<string, string | number | boolean | undefined>>): Buffer {
+  const items = Object.entries(options).flatMap(([key, value]) => {
+    if (value === undefined || value === false) return [];
+    return [Buffer.from(`${key}=${value === true ? '1' : String(value)}`)];
+  });
+  const nul = Buffer.alloc(1);
+  return Buffer.concat([words(items.length), ...items.flatMap((item) => [words(item.length), item, nul])]);
+}
+
+/** sun_path holds 107 bytes; Node would cut a longer path without a word. A directory's fd makes any path short. */
+const MAX_SOCKET_PATH = 107;
+
+function shortPath(path: string): { short: string; release: () => void } {
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) return { short: path, release: () => undefined };
+  const fd = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  return { short: `/proc/self/fd/${fd}/${basename(path)}`, release: () => closeSync(fd) };
+}

@@ -1,0 +1,331 @@
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { errnoName } from '#kernel/linux/names.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
+import { decodeResults, type ExitStatus, exitStatus, planFailed, type ResultRecord } from '#kernel/plan/result.ts';
+import { encodePlan } from '#kernel/plan/wire.ts';
+import { ConnectionLost, ShimRefused, ShimVanished } from '#shim/errors.ts';
+import { ASK, encodeOptions, type Frame, FrameSocket, STDIN_FRAME_BYTES, STREAMS, TELL, words } from '#shim/frames.ts';
+import { type ExitRecord, readExit, readShimState, shimLives } from '#shim/state.ts';
+
+export interface ShimOptions {
+  /** The shim's directory: see state.ts. */
+  dir: string;
+  /** The plan has a `console` step without a socket: the shim owns the terminal. */
+  terminal?: boolean;
+  /** The container's stdin is a pipe; /dev/null if not. */
+  stdin?: boolean;
+  log?: {
+    /** CRI's text lines, or Docker's JSON lines. */
+    driver: 'cri' | 'json-file';
+    path: string;
+    /** A file larger than this is rotated; never when absent. */
+    maxBytes?: number;
+    /** Files kept, the current one among them; 1 when absent. */
+    maxFiles?: number;
+    /** json-file: put into every line as `attrs`. */
+    attrs?: Readonly<Record<string, string>>;
+  };
+  /** The container's memory cgroup (v1, or v2's directory): out-of-memory kills are counted there. */
+  oomCgroup?: string;
+}
+
+export interface Exit extends ExitStatus {
+  oomKilled: boolean;
+  /** Unix time. */
+  atMs: number;
+}
+
+export interface ExecOptions {
+  /** Letters, digits, - and _; the exit status is kept under it. */
+  name: string;
+  terminal?: boolean;
+  stdin?: boolean;
+}
+
+export function shimOptions(o: ShimOptions): Record<string, string | number | boolean | undefined> {
+  return {
+    dir: o.dir,
+    terminal: o.terminal,
+    stdin: o.stdin,
+    'log-driver': o.log?.driver,
+    log: o.log?.path,
+    'log-size': o.log?.maxBytes,
+    'log-files': o.log?.maxFiles,
+    'log-attrs': o.log?.attrs && JSON.stringify(o.log.attrs),
+    oom: o.oomCgroup,
+  };
+}
+
+/** One container's shim, seen from a daemon. The shim outlives this object; `Shim.connect` finds it again by its directory. */
+export class Shim {
+  readonly dir: string;
+  /** The container's process on the host. */
+  readonly pid: number;
+  readonly #plan: Plan | undefined;
+  readonly #control: FrameSocket | undefined;
+  readonly #exited: Promise<Exit>;
+  /** Called when the kernel has killed a process of the container for memory. */
+  onOom: () => void = () => undefined;
+
+  private constructor(dir: string, pid: number, plan: Plan | undefined, control: FrameSocket | undefined) {
+    this.dir = dir;
+    this.pid = pid;
+    this.#plan = plan;
+    this.#control = control;
+    this.#exited = control ? this.#watch(control) : this.#ended(0);
+    this.#exited.catch(() => undefined); // told to whoever waits; nobody may
+  }
+
+  /**
+   * The shim of a directory: just made, or found after a restart. One that has ended is still answered for: `wait` gives
+   * its exit status. Throws SHIM_VANISHED when it was killed and nobody knows.
+   */
+  static async connect(dir: string, made?: { pid: number; plan: Plan }): Promise<Shim> {
+    const path = join(dir, 'shim.sock');
+    let control: FrameSocket | undefined;
+    try {
+      control = await FrameSocket.connect(path);
+    } catch (error) {
+      // It may have ended between making and connecting, or long ago.
+      if (!(await readExit(dir, 'exit'))) {
+        const state = await readShimState(dir);
+        if (!(await shimLives(dir))) throw new ShimVanished({ dir, pid: state.pid }, { cause: error });
+        throw error;
+      }
+    }
+    const pid = made?.pid ?? (await readShimState(dir)).initPid ?? 0;
+    const shim = new Shim(dir, pid, made?.plan, control);
+    // Subscribed before anything else is asked, so that no exit falls between.
+    if (control) await control.request(ASK.watch).catch(() => undefined);
+    return shim;
+  }
+
+  /** Lets the container's program begin. Throws PlanFailed when it cannot be executed. */
+  async start(): Promise<void> {
+    await this.#ask('start', ASK.start);
+  }
+
+  /** To the container's process, or to an exec's. */
+  async signal(signal: number, process = 0): Promise<void> {
+    await this.#ask('signal', ASK.signal, words(process, signal));
+  }
+
+  async resize(size: { rows: number; cols: number }, process = 0): Promise<void> {
+    await this.#ask('resize', ASK.resize, words(process, size.rows, size.cols));
+  }
+
+  /** Has the log file opened again by its path: whoever rotates has renamed it. */
+  async reopenLog(): Promise<void> {
+    await this.#ask('reopen the log', ASK.reopen);
+  }
+
+  /** Runs a further process by plan, attached from its first byte. */
+  async exec(plan: Plan, options: ExecOptions): Promise<Attachment> {
+    const socket = await FrameSocket.connect(join(this.dir, 'shim.sock'));
+    const attachment = new Attachment(socket);
+    try {
+      const encoded = encodeOptions({ ...options, attach: true });
+      const record = one(await socket.request(ASK.exec, encoded, encodePlan(plan)));
+      refuse('exec', record, plan);
+      attachment.begin({ process: record.status, pid: record.pid, terminal: options.terminal ?? false });
+      return attachment;
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+  }
+
+  /** Streams of the container (or of an exec by number). Attach before `start` and no byte is missed. */
+  async attach(options: { process?: number; stdin?: boolean; terminal?: boolean } = {}): Promise<Attachment> {
+    const socket = await FrameSocket.connect(join(this.dir, 'shim.sock'));
+    const attachment = new Attachment(socket);
+    const process = options.process ?? 0;
+    const streams = STREAMS.stdout | STREAMS.stderr | (options.stdin ? STREAMS.stdin : 0);
+    try {
+      refuse('attach', one(await socket.request(ASK.attach, words(process, streams))));
+      attachment.begin({ process, pid: this.pid, terminal: options.terminal ?? false });
+      return attachment;
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+  }
+
+  /** The end of the container's process; its output is in the log by then. */
+  wait(): Promise<Exit> {
+    return this.#exited;
+  }
+
+  /** Kills whatever runs and ends the shim. */
+  async shutdown(): Promise<void> {
+    if (!this.#control) return;
+    await this.#ask('end', ASK.end).catch((error: unknown) => {
+      if (!(error instanceof ConnectionLost)) throw error; // it has ended already
+    });
+    await this.#exited.catch(() => undefined);
+    this.close();
+  }
+
+  /** Lets go of the shim; it lives on. */
+  close(): void {
+    this.#control?.close();
+  }
+
+  async #ask(request: string, kind: number, payload: Uint8Array = new Uint8Array()): Promise<ResultRecord> {
+    if (!this.#control) throw new ConnectionLost({ path: this.dir, what: 'the container has ended' });
+    const record = one(await this.#control.request(kind, payload));
+    refuse(request, record, this.#plan);
+    return record;
+  }
+
+  #watch(control: FrameSocket): Promise<Exit> {
+    return new Promise((resolve) => {
+      control.onFrame = (frame) => {
+        if (frame.kind === TELL.oom) return this.onOom();
+        const exit = frame.kind === TELL.exit ? exitOf(frame.payload) : undefined;
+        if (exit?.process === 0) resolve(exit.exit);
+      };
+      control.onClose = () => resolve(this.#ended(20));
+    });
+  }
+
+  /** The file is renamed into place before the shim goes; after a SIGKILL of the shim there is none. */
+  async #ended(attempts: number): Promise<Exit> {
+    for (let left = attempts; ; left--) {
+      const record = await readExit(this.dir, 'exit');
+      if (record) return fromRecord(record);
+      if (left <= 0) throw new ShimVanished({ dir: this.dir, pid: undefined });
+      await new Promise((done) => setTimeout(done, 5));
+    }
+  }
+}
+
+/**
+ * The streams of one process. They flow no faster than they are read: a reader that stops makes the program wait in its
+ * next write, as a pipe would.
+ */
+export class Attachment {
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  process = 0;
+  pid = 0;
+  terminal = false;
+  readonly #socket: FrameSocket;
+  readonly #exit: Promise<Exit>;
+  #full = 0;
+
+  constructor(socket: FrameSocket) {
+    this.#socket = socket;
+    this.stdout = this.#stream();
+    this.stderr = this.#stream();
+    this.#exit = new Promise((resolve, reject) => {
+      socket.onFrame = (frame) => this.#frame(frame, resolve);
+      socket.onClose = () => {
+        this.#end();
+        reject(new ConnectionLost({ path: socket.path, what: 'the shim let go before the process ended' }));
+      };
+    });
+    this.#exit.catch(() => undefined);
+  }
+
+  begin(of: { process: number; pid: number; terminal: boolean }): void {
+    Object.assign(this, of);
+  }
+
+  /** Gives input; resolves when there is room for more. */
+  async write(data: Uint8Array): Promise<void> {
+    for (let at = 0; at < data.length; at += STDIN_FRAME_BYTES)
+      if (!this.#socket.send(ASK.stdin, data.subarray(at, at + STDIN_FRAME_BYTES))) await this.#socket.drained();
+  }
+
+  /** The end of input: the pipe is closed; a terminal gets ^D. */
+  end(): void {
+    this.#socket.send(ASK.stdinEnd);
+  }
+
+  async resize(size: { rows: number; cols: number }): Promise<void> {
+    refuse('resize', one(await this.#socket.request(ASK.resize, words(this.process, size.rows, size.cols))));
+  }
+
+  async signal(signal: number): Promise<void> {
+    refuse('signal', one(await this.#socket.request(ASK.signal, words(this.process, signal))));
+  }
+
+  /** The process's exit; all of its output is in the streams by then. */
+  wait(): Promise<Exit> {
+    return this.#exit;
+  }
+
+  /** Detaches; the process lives on. */
+  close(): void {
+    this.#socket.close();
+  }
+
+  #stream(): Readable {
+    let full = false;
+    const stream = new Readable({
+      read: () => {
+        if (!full) return;
+        full = false;
+        if (--this.#full === 0) this.#socket.resume();
+      },
+    });
+    stream.on('estiba:full', () => {
+      if (full) return;
+      full = true;
+      this.#full++;
+      this.#socket.pause();
+    });
+    return stream;
+  }
+
+  #frame(frame: Frame, resolve: (exit: Exit) => void): void {
+    if (frame.kind === TELL.stdout || frame.kind === TELL.stderr) {
+      const stream = frame.kind === TELL.stdout ? this.stdout : this.stderr;
+      // A destroyed stream's bytes are dropped: its reader has gone and the other stream must flow on.
+      if (!stream.destroyed && !stream.push(frame.payload)) stream.emit('estiba:full');
+    } else if (frame.kind === TELL.exit) {
+      // Only the attached process's comes here; its number may not be known yet, when the answer is in the same chunk.
+      resolve(exitOf(frame.payload).exit);
+      this.#end();
+      this.#socket.close();
+    }
+  }
+
+  #end(): void {
+    for (const stream of [this.stdout, this.stderr]) if (!stream.destroyed && !stream.readableEnded) stream.push(null);
+  }
+}
+
+/** The exit status of an exec that ended while nobody watched; undefined when none of that name has. */
+export async function readExecExit(dir: string, name: string): Promise<Exit | undefined> {
+  const record = await readExit(dir, `exec.${name}`);
+  return record && fromRecord(record);
+}
+
+function fromRecord(record: ExitRecord): Exit {
+  return { ...exitStatus(record.status), oomKilled: record.oomKilled, atMs: record.atMs };
+}
+
+/** process u32 · status u32 · oom u32 · time u64 in ns */
+function exitOf(payload: Buffer): { process: number; exit: Exit } {
+  const atMs = Number(payload.readBigUInt64LE(12) / 1_000_000n);
+  return {
+    process: payload.readUInt32LE(0),
+    exit: { ...exitStatus(payload.readUInt32LE(4)), oomKilled: payload.readUInt32LE(8) !== 0, atMs },
+  };
+}
+
+function one(payload: Buffer): ResultRecord {
+  const record = decodeResults(payload).records.at(-1);
+  if (!record) throw new ConnectionLost({ path: 'shim', what: 'its answer holds no result' });
+  return record;
+}
+
+function refuse(request: string, record: ResultRecord, plan?: Plan): void {
+  if (record.kind !== 'failed') return;
+  if (plan && record.opCode !== 0) throw planFailed(plan, record);
+  const errno = record.errno === 0 ? '' : errnoName(record.errno);
+  throw new ShimRefused({ request, errno, detail: record.detail.toString('utf8') });
+}

@@ -1,0 +1,101 @@
+import { spawn } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { isCode, messageOf } from '#base/errors.ts';
+import { ExecutorFailed } from '#kernel/plan/errors.ts';
+import { findExecutor, type PlanResult, Results } from '#kernel/plan/execute.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
+import { encodePlan } from '#kernel/plan/wire.ts';
+import { ConnectionLost } from '#shim/errors.ts';
+import { ASK, encodeOptions, FrameSocket } from '#shim/frames.ts';
+import { Shim, type ShimOptions, shimOptions } from '#shim/shim.ts';
+
+//   daemon                          spawner                        shim
+//     ── run: plan ───────────────▶   runs it, or a child does
+//     ◀────────────────── result ──
+//     ── shim: options, plan ─────▶   forks ─────────────────────▶   runs the plan up to `ready`
+//     ◀────────────────── result ──   ◀───────────── result ──────   … and lives on
+//     ── DIR/shim.sock ───────────────────────────────────────────▶   start, attach, exec, watch …
+
+/** The daemon's small helper: runs plans and makes shims. One process; requests cost 0.05 ms. */
+export class Spawner {
+  readonly #connection: FrameSocket;
+
+  private constructor(connection: FrameSocket) {
+    this.#connection = connection;
+    // It waits for nobody: only pending requests keep this process up.
+    connection.unref();
+  }
+
+  /** Connects to the spawner of an earlier daemon, or starts one that listens at `path`. */
+  static async start(path: string, executor: string = findExecutor()): Promise<Spawner> {
+    try {
+      return await Spawner.connect(path);
+    } catch (error) {
+      if (!isCode(error, 'CONNECTION_LOST')) throw error;
+    }
+    await mkdir(dirname(path), { recursive: true });
+    await startProcess(executor, path);
+    return Spawner.connect(path);
+  }
+
+  static async connect(path: string): Promise<Spawner> {
+    return new Spawner(await FrameSocket.connect(path));
+  }
+
+  /** Runs a plan of the daemon's own steps, or one that makes a process nobody looks after. */
+  async run(plan: Plan): Promise<PlanResult> {
+    return finish(plan, await this.#connection.request(ASK.run, encodePlan(plan)));
+  }
+
+  /**
+   * Makes a shim, which carries the plan out up to `ready` (or to its end when it has none). `options.dir` must exist and
+   * be empty; it is the shim's from here on, and says everything about it to whoever comes later.
+   */
+  async create(plan: Plan, options: ShimOptions): Promise<Shim> {
+    const answer = await this.#connection.request(ASK.shim, encodeOptions(shimOptions(options)), encodePlan(plan));
+    const { pid } = finish(plan, answer);
+    return Shim.connect(options.dir, { pid, plan });
+  }
+
+  /** Ends the spawner; shims live on. */
+  async quit(): Promise<void> {
+    const closed = new Promise<void>((resolve) => {
+      this.#connection.onClose = resolve;
+    });
+    this.#connection.send(ASK.quit);
+    await closed;
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+}
+
+export function spawnerSocket(runRoot: string): string {
+  return join(runRoot, 'spawner.sock');
+}
+
+function finish(plan: Plan, payload: Buffer): PlanResult {
+  const results = new Results(plan);
+  results.take(payload);
+  const result = results.finish();
+  if (!result) throw new ConnectionLost({ path: 'spawner', what: 'its answer holds no result' });
+  return result;
+}
+
+/** Ready when it says so: a connection then succeeds. */
+function startProcess(executor: string, path: string): Promise<void> {
+  const child = spawn(executor, ['spawner', path], { stdio: ['ignore', 'pipe', 'inherit'], detached: true });
+  return new Promise((resolve, reject) => {
+    const fail = (reason: string): void => reject(new ExecutorFailed({ path: executor, reason }));
+    child.once('error', (error) => fail(messageOf(error)));
+    child.once('exit', (code, signal) => fail(`ended with ${signal ?? code} before it was ready`));
+    child.stdout.once('data', () => {
+      child.removeAllListeners('exit');
+      child.stdout.destroy();
+      child.unref();
+      resolve();
+    });
+  });
+}
