@@ -1,166 +1,305 @@
 #include "log.h"
+#include "sys.h"
 #include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
 
-/* One buffer for a process that has one log. It lies in bss: its pages exist only once something is logged, and a shim that falls
- * idle gives them back (shim.c). */
-unsigned char log_buffer[32768] __attribute__((aligned(4096)));
-const size_t log_buffer_size = sizeof log_buffer;
-static size_t log_used;
+/* A JSON line may grow sixfold (\u0000 for each byte), and each line carries some 80 bytes of its own. */
+#define LINE_OVERHEAD 96u
+#define OUT_SIZE (LOG_CHUNK + 4 * (6 * LOG_LINE + LINE_OVERHEAD))
+
+static const char *const STREAM[LOG_STREAMS] = { "stdout", "stderr" };
 
 int log_open(struct log *log)
 {
+	log->fd = -1;
+	if (log->format == LOG_NONE)
+		return 0;
+	log->out = take(OUT_SIZE);
+	for (int i = 0; i < LOG_STREAMS; i++)
+		log->rest[i].text = take(LOG_LINE);
+	if (!log->out || !log->rest[LOG_STDOUT].text || !log->rest[LOG_STDERR].text)
+		return -ENOMEM;
+	return log_reopen(log);
+}
+
+int log_reopen(struct log *log)
+{
 	struct stat st;
-	if (log->format == LOG_NONE) return 0;
-	int fd = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
-	if (fd < 0) return -errno;
-	if (log->fd >= 0) close(log->fd);
+	int fd;
+
+	if (log->format == LOG_NONE)
+		return 0;
+	/* The directory may be the kubelet's, but the file is ours: no link is followed at its end. */
+	fd = value_of(open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640));
+	if (fd < 0)
+		return fd;
+	if (log->fd >= 0)
+		close(log->fd);
 	log->fd = fd;
 	log->size = fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
 	return 0;
 }
 
-void log_flush(struct log *log)
+void log_shed(struct log *log)
 {
-	if (log_used && write_all(log->fd, log_buffer, log_used) < 0) log->lost++;
-	log_used = 0;
+	if (log->format == LOG_NONE || log->out_size)
+		return;
+	madvise(log->out, OUT_SIZE, MADV_DONTNEED);
+	for (int i = 0; i < LOG_STREAMS; i++)
+		if (!log->rest[i].size)
+			madvise(log->rest[i].text, LOG_LINE, MADV_DONTNEED);
 }
 
-void log_sync(struct log *log)
+void log_close(struct log *log)
 {
-	if (log->format != LOG_NONE) log_flush(log);
+	if (log->fd >= 0)
+		close(log->fd);
+	log->fd = -1;
 }
 
-static void put(struct log *log, const void *bytes, size_t size)
+/* path -> path.1 -> path.2 …; the oldest falls away. */
+static int rotate(struct log *log)
 {
-	const unsigned char *p = bytes;
-	log->size += size;
-	while (size) {
-		size_t room = sizeof log_buffer - log_used, n = size < room ? size : room;
-		memcpy(log_buffer + log_used, p, n);
-		log_used += n;
-		p += n;
-		size -= n;
-		if (log_used == sizeof log_buffer) log_flush(log);
+	char from[PATH_SIZE], to[PATH_SIZE];
+
+	if (log->max_files <= 1)
+		return negative(ftruncate(log->fd, 0)) ?: (log->size = 0, 0);
+	for (uint32_t i = log->max_files - 1; i > 0; i--) {
+		if (i > 1)
+			text(from, sizeof from, "%s.%u", log->path, i - 1);
+		else
+			text(from, sizeof from, "%s", log->path);
+		text(to, sizeof to, "%s.%u", log->path, i);
+		if (rename(from, to) < 0 && errno != ENOENT)
+			return -errno;
 	}
+	return log_reopen(log);
 }
 
-static void put_text(struct log *log, const char *s) { put(log, s, strlen(s)); }
-
-/* path → path.1 → … → path.(max_files - 1); with one file it begins anew. */
-static void rotate(struct log *log)
+/* Writes the first `size` bytes that wait; what stands behind them moves up. */
+static int flush(struct log *log, size_t size)
 {
-	char from[PATH_SIZE + 24], to[PATH_SIZE + 24];
-	log_flush(log);
-	for (uint64_t n = log->max_files; n-- > 1;) {
-		if (n > 1) text(from, sizeof from, "%s.%lu", log->path, (unsigned long)n - 1);
-		else text(from, sizeof from, "%s", log->path);
-		text(to, sizeof to, "%s.%lu", log->path, (unsigned long)n);
-		rename(from, to); /* ENOENT: fewer files so far */
-	}
-	if (log->max_files <= 1 && ftruncate(log->fd, 0) < 0) log->lost++;
-	if (log_open(log) < 0) log->lost++; /* goes on in the old file: better there than nowhere */
+	int error = 0;
+
+	if (size == 0)
+		return 0;
+	if (log->fd < 0)
+		error = log_reopen(log);
+	if (!error)
+		error = write_all(log->fd, log->out, size);
+	if (!error)
+		log->size += size;
+	else if (log->fd >= 0)
+		/* Half a line would make the next one unreadable. */
+		(void)!ftruncate(log->fd, (off_t)log->size);
+	log->lost |= error != 0;
+	log->out_size -= size;
+	memmove(log->out, log->out + size, log->out_size);
+	return error;
 }
 
-/* RFC3339Nano as Go prints it: trailing zeros of the fraction fall away, and the point with the last of them. */
-static size_t timestamp(char out[40])
+/* 2026-11-21T04:05:06.1234Z: as Go's RFC3339Nano, without zeros at the end. */
+static size_t stamp(char out[40])
 {
-	static time_t minute_of = -1;
-	static char minute[24];
 	struct timespec now;
+	struct tm tm;
+	char digits[16];
+	size_t n, last = 9;
+
 	clock_gettime(CLOCK_REALTIME, &now);
-	time_t second = now.tv_sec % 60;
-	if (now.tv_sec - second != minute_of) { /* the calendar is dear; it is asked once a minute */
-		struct tm t;
-		minute_of = now.tv_sec - second;
-		gmtime_r(&minute_of, &t);
-		int year = t.tm_year + 1900, month = t.tm_mon + 1;
-		text(minute, sizeof minute, "%d-%d%d-%d%dT%d%d:%d%d:", year, month / 10, month % 10, t.tm_mday / 10, t.tm_mday % 10,
-		     t.tm_hour / 10, t.tm_hour % 10, t.tm_min / 10, t.tm_min % 10);
-	}
-	size_t n = strlen(minute);
-	memcpy(out, minute, n);
-	out[n++] = (char)('0' + second / 10);
-	out[n++] = (char)('0' + second % 10);
-	if (now.tv_nsec) {
-		char digits[9];
-		long rest = now.tv_nsec;
-		int last = 8;
-		for (int i = 8; i >= 0; i--, rest /= 10) digits[i] = (char)('0' + rest % 10);
-		while (digits[last] == '0') last--;
+	gmtime_r(&now.tv_sec, &tm);
+	n = text(out, 40, "%d-%c%d-%c%dT", tm.tm_year + 1900, '0' + (tm.tm_mon + 1) / 10, (tm.tm_mon + 1) % 10, '0' + tm.tm_mday / 10, tm.tm_mday % 10);
+	n += text(out + n, 40 - n, "%c%d:%c%d:%c%d", '0' + tm.tm_hour / 10, tm.tm_hour % 10, '0' + tm.tm_min / 10, tm.tm_min % 10, '0' + tm.tm_sec / 10, tm.tm_sec % 10);
+	for (size_t i = 9; i-- > 0; now.tv_nsec /= 10)
+		digits[i] = (char)('0' + now.tv_nsec % 10);
+	while (last > 0 && digits[last - 1] == '0')
+		last--;
+	if (last > 0) {
 		out[n++] = '.';
-		memcpy(out + n, digits, (size_t)last + 1);
-		n += (size_t)last + 1;
+		memcpy(out + n, digits, last);
+		n += last;
 	}
 	out[n++] = 'Z';
-	out[n] = 0;
 	return n;
 }
 
-/* How many bytes the UTF-8 sequence at p has, as Go's utf8.DecodeRune sees it: 0 when it is broken. */
-static size_t rune_size(const unsigned char *p, size_t left)
+static unsigned char *put(unsigned char *to, const char *s)
 {
-	unsigned char c = p[0];
-	size_t n = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-	if (!n || n > left) return 0;
-	unsigned char low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-	if (p[1] < low || p[1] > high) return 0;
-	for (size_t i = 2; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80) return 0;
-	return n;
+	size_t n = strlen(s);
+	memcpy(to, s, n);
+	return to + n;
 }
 
-/* A JSON string's inside, byte for byte as dockerd writes it: <, > and & as \u00XX, only \n and \r by letter, each byte of broken
- * UTF-8 as \ufffd, the two separators that JavaScript takes for line ends escaped. */
-static void put_json(struct log *log, const unsigned char *p, size_t size)
+/* Length of the UTF-8 character at p; 0 when it is none. Shortest form only, no surrogates, to U+10FFFF (RFC 3629). */
+static size_t character(const unsigned char *p, size_t left)
+{
+	static const struct { unsigned char first, last, low, high; uint8_t size; } FORM[] = {
+		{ 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 }, { 0xe1, 0xec, 0x80, 0xbf, 3 }, { 0xed, 0xed, 0x80, 0x9f, 3 },
+		{ 0xee, 0xef, 0x80, 0xbf, 3 }, { 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
+	};
+
+	if (p[0] < 0x80)
+		return 1;
+	for (size_t i = 0; i < LENGTH(FORM); i++) {
+		if (p[0] < FORM[i].first || p[0] > FORM[i].last)
+			continue;
+		if (FORM[i].size > left || p[1] < FORM[i].low || p[1] > FORM[i].high)
+			return 0;
+		for (size_t k = 2; k < FORM[i].size; k++)
+			if ((p[k] & 0xc0) != 0x80)
+				return 0;
+		return FORM[i].size;
+	}
+	return 0;
+}
+
+/* Bytes at the end that begin a character whose rest may still come; at most 3. */
+static size_t unfinished(const unsigned char *p, size_t size)
+{
+	for (size_t back = 1; back <= 3 && back <= size; back++) {
+		unsigned char c = p[size - back];
+		if ((c & 0xc0) == 0x80)
+			continue;
+		return (c >= 0xc2 && c <= 0xdf && back < 2) || (c >= 0xe0 && c <= 0xef && back < 3) || (c >= 0xf0 && c <= 0xf4 && back < 4) ? back : 0;
+	}
+	return 0;
+}
+
+/* As dockerd writes a string: as Go's encoding/json (<, > and & too, and bytes that are no UTF-8 as U+FFFD), but a tab by number. */
+static unsigned char *escape(unsigned char *to, const unsigned char *p, size_t size)
 {
 	static const char HEX[] = "0123456789abcdef";
-	size_t plain = 0; /* where the bytes begin that need nothing */
+
 	for (size_t i = 0; i < size;) {
 		unsigned char c = p[i];
-		size_t n = c < 0x80 ? 1 : rune_size(p + i, size - i);
-		bool separator = n == 3 && c == 0xe2 && p[i + 1] == 0x80 && (p[i + 2] & 0xfe) == 0xa8;
-		if ((c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&') || (n > 1 && !separator)) {
-			i += n;
+		size_t n;
+
+		if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&') {
+			*to++ = c;
+			i++;
 			continue;
 		}
-		put(log, p + plain, i - plain);
-		char escape[6] = { '\\', 'u', '0', '0', HEX[c >> 4], HEX[c & 15] };
-		if (n == 0) put(log, "\\ufffd", 6);
-		else if (separator) put(log, p[i + 2] == 0xa8 ? "\\u2028" : "\\u2029", 6);
-		else if (c == '"' || c == '\\') put(log, c == '"' ? "\\\"" : "\\\\", 2);
-		else if (c == '\n' || c == '\r') put(log, c == '\n' ? "\\n" : "\\r", 2);
-		else put(log, escape, 6);
-		i += n ? n : 1;
-		plain = i;
+		n = character(p + i, size - i);
+		if (n == 0) {
+			to = put(to, "\\ufffd");
+			i++;
+			continue;
+		}
+		if (n == 3 && c == 0xe2 && p[i + 1] == 0x80 && (p[i + 2] == 0xa8 || p[i + 2] == 0xa9)) {
+			to = put(to, p[i + 2] == 0xa8 ? "\\u2028" : "\\u2029"); /* line ends in JavaScript before 2019 */
+		} else if (n > 1) {
+			memcpy(to, p + i, n);
+			to += n;
+		} else if (c == '"' || c == '\\') {
+			*to++ = '\\';
+			*to++ = c;
+		} else if (c == '\n' || c == '\r') {
+			*to++ = '\\';
+			*to++ = c == '\n' ? 'n' : 'r';
+		} else {
+			to = put(to, "\\u00");
+			*to++ = (unsigned char)HEX[c >> 4];
+			*to++ = (unsigned char)HEX[c & 15];
+		}
+		i += n;
 	}
-	put(log, p + plain, size - plain);
+	return to;
 }
 
-void log_entry(struct log *log, bool is_stderr, const unsigned char *bytes, size_t size, bool whole)
+/* One line, or a part of one (`whole` false), without its newline. */
+static int put_line(struct log *log, int stream, const unsigned char *p, size_t size, bool whole, bool newline, const char *when, size_t when_size)
 {
-	char time[40];
-	if (log->format == LOG_NONE) return;
-	/* As dockerd: the entry that crosses the line stays in its file, the next opens a new one. */
-	if (log->max_size && log->size >= log->max_size) rotate(log);
-	size_t n = timestamp(time);
+	unsigned char *to;
+	size_t before;
+	int error = 0;
+
+	if (log->out_size + 6 * size + LINE_OVERHEAD + (log->attrs ? strlen(log->attrs) : 0) > OUT_SIZE)
+		error = flush(log, log->out_size);
+	before = log->out_size;
+	to = log->out + before;
 	if (log->format == LOG_CRI) {
-		put(log, time, n);
-		put_text(log, is_stderr ? " stderr " : " stdout ");
-		put_text(log, whole ? "F " : "P ");
-		put(log, bytes, size);
-		put(log, "\n", 1);
-		return;
+		memcpy(to, when, when_size);
+		to = put(to + when_size, stream == LOG_STDOUT ? " stdout " : " stderr ");
+		to = put(to, whole ? "F " : "P ");
+		memcpy(to, p, size);
+		to += size;
+		*to++ = '\n';
+	} else {
+		to = escape(put(to, "{\"log\":\""), p, size);
+		if (newline)
+			to = put(to, "\\n");
+		to = put(put(put(to, "\",\"stream\":\""), STREAM[stream]), "\"");
+		if (log->attrs)
+			to = put(put(to, ",\"attrs\":"), log->attrs);
+		to = put(to, ",\"time\":\"");
+		memcpy(to, when, when_size);
+		to = put(to + when_size, "\"}\n");
 	}
-	put_text(log, "{\"log\":\"");
-	put_json(log, bytes, size);
-	if (whole) put_text(log, "\\n");
-	put_text(log, is_stderr ? "\",\"stream\":\"stderr\"" : "\",\"stream\":\"stdout\"");
-	if (log->attrs) {
-		put_text(log, ",\"attrs\":");
-		put_text(log, log->attrs);
+	log->out_size = (size_t)(to - log->out);
+	/* The line that would make the file too long is the first of the next one. */
+	if (log->max_bytes && log->size + before > 0 && log->size + log->out_size > log->max_bytes)
+		error = flush(log, before) ?: rotate(log) ?: error;
+	return error;
+}
+
+int log_put(struct log *log, int stream, const void *data, size_t size)
+{
+	const unsigned char *p = data, *end = p + size;
+	unsigned char *rest = log->rest[stream].text;
+	uint32_t kept = log->rest[stream].size;
+	char when[40];
+	size_t when_size;
+	int error = 0;
+
+	if (log->format == LOG_NONE || size == 0)
+		return 0;
+	when_size = stamp(when); /* one a chunk: what came together is stamped together */
+	while (p < end) {
+		size_t room = LOG_LINE - kept, left = (size_t)(end - p), look = left < room ? left : room;
+		const unsigned char *newline = memchr(p, '\n', look);
+		size_t take_now = newline ? (size_t)(newline - p) : look;
+		int failed = 0;
+
+		if (kept > 0) {
+			memcpy(rest + kept, p, take_now);
+			kept += (uint32_t)take_now;
+		}
+		if (newline) {
+			failed = kept > 0 ? put_line(log, stream, rest, kept, true, true, when, when_size) : put_line(log, stream, p, take_now, true, true, when, when_size);
+			kept = 0;
+			p += take_now + 1;
+		} else if (look == room) { /* LOG_LINE bytes and no end */
+			const unsigned char *part = kept > 0 ? rest : p;
+			size_t cut = LOG_LINE - unfinished(part, LOG_LINE);
+
+			failed = put_line(log, stream, part, cut, false, false, when, when_size);
+			memmove(rest, part + cut, LOG_LINE - cut);
+			kept = LOG_LINE - (uint32_t)cut;
+			p += take_now;
+		} else {
+			if (kept == 0) {
+				memcpy(rest, p, take_now);
+				kept = (uint32_t)take_now;
+			}
+			p += take_now;
+		}
+		error = error ?: failed;
 	}
-	put_text(log, ",\"time\":\"");
-	put(log, time, n);
-	put_text(log, "\"}\n");
+	log->rest[stream].size = kept;
+	return error ?: flush(log, log->out_size);
+}
+
+int log_end(struct log *log, int stream)
+{
+	char when[40];
+	uint32_t kept = log->rest[stream].size;
+	size_t when_size;
+
+	if (log->format == LOG_NONE || kept == 0)
+		return 0;
+	when_size = stamp(when);
+	put_line(log, stream, log->rest[stream].text, kept, true, false, when, when_size);
+	log->rest[stream].size = 0;
+	return flush(log, log->out_size);
 }

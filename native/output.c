@@ -2,13 +2,8 @@
 #include "process.h"
 #include <sys/mman.h>
 
-/* In bss and page-aligned: an idle shim gives all of it back (shed_memory). The container's bytes are read straight behind the
- * unfinished line they continue, so that nothing is copied before it is written. */
-static unsigned char lines[2][LOG_PIECE] __attribute__((aligned(4096)));
-static size_t line_used[2];
-static unsigned char scratch[LOG_PIECE] __attribute__((aligned(4096)));
-extern unsigned char log_buffer[] __attribute__((aligned(4096)));
-extern const size_t log_buffer_size;
+/* In bss and page-aligned: an idle shim gives its pages back (shed_memory). */
+static unsigned char scratch[16 << 10] __attribute__((aligned(4096)));
 
 static int make_pipe(int *ours, int *theirs, int our_end)
 {
@@ -65,47 +60,20 @@ static void send_output(struct shim *shim, const struct process *process, int st
 	}
 }
 
-/* Cuts what has come into lines; what is left is the beginning of the next. */
-static void log_lines(struct shim *shim, int which, size_t size)
-{
-	unsigned char *p = lines[which], *end = p + size;
-	/* Only what is new can hold a newline; the unfinished line before it has none. */
-	for (unsigned char *from = p + line_used[which]; p < end;) {
-		unsigned char *newline = memchr(from, '\n', (size_t)(end - from));
-		if (!newline) break;
-		log_entry(&shim->log, which, p, (size_t)(newline - p), true);
-		p = from = newline + 1;
-	}
-	size_t left = (size_t)(end - p);
-	if (left == LOG_PIECE) {
-		log_entry(&shim->log, which, p, left, false);
-		left = 0;
-	} else if (left && p != lines[which]) {
-		memmove(lines[which], p, left);
-	}
-	line_used[which] = left;
-	log_sync(&shim->log);
-}
-
 static void end_stream(struct shim *shim, struct process *process, int stream)
 {
-	int which = stream == STREAM_ERR, *fd = which ? &process->err : &process->out;
-	if (process->number == 0 && line_used[which]) {
-		log_entry(&shim->log, which, lines[which], line_used[which], false);
-		line_used[which] = 0;
-		log_sync(&shim->log);
-	}
-	if (*fd >= 0) close(*fd);
+	int which = stream == STREAM_ERR ? LOG_STDERR : LOG_STDOUT, *fd = which == LOG_STDERR ? &process->err : &process->out;
+	if (*fd < 0) return;
+	if (process->number == 0) log_end(&shim->log, which);
+	close(*fd);
 	*fd = -1;
 }
 
 int pump(struct shim *shim, struct process *process, int stream)
 {
-	int which = stream == STREAM_ERR, fd = which ? process->err : process->out;
-	bool logged = process->number == 0 && shim->log.format != LOG_NONE;
-	unsigned char *into = logged ? lines[which] + line_used[which] : scratch;
+	int which = stream == STREAM_ERR ? LOG_STDERR : LOG_STDOUT, fd = which == LOG_STDERR ? process->err : process->out;
 	if (fd < 0) return -EPIPE;
-	ssize_t n = read(fd, into, logged ? LOG_PIECE - line_used[which] : sizeof scratch);
+	ssize_t n = read(fd, scratch, sizeof scratch);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
 	if (n <= 0) { /* EIO: the last holder of the terminal has closed it */
 		/* A terminal without a process may get one again (a child that opens /dev/tty later), as long as the container lives. */
@@ -114,8 +82,9 @@ int pump(struct shim *shim, struct process *process, int stream)
 		return -EPIPE;
 	}
 	shim->touched = true;
-	send_output(shim, process, stream, into, (size_t)n);
-	if (logged) log_lines(shim, which, line_used[which] + (size_t)n);
+	send_output(shim, process, stream, scratch, (size_t)n);
+	/* A full disk costs lines, never the container: the log remembers that it lost some. */
+	if (process->number == 0) (void)log_put(&shim->log, which, scratch, (size_t)n);
 	return 1;
 }
 
@@ -139,10 +108,8 @@ void shed_memory(struct shim *shim)
 	enum { PAGE = 4096, STACK = 512 << 10 };
 	char here;
 	uintptr_t top = ((uintptr_t)&here & ~(uintptr_t)(PAGE - 1)) - 2 * PAGE;
-	for (int which = 0; which < 2; which++)
-		if (!line_used[which]) madvise(lines[which], sizeof lines[which], MADV_DONTNEED);
 	madvise(scratch, sizeof scratch, MADV_DONTNEED);
-	madvise(log_buffer, log_buffer_size, MADV_DONTNEED);
+	log_shed(&shim->log);
 	/* Below the mapping's end madvise says ENOMEM and does the rest all the same, so it is asked page by page from the top. */
 	for (uintptr_t page = top; page > top - STACK; page -= PAGE)
 		if (madvise((void *)page, PAGE, MADV_DONTNEED) < 0) break;

@@ -1,7 +1,7 @@
 /* What a shim holds. The parts: shim.c the loop, requests.c what clients ask, output.c streams and log, state.c files and OOM. */
 #pragma once
-#include "log.h"
 #include "shim.h"
+#include "log.h"
 
 enum { MOST_PROCESSES = 64, MOST_CLIENTS = 32, NAME_SIZE = 80 };
 

@@ -258,7 +258,7 @@ void serve_client(struct shim *shim, struct conn *conn)
 		case ASK_EXEC: rc = ask_exec(shim, conn, &frame); break;
 		case ASK_ATTACH: rc = ask_attach(shim, conn, &frame); break;
 		case ASK_WATCH: rc = ask_watch(shim, conn, &frame); break;
-		case ASK_REOPEN: rc = answer(conn, frame.id, log_open(&shim->log), NULL); break;
+		case ASK_REOPEN: rc = answer(conn, frame.id, log_reopen(&shim->log), NULL); break;
 		case ASK_END: rc = ask_end(shim, conn, &frame); break;
 		case ASK_STDIN_END: end_stdin(shim, conn); break;
 		case ASK_STDIN:

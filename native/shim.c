@@ -39,6 +39,7 @@ static const char *keep(int place, const char *value)
 static const char *read_options(struct arg options)
 {
 	static const char *const KNOWN[] = { "dir", "terminal", "stdin", "log", "log-driver", "log-attrs", "log-size", "log-files", "oom", NULL };
+	uint64_t n = 0;
 	const char *driver = option(options, "log-driver"), *size = option(options, "log-size"), *files = option(options, "log-files");
 	if (unknown_option(options, KNOWN)) return "an option is unknown";
 	shim.log = (struct log){ .fd = -1, .max_files = 1 };
@@ -50,8 +51,9 @@ static const char *read_options(struct arg options)
 	shim.log.path = keep(0, option(options, "log"));
 	shim.log.attrs = keep(1, option(options, "log-attrs"));
 	if (!shim.log.path) return "a log needs a path";
-	if (size && !parse_u64(size, &shim.log.max_size)) return "log-size is not a number";
-	if (files && (!parse_u64(files, &shim.log.max_files) || !shim.log.max_files || shim.log.max_files > 1000)) return "log-files is not a number from 1 to 1000";
+	if (size && !parse_u64(size, &shim.log.max_bytes)) return "log-size is not a number";
+	if (files && (!parse_u64(files, &n) || !n || n > 1000)) return "log-files is not a number from 1 to 1000";
+	if (files) shim.log.max_files = (uint32_t)n;
 	return NULL;
 }
 
@@ -177,7 +179,7 @@ static void leave(void)
 	int fd = openat(shim.dir, "exit", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) fsync(fd);
 	fsync(shim.dir);
-	if (shim.log.fd >= 0) close(shim.log.fd);
+	log_close(&shim.log);
 	_exit(0);
 }
 

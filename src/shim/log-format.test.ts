@@ -90,7 +90,6 @@ function goString(bytes: Buffer): string {
     else if (c === '"' || c === '\\') out += `\\${c}`;
     else if (c === '\n') out += '\\n';
     else if (c === '\r') out += '\\r';
-    else if (c === '\t') out += '\\t';
     else if (c < ' ' || '<>&\u2028\u2029'.includes(c)) out += `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;
     else out += c;
   }
