@@ -14,6 +14,7 @@ const ENTRIES = [
   { name: 'oci', warm: ['features'] },
   { name: 'daemon' },
   { name: 'edge' },
+  { name: 'registry', warm: ['--help'] },
   { name: 'cli', warm: ['--help'] },
 ];
 
