@@ -73,7 +73,7 @@ export function planJob(job: Live<Job>, pods: readonly Live<Pod>[], nowMs: numbe
     // The announcement comes first; the final word when the last pod has gone, so that nobody acts on a job still running.
     set(ending.type === 'Complete' ? 'SuccessCriteriaMet' : 'FailureTarget', 'True', ending.reason, ending.message);
     plan.remove = active;
-    const gone = pods.every((p) => isOver(p));
+    const gone = pods.every((p) => isOver(p) || hasFailed(job, p));
     if (gone) {
       set(ending.type, 'True', ending.reason, ending.message);
       const good = ending.type === 'Complete';
@@ -185,7 +185,7 @@ function count(job: Live<Job>, pods: readonly Live<Pod>[]): Tally {
     if (pod.status?.phase === 'Succeeded') {
       if (indexed && index !== undefined && index < completions) tally.succeededIndexes.add(index);
       tally.uncounted.succeeded.push(uid);
-    } else if (pod.status?.phase === 'Failed') {
+    } else if (hasFailed(job, pod)) {
       // Not counted, but let go below: it is replaced and forgotten.
       if (isIgnored(job, pod)) continue;
       tally.uncounted.failed.push(uid);
@@ -194,6 +194,20 @@ function count(job: Live<Job>, pods: readonly Live<Pod>[]): Tally {
   }
   if (indexed) tally.succeeded = tally.succeededIndexes.size;
   return tally;
+}
+
+/**
+ * A pod that was asked to go counts as failed at once; where replacements wait for the end (podReplacementPolicy, failure policies)
+ * only when it has ended, or when no grace is left and so nobody will report its end.
+ */
+function hasFailed(job: Live<Job>, pod: Live<Pod>): boolean {
+  if (pod.status?.phase === 'Failed') return true;
+  if (!pod.metadata.deletionTimestamp || pod.status?.phase === 'Succeeded') return false;
+  return !waitsForEnd(job) || pod.metadata.deletionGracePeriodSeconds === 0;
+}
+
+function waitsForEnd({ spec }: Live<Job>): boolean {
+  return spec.podReplacementPolicy === 'Failed' || spec.podFailurePolicy !== undefined;
 }
 
 function isIgnored(job: Live<Job>, pod: Live<Pod>): boolean {
@@ -272,8 +286,7 @@ function schedule(
   const parallelism = spec.parallelism ?? 1;
   const succeeded = allSucceeded(tally, job);
   // A terminating pod still does its work: whoever asks for it waits until it has failed for good.
-  const waitForEnd = spec.podReplacementPolicy === 'Failed' || spec.podFailurePolicy !== undefined;
-  const leaving = waitForEnd ? pods.filter((p) => p.metadata.deletionTimestamp && !isOver(p)) : [];
+  const leaving = waitsForEnd(job) ? pods.filter((p) => p.metadata.deletionTimestamp && !isOver(p)) : [];
   const open = (spec.completions ?? Number.POSITIVE_INFINITY) - succeeded - (indexLosses(tally) || 0);
   const wanted =
     spec.completions === undefined ? (succeeded > 0 ? active.length : parallelism) : Math.min(parallelism, open);
@@ -307,7 +320,7 @@ function schedule(
   const create: JobPlan['create'] = [];
   for (let index = 0; index < (spec.completions ?? 0) && create.length < room; index++) {
     if (taken.has(index) || tally.succeededIndexes.has(index) || tally.failedIndexes.has(index)) continue;
-    create.push({ index, indexFailures: failuresOf(index, pods) });
+    create.push({ index, indexFailures: failuresOf(job, index, pods) });
   }
   return { create, remove: [], checkAgainMs: undefined };
 }
@@ -316,9 +329,9 @@ function indexLosses({ failedIndexes }: Tally): number {
   return failedIndexes.size;
 }
 
-function failuresOf(index: number, pods: readonly Live<Pod>[]): number {
+function failuresOf(job: Live<Job>, index: number, pods: readonly Live<Pod>[]): number {
   const counts = pods
-    .filter((p) => indexOf(p) === index && p.status?.phase === 'Failed')
+    .filter((p) => indexOf(p) === index && hasFailed(job, p))
     .map((p) => Number(p.metadata.annotations?.[INDEX_FAILURES] ?? 0) + 1);
   return Math.max(0, ...counts);
 }

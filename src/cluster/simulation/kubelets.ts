@@ -75,7 +75,12 @@ export class FakeKubelets {
 
   revive(name: string): void {
     this.#dead.delete(name);
-    for (const pod of this.#pods.informer.by('node', name)) this.#see(pod);
+    // What was under way when it died was lost: it starts from what the server says.
+    for (const pod of this.#pods.informer.by('node', name)) {
+      this.#started.delete(pod.metadata.uid);
+      this.#ending.delete(pod.metadata.uid);
+      this.#see(pod);
+    }
   }
 
   async #register(options: FakeNodeOptions): Promise<void> {

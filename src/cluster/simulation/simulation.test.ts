@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import type { Deployment, Pod } from '#spec/kubernetes/types.gen.ts';
 import { DEPLOYMENTS, JOBS, PODS, REPLICA_SETS } from '#cluster/client/resources.ts';
 import { isActive, isReady } from '#cluster/controllers/pods.ts';
+import type { Deployment, Pod } from '#spec/kubernetes/types.gen.ts';
 import { Simulation } from './simulation.ts';
 
-export function deployment(name: string, replicas: number, options: { version?: string; cpu?: string } = {}): Deployment {
+function deployment(name: string, replicas: number, options: { version?: string; cpu?: string } = {}): Deployment {
   const labels = { app: name };
   const { version = 'v1', cpu = '100m' } = options;
   return {
@@ -24,7 +24,8 @@ const ready = (s: Simulation, name: string, version = 'v1'): number =>
   s.truth
     .of(PODS)
     .list()
-    .filter((p: Pod) => p.metadata.labels?.['app'] === name && p.metadata.labels['sim'] === version && isReady(p)).length;
+    .filter((p: Pod) => p.metadata.labels?.['app'] === name && p.metadata.labels['sim'] === version && isReady(p))
+    .length;
 
 describe('the control plane in simulation', () => {
   it('brings a deployment up, updates it within its bounds and back again', async () => {
@@ -37,7 +38,10 @@ describe('the control plane in simulation', () => {
     expect(web()?.status).toMatchObject({
       replicas: 6,
       availableReplicas: 6,
-      conditions: [{ type: 'Available', status: 'True' }, { type: 'Progressing', reason: 'NewReplicaSetAvailable' }],
+      conditions: [
+        { type: 'Available', status: 'True' },
+        { type: 'Progressing', reason: 'NewReplicaSetAvailable' },
+      ],
     });
 
     const now = await s.client.get(DEPLOYMENTS, 'default/web');
@@ -89,7 +93,9 @@ describe('the control plane in simulation', () => {
       },
     });
     const job = () => s.truth.of(JOBS).get('default/sum');
-    expect(await s.until(() => job()?.status?.conditions?.some((c) => c.type === 'Complete') ?? false, 60_000)).toBe(true);
+    expect(await s.until(() => job()?.status?.conditions?.some((c) => c.type === 'Complete') ?? false, 60_000)).toBe(
+      true,
+    );
     await s.run(2_000);
     expect(job()?.status).toMatchObject({ succeeded: 5, completedIndexes: '0-4', uncountedTerminatedPods: {} });
     await s.stop();
