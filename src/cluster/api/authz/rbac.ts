@@ -94,17 +94,18 @@ export class RbacIndex {
     }
   }
 
-  /** An aggregated role has the rules of all roles its selectors find. */
-  #rulesIn(role: ClusterRole | Role): Rule[] {
+  /** An aggregated role has the rules of all roles its selectors find, and of those that theirs find. */
+  #rulesIn(role: ClusterRole | Role, visited = new Set<string>()): Rule[] {
     const selectors = 'aggregationRule' in role ? (role.aggregationRule?.clusterRoleSelectors ?? []) : [];
     const own = role.rules ?? [];
-    if (selectors.length === 0) return own;
+    const name = role.metadata.name ?? '';
+    if (selectors.length === 0 || visited.has(name)) return own;
+    visited.add(name);
     const found = [...this.#cache.resource('clusterroles').all()].filter(
       ({ object }) =>
-        object.metadata.name !== role.metadata.name &&
-        selectors.some((s) => matchesSelector(s, object.metadata.labels)),
+        !visited.has(object.metadata.name) && selectors.some((s) => matchesSelector(s, object.metadata.labels)),
     );
-    return [...own, ...found.flatMap(({ object }) => (object as unknown as ClusterRole).rules ?? [])];
+    return [...own, ...found.flatMap(({ object }) => this.#rulesIn(object as unknown as ClusterRole, visited))];
   }
 }
 

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { Clock } from '#base/clock.ts';
 import { isCode } from '#base/errors.ts';
 import { Serial } from '#base/queue.ts';
@@ -312,7 +311,7 @@ export class Registry {
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
     delete metadata['selfLink'];
-    metadata.uid = randomUUID();
+    metadata.uid = this.#uuid();
     metadata.creationTimestamp = this.now();
     if (resource.hasGeneration) metadata.generation = 1;
     else delete metadata.generation;
@@ -352,6 +351,19 @@ export class Registry {
       this.#lease = { id: await this.#o.store.grant(EVENT_TTL_MS), madeMs: now };
     }
     return this.#lease.id;
+  }
+
+  /** Version 4, from the randomness that was given: a simulation's run is the same every time. */
+  #uuid(): string {
+    const draw = (): string =>
+      Math.floor(this.#o.random() * 2 ** 44)
+        .toString(16)
+        .padStart(11, '0');
+    const digits = [...draw(), ...draw(), ...draw()].slice(0, 32);
+    digits[12] = '4';
+    digits[16] = '89ab'[Math.floor(this.#o.random() * 4)] ?? '8';
+    const text = digits.join('');
+    return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
   }
 
   #suffix(): string {
