@@ -10,9 +10,11 @@ export interface ContentStore {
 
   /**
    * The blob as a stream; BLOB_NOT_FOUND. Read whole, it is verified on the way: the stream ends with BLOB_DAMAGED instead
-   * of its end. A part (`offset`, `length` in bytes) cannot be verified; `verify` first where that matters.
+   * of its end. A part (`offset`, `length` in bytes) cannot be verified; `verify` first where that matters. `unverified` is
+   * for a reader whose other end compares the digest anyway, such as a registry that is pushed to: hashing the blob here too
+   * would cost as much as sending it.
    */
-  open(digest: Digest, part?: { offset?: number; length?: number }): Promise<Readable>;
+  open(digest: Digest, part?: { offset?: number; length?: number; unverified?: boolean }): Promise<Readable>;
 
   /** A small blob whole and verified: manifests, configurations. BLOB_TOO_LARGE above `maxBytes`. */
   read(digest: Digest, maxBytes: number): Promise<Buffer>;

@@ -110,6 +110,17 @@ describe('push and pull', () => {
   });
 });
 
+it('a blob that was damaged here is not pushed, and the error says where the damage is', async () => {
+  await using r = await testRegistry();
+  const content = new MemoryContentStore(systemClock);
+  const here = node({ content });
+  const layer = randomBytes(1000);
+  const root = await makeImage(content, [layer]);
+  const bytes = content.raw(digestOf(layer));
+  bytes[500] = (bytes[500] ?? 0) ^ 1;
+  await expect(here.registries.push(`${r.host}/a`, root, quiet())).rejects.toMatchObject({ code: 'BLOB_DAMAGED' });
+});
+
 describe('broken lines', () => {
   it('a registry that is cut off in the middle of a layer is resumed with Range, not begun anew', async () => {
     await using r = await testRegistry();
@@ -321,7 +332,7 @@ function node(more: Partial<RegistriesOptions> = {}): { content: ContentStore; r
     ...more,
   });
   onTestFinished(() => registries.close());
-  return { content, registries };
+  return { content: more.content ?? content, registries };
 }
 
 function quiet(): { onProgress: () => void } {

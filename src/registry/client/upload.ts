@@ -48,7 +48,11 @@ export async function uploadBlob(
     return;
   }
   const upload = await sendAll(client, repository, digest, size, started.upload, o);
-  await client.finishUpload(repository, upload, digest, o.signal);
+  await client.finishUpload(repository, upload, digest, o.signal).catch(async (error: unknown) => {
+    // Blobs are sent unverified, since the registry compares the digest. When it differs, find out whose fault it is.
+    if (isCode(error, 'REGISTRY_ANSWERED') && error.data['code'] === 'DIGEST_INVALID') await o.content.verify(digest);
+    throw error;
+  });
   o.onProgress({ at: 'layer', digest, state: 'done' });
 }
 
@@ -66,7 +70,13 @@ async function sendAll(
     const bytes = Math.min(size - offset, o.chunkBytes ?? size);
     const ranged = offset > 0 || bytes < size;
     try {
-      const stream = counting(await o.content.open(digest, { offset, length: bytes }), digest, offset, size, o);
+      const stream = counting(
+        await o.content.open(digest, { offset, length: bytes, unverified: true }),
+        digest,
+        offset,
+        size,
+        o,
+      );
       upload = await client.patchUpload(repository, upload, { offset, bytes, stream, ranged }, o.signal);
       offset += bytes;
       attempt = 1;
