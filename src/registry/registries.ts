@@ -46,7 +46,9 @@ export type Bootstrap = (
   signal?: AbortSignal,
 ) => Promise<Pulled | undefined>;
 
-export type PullRequest = Pick<PullOptions, 'platform' | 'platformIsExact' | 'onProgress' | 'onLayer'> & {
+export type PullRequest = Pick<PullOptions, 'platform' | 'platformIsExact' | 'onProgress' | 'onImage' | 'onLayer'> & {
+  /** Stands before the node's own store: whoever unpacks layers while they load. */
+  content?: ContentStore;
   signal?: AbortSignal;
   credentials?: CredentialSource;
 };
@@ -85,7 +87,7 @@ export class Registries {
     const { content, clock, random, bootstrap } = this.#o;
     const clientFor = this.#clientsFor(request.credentials);
     try {
-      return await pull(resolution, { ...request, content, clock, random, clientFor, downloader: this.#downloader });
+      return await pull(resolution, { content, ...request, clock, random, clientFor, downloader: this.#downloader });
     } catch (error) {
       // Only where nobody answered: an answer, be it 404 or 401, is the truth about the name.
       if (!isCode(error, 'REGISTRY_UNREACHABLE') || !bootstrap) throw error;

@@ -12,6 +12,7 @@ import type { Digest } from '#spec/image/digest.ts';
 import {
   type AnyManifest,
   type Descriptor,
+  type ImageManifest,
   INDEX_MAX_DEPTH,
   isForeignLayer,
   MANIFEST_MAX_BYTES,
@@ -45,6 +46,8 @@ export interface PullOptions {
   platform: Platform | 'all';
   /** `--platform` was written by a user: the 32-bit sister is not offered instead. */
   platformIsExact?: boolean;
+  /** An image's layers begin to load now: for unpacking them while they do. */
+  onImage?: (manifest: ImageManifest) => void;
   /** A layer is in the content store; layers come in any order, `index` says which. For unpacking while others still load. */
   onLayer?: (layer: Descriptor, index: number) => void;
   /** Blobs at once. */
@@ -250,6 +253,7 @@ async function fetchBlobs(
   };
   const work = images.flatMap(({ parsed }) => {
     const { config, layers } = parsed.manifest;
+    o.onImage?.(parsed.manifest);
     for (const layer of layers) o.onProgress({ at: 'layer', digest: layer.digest, state: 'waiting' });
     return [
       fetch(config, 'configuration'),
