@@ -184,6 +184,7 @@ export class DiskContentStore implements ContentStore {
 }
 
 const READ_BYTES = 256 * 1024;
+const WRITE_BYTES = 512 * 1024;
 const TOUCH_EVERY_MS = 3_600_000;
 
 interface IngestHost {
@@ -200,6 +201,11 @@ class DiskIngest implements Ingest {
   readonly #host: IngestHost;
   readonly #hash: Hash;
   #offset: number;
+  /** Up to here bytes have been given to a write, and up to there written. */
+  #handedOut: number;
+  #readableBytes: number;
+  #pending: Uint8Array[] = [];
+  #writing: Promise<void> = Promise.resolve();
   #open = true;
 
   private constructor(
@@ -218,6 +224,8 @@ class DiskIngest implements Ingest {
     this.#handle = handle;
     this.#hash = hash;
     this.#offset = offset;
+    this.#handedOut = offset;
+    this.#readableBytes = offset;
     this.#host = host;
   }
 
@@ -237,19 +245,48 @@ class DiskIngest implements Ingest {
     return this.#offset;
   }
 
+  get readableBytes(): number {
+    return this.#readableBytes;
+  }
+
+  /** Bytes are written half a megabyte at a time, while the next are on their way: a write costs a round through the thread pool. */
   async append(chunk: Uint8Array): Promise<void> {
     if (!this.#open) throw new IngestClosed({ ref: this.ref });
     if (this.#offset + chunk.length > this.#maxBytes)
       throw new BlobTooLarge({ what: this.ref, limitBytes: this.#maxBytes });
     this.#hash.update(chunk);
-    let done = 0;
-    while (done < chunk.length) done += (await this.#handle.write(chunk, done)).bytesWritten;
+    this.#pending.push(chunk);
     this.#offset += chunk.length;
+    if (this.#offset - this.#handedOut < WRITE_BYTES) return;
+    await this.#writing;
+    this.#write();
+  }
+
+  #write(): void {
+    const chunks = this.#pending;
+    this.#pending = [];
+    this.#handedOut = this.#offset;
+    this.#writing = this.#writeAll(chunks);
+    this.#writing.catch(() => undefined); // whoever comes next awaits it and hears of the failure
+  }
+
+  async #writeAll(chunks: Uint8Array[]): Promise<void> {
+    const bytes = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+    let done = 0;
+    while (done < bytes.length) done += (await this.#handle.write(bytes, done)).bytesWritten;
+    this.#readableBytes += bytes.length;
+  }
+
+  async #flush(): Promise<void> {
+    await this.#writing;
+    this.#write();
+    await this.#writing;
   }
 
   async commit(expected?: Digest, sizeBytes?: number): Promise<BlobInfo> {
     if (!this.#open) throw new IngestClosed({ ref: this.ref });
     try {
+      await this.#flush();
       if (sizeBytes !== undefined && sizeBytes !== this.#offset) {
         throw new SizeMismatch({ what: this.ref, expected: sizeBytes, actual: this.#offset });
       }
@@ -269,13 +306,18 @@ class DiskIngest implements Ingest {
   async close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
-    await this.#handle.close();
-    this.#host.released();
+    try {
+      await this.#flush();
+    } finally {
+      await this.#handle.close();
+      this.#host.released();
+    }
   }
 
   async abort(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
+    await this.#writing.catch(() => undefined); // what could not be written is removed anyway
     await this.#handle.close();
     await rm(this.path, { force: true });
     await rm(this.#refPath, { force: true });

@@ -113,6 +113,7 @@ interface Ends {
 class MemoryIngest implements Ingest {
   readonly ref: string;
   readonly path = undefined;
+  readonly readableBytes = 0;
   offset = 0;
   held = false;
   updatedAtMs = 0;

@@ -63,6 +63,8 @@ export interface Ingest {
   readonly offset: number;
   /** The file that grows, for a reader in another thread that keeps pace; none in memory. It stays open to who has opened it. */
   readonly path: string | undefined;
+  /** How much of `path` can be read; the newest bytes may still wait to be written together. */
+  readonly readableBytes: number;
   append(chunk: Uint8Array): Promise<void>;
   /**
    * Verifies, makes durable and visible, and ends the transfer; DIGEST_MISMATCH or SIZE_MISMATCH remove it. With the

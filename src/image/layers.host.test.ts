@@ -79,7 +79,7 @@ describe('an unpacked layer is the tree that GNU tar unpacks', () => {
   it('from the Debian packages of this host', async () => {
     const node = await make();
     const tar = shell(
-      `dpkg -L base-files coreutils tar bash netbase | sed -E "s,^/(bin|sbin|lib|lib64)(/|\$),/usr/\\1\\2," | sort -u | tar --numeric-owner --no-recursion -C / -cf - -T - 2>/dev/null`,
+      `dpkg -L base-files coreutils tar bash netbase | sed -E "s,^/(bin|sbin|lib|lib64)(/|$),/usr/\\1\\2," | sort -u | tar --numeric-owner --no-recursion -C / -cf - -T - 2>/dev/null`,
       '/',
     );
     const out = join(node.root, 'out');

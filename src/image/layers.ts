@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
+import { Serial } from '#base/queue.ts';
 import { integer, object, optional, string } from '#base/shape.ts';
 import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
@@ -63,7 +64,8 @@ export interface LayerStoreOptions {
 export interface UnpackRequest {
   blob: Digest;
   compression: Compression;
-  diffId: Digest;
+  /** Undefined while nobody has told (the configuration is still on its way): computed, and for the caller to compare. */
+  diffId?: Digest;
   /** The blob while it arrives; absent: it is in the content store. */
   arrival?: Arrival;
 }
@@ -73,15 +75,19 @@ const MS_NOSUID = 2n;
 const MS_NODEV = 4n;
 const MS_NOATIME = 1024n;
 const MNT_DETACH = 2;
+/** After the last layer of a pull. */
+const CHECKSUM_DELAY_MS = 500;
 
 export class LayerStore {
   readonly #options: LayerStoreOptions;
   readonly #records: Records<LayerRecord>;
   readonly #known = new Map<Digest, LayerRecord>();
   readonly #underWay = new Map<Digest, Promise<LayerInfo>>();
-  readonly #mounting = new Map<Digest, Promise<string>>();
+  readonly #mounting = new Serial('layer mounts');
   readonly #mounted = new Set<string>();
-  readonly #checksums = new Set<Promise<void>>();
+  readonly #unchecked = new Map<Digest, LayerRecord>();
+  #checksums: Promise<void> | undefined;
+  #cancelChecksums: (() => void) | undefined;
   #nextName = 1;
 
   private constructor(options: LayerStoreOptions) {
@@ -108,19 +114,29 @@ export class LayerStore {
 
   /** Unpacks the layer unless it is there; two who ask at once share the work. Nothing is left of a failure. */
   ensure(request: UnpackRequest): Promise<LayerInfo> {
-    const present = this.get(request.diffId);
+    const present = request.diffId && this.get(request.diffId);
     if (present) return Promise.resolve(present);
-    const running = this.#underWay.get(request.diffId);
-    if (running) return running;
-    const work = this.#unpack(request).finally(() => this.#underWay.delete(request.diffId));
-    this.#underWay.set(request.diffId, work);
+    const running = this.#underWay.get(request.blob);
+    if (running && !request.arrival) return running;
+    const work = this.#unpack(request).finally(() => {
+      if (this.#underWay.get(request.blob) === work) this.#underWay.delete(request.blob);
+      // Not while others are unpacked: the first answer comes sooner that way.
+      if (this.#underWay.size === 0) this.#checksumSoon();
+    });
+    this.#underWay.set(request.blob, work);
     return work;
   }
 
   /** Mounts the layers, lowest first as an image lists them, and answers overlayfs' order: the uppermost first. */
   async mount(diffIds: readonly Digest[]): Promise<string[]> {
-    const paths = await Promise.all(diffIds.map((diffId) => this.#mountOne(diffId)));
-    return paths.reverse();
+    const records = diffIds.map((diffId) => {
+      const record = this.#known.get(diffId);
+      if (!record) throw new LayerNotFound({ diffId });
+      return record;
+    });
+    // One after the other, so that two containers that start at once do not mount a layer twice.
+    await this.#mounting.run(() => this.#mountMissing(diffIds));
+    return records.map((record) => this.#mountPoint(record.name)).reverse();
   }
 
   /** The caller knows that nobody uses it. */
@@ -135,7 +151,8 @@ export class LayerStore {
 
   /** Waits for checksums that are still being computed. */
   async idle(): Promise<void> {
-    await Promise.all(this.#checksums);
+    this.#computeChecksums();
+    await this.#checksums;
   }
 
   async close(): Promise<void> {
@@ -147,32 +164,41 @@ export class LayerStore {
     for (const name of [...this.#mounted]) await this.#unmount(name);
   }
 
-  async #unpack({ blob, compression, diffId, arrival }: UnpackRequest): Promise<LayerInfo> {
+  async #unpack({ blob, compression, diffId: expected, arrival }: UnpackRequest): Promise<LayerInfo> {
     const source = arrival ?? (await this.#stored(blob));
     const name = (this.#nextName++).toString(36);
     const target = temporaryName(this.#file(name));
-    const job: UnpackJob = { blob, verifyBlob: arrival === undefined, compression, diffId, target };
+    const job: UnpackJob = { blob, verifyBlob: arrival === undefined, compression, diffId: expected, target };
     try {
-      const startedMs = this.#options.clock.monotonic();
-      const { imageBytes, contentBytes, inodes } = await this.#options.unpacker.unpack(job, source);
+      const { diffId, imageBytes, contentBytes, inodes } = await this.#options.unpacker.unpack(job, source);
       await source.whole(); // only now it is sure that these were the right bytes
-      await renameDurably(target, this.#file(name));
       const record: LayerRecord = { name, blob, imageBytes, contentBytes, inodes };
-      await this.#records.put(diffId, record);
-      this.#known.set(diffId, record);
-      this.#checksumLater(diffId, record);
-      this.#options.log.debug('unpacked', () => ({
-        diffId,
-        name,
-        imageBytes,
-        ms: Math.round(this.#options.clock.monotonic() - startedMs),
-      }));
-      return infoOf(diffId, record);
+      return await this.#keep(diffId, record, target);
     } catch (error) {
       await rm(target, { force: true });
       // When the transfer failed, that is the reason, whatever the unpacker stumbled over.
       throw source.failure ?? error;
     }
+  }
+
+  async #keep(diffId: Digest, record: LayerRecord, target: string): Promise<LayerInfo> {
+    const present = this.get(diffId);
+    if (present) {
+      // Another blob (zstd beside gzip, or the same under way twice) held the same layer and was faster.
+      await rm(target, { force: true });
+      return present;
+    }
+    this.#known.set(diffId, record);
+    try {
+      await renameDurably(target, this.#file(record.name));
+      await this.#records.put(diffId, record);
+    } catch (error) {
+      this.#known.delete(diffId);
+      throw error;
+    }
+    this.#unchecked.set(diffId, record);
+    this.#options.log.debug('unpacked', { diffId, name: record.name, imageBytes: record.imageBytes });
+    return infoOf(diffId, record);
   }
 
   async #stored(blob: Digest): Promise<Arrival> {
@@ -181,35 +207,34 @@ export class LayerStore {
     return Arrival.whole(found.path, found.sizeBytes);
   }
 
-  #mountOne(diffId: Digest): Promise<string> {
-    const record = this.#known.get(diffId);
-    if (!record) return Promise.reject(new LayerNotFound({ diffId }));
-    if (this.#mounted.has(record.name)) return Promise.resolve(this.#mountPoint(record.name));
-    const running = this.#mounting.get(diffId);
-    if (running) return running;
-    const work = this.#mountNow(diffId, record).finally(() => this.#mounting.delete(diffId));
-    this.#mounting.set(diffId, work);
-    return work;
-  }
-
-  async #mountNow(diffId: Digest, record: LayerRecord): Promise<string> {
-    await this.#check(diffId, record);
-    const target = this.#mountPoint(record.name);
-    await mkdir(target, { recursive: true, mode: 0o700 });
-    const step: Step = {
-      op: 'mount',
-      where: 'host',
-      because: `layer ${diffId}`,
-      source: this.#file(record.name),
-      target,
-      type: 'erofs',
-      // Set-id bits and devices count through the overlay above, never by this path on the host.
-      flags: MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
-      data: '',
-    };
-    await this.#options.runPlan({ steps: [step] });
-    this.#mounted.add(record.name);
-    return target;
+  /** All that are missing in one plan: a process that carries out a plan costs as much as four mounts. */
+  async #mountMissing(diffIds: readonly Digest[]): Promise<void> {
+    const steps: Step[] = [];
+    const names: string[] = [];
+    for (const diffId of new Set(diffIds)) {
+      const record = this.#known.get(diffId);
+      if (!record) throw new LayerNotFound({ diffId });
+      if (this.#mounted.has(record.name)) continue;
+      await this.#check(diffId, record);
+      const target = this.#mountPoint(record.name);
+      await mkdir(target, { recursive: true, mode: 0o700 });
+      names.push(record.name);
+      steps.push({
+        op: 'mount',
+        where: 'host',
+        because: `layer ${diffId}`,
+        source: this.#file(record.name),
+        target,
+        type: 'erofs',
+        // Set-id bits and devices count through the overlay above, never by this path on the host.
+        flags: MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
+        data: '',
+        undo: [{ op: 'umount', target, flags: MNT_DETACH }],
+      });
+    }
+    if (steps.length === 0) return;
+    await this.#options.runPlan({ steps });
+    for (const name of names) this.#mounted.add(name);
   }
 
   async #unmount(name: string): Promise<void> {
@@ -224,19 +249,32 @@ export class LayerStore {
 
   // -- checksums: a changed byte is found before the layer is mounted again
 
-  #checksumLater(diffId: Digest, record: LayerRecord): void {
-    const work = checksumOf(this.#file(record.name))
-      .then(async (checksum) => {
-        if (this.#known.get(diffId) !== record) return;
+  #checksumSoon(): void {
+    this.#cancelChecksums?.();
+    this.#cancelChecksums = this.#options.clock.after(CHECKSUM_DELAY_MS, () => this.#computeChecksums());
+  }
+
+  #computeChecksums(): void {
+    this.#cancelChecksums?.();
+    this.#checksums ??= this.#checksumAll().finally(() => {
+      this.#checksums = undefined;
+    });
+  }
+
+  async #checksumAll(): Promise<void> {
+    for (let next = first(this.#unchecked); next; next = first(this.#unchecked)) {
+      const [diffId, record] = next;
+      this.#unchecked.delete(diffId);
+      try {
+        const checksum = await checksumOf(this.#file(record.name));
+        if (this.#known.get(diffId) !== record) continue; // removed meanwhile
         record.checksum = checksum;
         await this.#records.put(diffId, record);
-      })
-      .catch((error: unknown) => {
+      } catch (error) {
         if (this.#known.has(diffId))
           this.#options.log.warn('no checksum for layer', { diffId, error: describeChain(error) });
-      })
-      .finally(() => this.#checksums.delete(work));
-    this.#checksums.add(work);
+      }
+    }
   }
 
   async #check(diffId: Digest, record: LayerRecord): Promise<void> {
@@ -292,6 +330,10 @@ export class LayerStore {
 
 function infoOf(diffId: Digest, { name, blob, imageBytes, contentBytes, inodes }: LayerRecord): LayerInfo {
   return { diffId, name, blob: parseDigest(blob), imageBytes, contentBytes, inodes };
+}
+
+function first<K, V>(map: ReadonlyMap<K, V>): [K, V] | undefined {
+  return map.entries().next().value;
 }
 
 async function checksumOf(path: string): Promise<string> {
