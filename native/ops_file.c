@@ -174,6 +174,8 @@ int op_removeTree(struct run *run, const union args *a)
 	const char *path = str(a->removeTree.path);
 	struct stat st;
 	if (unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0;
+	if (rmdir(path) == 0) return 0;
+	if (run->hurry) return -EAGAIN; /* a tree may be large */
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0) return -errno;
 	if (fstat(dir, &st) < 0) {
@@ -186,9 +188,9 @@ int op_removeTree(struct run *run, const union args *a)
 
 /* -- cgroups */
 
-static void nap_ms(unsigned ms)
+static void nap_us(unsigned us)
 {
-	struct timespec t = { .tv_nsec = (long)ms * 1000000 };
+	struct timespec t = { .tv_nsec = (long)us * 1000 };
 	nanosleep(&t, NULL);
 }
 
@@ -216,20 +218,20 @@ static int remove_one_cgroup(const char *path, int unused)
 {
 	(void)unused;
 	uint64_t end = now_ms() + 1000;
-	for (unsigned ms = 1;; ms = ms < 32 ? ms * 2 : ms) {
+	for (unsigned us = 50;; us = us < 30000 ? us * 2 : us) {
 		if (rmdir(path) == 0 || errno == ENOENT) return 0;
 		if (errno != EBUSY || now_ms() > end) return -errno;
-		nap_ms(ms);
+		nap_us(us);
 	}
 }
 
 int op_removeCgroup(struct run *run, const union args *a)
 {
 	char path[PATH_SIZE];
-	(void)run;
 	if (a->removeCgroup.path.n >= sizeof path) return -ENAMETOOLONG;
 	strcpy(path, str(a->removeCgroup.path));
 	if (rmdir(path) == 0 || errno == ENOENT) return 0;
+	if (run->hurry) return -EAGAIN;
 	return each_cgroup(path, 0, remove_one_cgroup, 0);
 }
 
@@ -270,7 +272,7 @@ int op_killCgroup(struct run *run, const union args *a)
 	int rounds = signal == SIGKILL ? 10 : 1, rc = 0;
 	for (int i = 0; i < rounds && rc == 0; i++) {
 		rc = each_cgroup(path, 0, signal_one_cgroup, signal);
-		if (i + 1 < rounds) nap_ms(1);
+		if (i + 1 < rounds) nap_us(1000);
 	}
 	return rc;
 }

@@ -394,6 +394,7 @@ enum outcome run_plan(struct run *run)
 			run->error = do_op(run, op);
 			if (run->error == 0) run->at++;
 			if (run->error == 0 && op.code == OP_ready && run->pause) return PAUSED;
+			if (run->error == -EAGAIN && run->hurry) return WAITS;
 		} else {
 			uint32_t before = run->at;
 			run->error = hand_over(run, (enum where)op.where);
@@ -417,7 +418,7 @@ enum outcome run_and_report(struct run *run)
 		uint32_t error = run->error == -ECHILD && run->detail[0] ? 0 : (uint32_t)-run->error;
 		run->report(run, &(struct record){ RECORD_FAILED, (uint32_t)run->pid, run->at, op.code, error, 0, run->detail,
 						   (uint32_t)strlen(run->detail) });
-	} else if (!run->answered) {
+	} else if (outcome == RAN && !run->answered) {
 		run->report(run, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)run->pid, .step = run->at, .detail = run->data,
 						   .detail_size = run->data_size });
 	}

@@ -38,6 +38,7 @@ struct run {
 
 	bool answered; /* `ready` is done */
 	bool pause;    /* run_plan returns at `ready` */
+	bool hurry;    /* a step that would have to wait says -EAGAIN, and run_plan returns WAITS at it */
 	bool alone;    /* the process ends with its plan: after `ready` it need not wait for init's part */
 
 	/* Between steps of one actor. */
@@ -56,7 +57,7 @@ struct run {
 
 /* Zeroes, no fds, no process. */
 void run_init(struct run *run);
-enum outcome { RAN, PAUSED, FAILED };
+enum outcome { RAN, PAUSED, FAILED, WAITS };
 /* From run->at on. FAILED: everything is taken back and reported. */
 enum outcome run_plan(struct run *run);
 /* As run_plan, for callers that answer with one record: done or failed are reported too. */

@@ -33,11 +33,12 @@ static void collect(struct run *run, const struct record *record)
 
 static void write_record(struct run *run, const struct record *record) { record_write(*(int *)run->owner, record); }
 
-/* Steps that end at once and change nothing of this process. What waits, or starts others, gets a child. */
+/* Steps that change nothing of this process and end at once, or say -EAGAIN when they cannot. What waits, or starts others, gets a
+ * child. */
 static bool runs_here(const struct plan *plan)
 {
 	static const uint16_t QUICK[] = { OP_mkdir, OP_rmdir, OP_unlink, OP_symlink, OP_mknod, OP_chown, OP_chmod, OP_write, OP_renameFile,
-		OP_mount, OP_umount, OP_fsMount, OP_mountAttr, OP_netlink, OP_deviceFilter, OP_kill };
+		OP_mount, OP_umount, OP_fsMount, OP_mountAttr, OP_netlink, OP_deviceFilter, OP_kill, OP_removeTree, OP_removeCgroup };
 	for (uint32_t i = 0; i < plan->steps + plan->undos; i++) {
 		struct op op = i < plan->steps ? plan_step(plan, i) : plan_undo(plan, i - plan->steps);
 		bool quick = false;
@@ -47,14 +48,12 @@ static bool runs_here(const struct plan *plan)
 	return true;
 }
 
-static void run_request(struct run *run, struct request *request, void (*report)(struct run *, const struct record *), void *owner)
+static void prepare(struct run *run, struct request *request, void (*report)(struct run *, const struct record *), void *owner)
 {
 	run_init(run);
 	run->plan = request->plan;
 	run->report = report;
 	run->owner = owner;
-	run_and_report(run);
-	run_close(run);
 }
 
 static void refuse(struct conn *conn, uint32_t id, uint32_t step, int error, const char *why)
@@ -82,7 +81,8 @@ static void leave_spawner(struct spawner *s, struct conn *keep)
 	signal(SIGCHLD, SIG_DFL);
 }
 
-static void start_job(struct spawner *s, struct conn *conn, struct frame frame, struct request *request)
+/* `at`: the first step that is still to be done. */
+static void start_job(struct spawner *s, struct conn *conn, struct frame frame, struct request *request, uint32_t at)
 {
 	static struct run run;
 	int pipe_[2];
@@ -95,8 +95,10 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 		close(pipe_[0]);
 		leave_spawner(s, conn);
 		if (frame.kind == ASK_SHIM) shim_main(request, memory, pipe_[1]);
+		prepare(&run, request, write_record, &pipe_[1]);
 		run_private(&run, pipe_[1]);
-		run_request(&run, request, write_record, &pipe_[1]);
+		run.at = at;
+		run_and_report(&run);
 		_exit(0);
 	}
 	close(pipe_[1]);
@@ -127,13 +129,19 @@ static void hear_job(struct spawner *s, struct job *job)
 	*job = (struct job){ .fd = -1 };
 }
 
-static void run_here(struct conn *conn, uint32_t id, struct request *request)
+/* Answers, or hands the rest to a child when a step would have to wait (a cgroup that is busy, a tree that is large). */
+static void run_here(struct spawner *s, struct conn *conn, struct frame frame, struct request *request)
 {
 	static unsigned char answer[JOB_ROOM];
 	static struct run run;
 	struct job job = { .fd = -1, .answer = answer };
-	run_request(&run, request, collect, &job);
-	conn_send(conn, TELL_RESULT, id, answer, job.got);
+	prepare(&run, request, collect, &job);
+	run.hurry = true;
+	enum outcome outcome = run_and_report(&run);
+	uint32_t at = run.at;
+	run_close(&run);
+	if (outcome == WAITS) start_job(s, conn, frame, request, at);
+	else conn_send(conn, TELL_RESULT, frame.id, answer, job.got);
 }
 
 /* False: the client asked for the end. */
@@ -148,8 +156,8 @@ static bool serve(struct spawner *s, struct conn *conn)
 			struct request request;
 			const char *wrong = read_request(frame, frame.kind == ASK_SHIM, &request);
 			if (wrong) refuse(conn, frame.id, request.bad_step, EBADMSG, wrong);
-			else if (frame.kind == ASK_RUN && runs_here(&request.plan)) run_here(conn, frame.id, &request);
-			else start_job(s, conn, frame, &request);
+			else if (frame.kind == ASK_RUN && runs_here(&request.plan)) run_here(s, conn, frame, &request);
+			else start_job(s, conn, frame, &request, 0);
 			give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
 		}
 		conn_next(conn, &frame);

@@ -121,9 +121,12 @@ describe('a container and its shim', () => {
   it('runs further processes in the container and keeps their exit codes', async () => {
     const shim = await create(['sleep', '60']);
     await shim.start();
-    const plain = await shim.exec(handmadeExec(shim.pid, sh('hostname; ps -o comm | grep -c sleep; exit 5')), {
-      name: 'one',
-    });
+    const plain = await shim.exec(
+      handmadeExec(shim.pid, sh('hostname; until ps -o comm | grep -q sleep; do usleep 1000; done; echo 1; exit 5')),
+      {
+        name: 'one',
+      },
+    );
     expect(await text(plain.stdout)).toBe('handmade\n1\n');
     expect((await plain.wait()).code).toBe(5);
     expect((await readExecExit(shim.dir, 'one'))?.code).toBe(5);

@@ -96,8 +96,8 @@ export class Shim {
     }
     const pid = made?.pid ?? (await readShimState(dir)).initPid ?? 0;
     const shim = new Shim(dir, pid, made?.plan, control);
-    // Subscribed before anything else is asked, so that no exit falls between.
-    if (control) await control.request(ASK.watch).catch(() => undefined);
+    // Subscribed before anything else is asked: requests of one socket are served in order, so nobody has to wait for this one.
+    control?.request(ASK.watch).catch(() => undefined); // a lost connection is told by `wait`
     return shim;
   }
 

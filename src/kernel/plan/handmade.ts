@@ -71,8 +71,13 @@ export function handmadePlan(c: Handmade): Plan {
       create: CREATE_DIRECTORY | TARGET_NO_LINKS,
     });
 
-  for (const path of c.cgroups ?? [])
+  for (const path of c.cgroups ?? []) {
     add('host', 'cgroups', { op: 'mkdir', path, mode: 0o755, flags: 0 }, [{ op: 'removeCgroup', path }]);
+    // A v1 cpuset takes nobody in while these two are empty.
+    if (path.startsWith('/sys/fs/cgroup/cpuset/'))
+      for (const file of ['cpuset.cpus', 'cpuset.mems'])
+        add('host', 'cgroups', { op: 'write', path: `${path}/${file}`, data: Buffer.from('0'), flags: 1, mode: 0 });
+  }
   if (c.bornIn !== undefined)
     add('host', 'cgroups', { op: 'open', into: 1, path: c.bornIn, flags: O_RDONLY_DIRECTORY, mode: 0 });
   if (c.overlay) {
