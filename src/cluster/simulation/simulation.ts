@@ -8,7 +8,9 @@ import { EventRecorder } from '#cluster/client/events.ts';
 import { InProcessTransport } from '#cluster/client/in-process.ts';
 import { ClusterView } from '#cluster/client/view.ts';
 import { allControllers } from '#cluster/controllers/all.ts';
+import type { PodMetrics } from '#cluster/controllers/autoscale.ts';
 import type { Controller } from '#cluster/controllers/loop.ts';
+import type { Provisioner } from '#cluster/controllers/volumes.ts';
 import { Scheduler } from '#cluster/scheduler/scheduler.ts';
 import { memoryStore } from '#storage/memory.ts';
 import { type Faults, FaultyTransport, NO_FAULTS } from './faults.ts';
@@ -23,7 +25,30 @@ export interface SimulationOptions {
   node?: { cpu: string; memory: string; pods: number };
   /** Only the scheduler runs, for measuring it. */
   controllers?: boolean;
+  metrics?: PodMetrics;
 }
+
+const AUTHORITY = 'simulated';
+const NO_METRICS: PodMetrics = { usage: () => Promise.resolve(new Map()) };
+
+/** Volumes on the node where the first pod stands. */
+const localProvisioner: Provisioner = {
+  name: 'estiba.dev/local',
+  provision: ({ name, claim, node = '' }) =>
+    Promise.resolve({
+      capacity: { storage: claim.spec.resources?.requests?.['storage'] ?? '1Gi' },
+      accessModes: claim.spec.accessModes ?? ['ReadWriteOnce'],
+      local: { path: `/volumes/${name}` },
+      nodeAffinity: {
+        required: {
+          nodeSelectorTerms: [
+            { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: [node] }] },
+          ],
+        },
+      },
+    }),
+  remove: () => Promise.resolve(),
+};
 
 const ADMIN = { username: 'simulation', groups: ['system:masters', 'system:authenticated'] };
 // Long enough for every promise chain between two timers; short enough to find what happens between.
@@ -78,7 +103,10 @@ export class Simulation {
     this.#controllers =
       options.controllers === false
         ? []
-        : allControllers({ view: forControllers, clock, random, log, events: recorder(forControllers) });
+        : allControllers(
+            { view: forControllers, clock, random, log, events: recorder(forControllers) },
+            { provisioners: [localProvisioner], metrics: options.metrics ?? NO_METRICS, authority: AUTHORITY },
+          );
     this.kubelets = new FakeKubelets({ view: forKubelets, clock, random, behaviour: options.behaviour ?? CALM });
     this.referee = new Referee(this.truth);
   }
@@ -93,7 +121,7 @@ export class Simulation {
       random: () => random.next(),
       log: logger('cluster:api', silentSink),
       serviceCidr: '10.96.0.0/12',
-      authority: 'simulated',
+      authority: AUTHORITY,
       tokenKey: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     });
     const simulation = new Simulation(options, await driven(clock, starting), clock, random);
