@@ -171,7 +171,7 @@ function v1Joins(places: readonly CgroupPlace[], wishes: readonly string[]): { d
 function subCgroup(place: CgroupPlace, wished: string): string {
   const path = posix.join(place.path, wished);
   if (path !== place.path && !path.startsWith(`${place.path}/`) && path !== `${place.path}/`)
-    throw new BadExecCgroup({ message: `${wished} is not a sub cgroup path` });
+    throw new BadExecCgroup({ message: `--cgroup: ${wished} is not a sub cgroup path` });
   return posix.join(place.mount, path);
 }
 

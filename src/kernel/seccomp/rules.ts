@@ -68,7 +68,11 @@ function readRule(rule: SeccompRule, path: string): Rules['rules'] {
   const ret = returnOf(rule.action, rule.errnoRet, { action: `${path}.action`, errno: `${path}.errnoRet` });
   // The runtime itself hands the listener over with write(2) and sendmsg(2): a notified write would wait for itself.
   if (ret === RET_USER_NOTIF && rule.names.includes('write'))
-    bad(`${path}.names`, 'write', 'cannot have SCMP_ACT_NOTIFY: the runtime needs it to hand the listener over');
+    bad(
+      `${path}.names`,
+      'write',
+      'is refused: SCMP_ACT_NOTIFY cannot be used for the write syscall, which hands the listener over',
+    );
   const conditions = (rule.args ?? []).map((arg, i) => readArg(arg, `${path}.args[${i}]`));
   const twice = conditions.some((c, i) => conditions.findIndex((other) => other.index === c.index) !== i);
   // All conditions of a rule must hold, but several on one argument are alternatives: so runc reads them (libseccomp

@@ -44,6 +44,7 @@ function logSteps(c: Command, plan: Plan): void {
     if (step.op === 'clone') c.log.debug('nsexec container setup');
     if (step.where === 'init' && !cloned) c.log.debug('child process in init()');
     cloned ||= step.where === 'init';
+    if (step.op === 'exec') c.log.debug('setns_init: about to exec');
     if (step.op === 'ready') c.log.debug('init: closing the pipe to signal completion');
     c.log.debug(`step ${i + 1}: ${step.where} ${sayOp(step)} (${step.because})`);
   });

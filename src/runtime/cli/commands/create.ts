@@ -63,6 +63,7 @@ function prepare(c: Command, start: NonNullable<CreateOptions['start']>): { made
     {
       id,
       rootless: c.rootless,
+      unified: !c.rootless,
       ...(cgroupsPath === undefined ? {} : { cgroupsPath }),
       ...(resources === undefined ? {} : { resources }),
     },

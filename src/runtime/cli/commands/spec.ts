@@ -70,7 +70,8 @@ export function exampleConfig(): OciConfig {
         { type: 'ipc' },
         { type: 'uts' },
         { type: 'mount' },
-        ...(existsSync('/proc/self/ns/cgroup') ? [{ type: 'cgroup' as const }] : []),
+        // On v1 the cgroup mount below shows the container its own place by bind mounts; a namespace is a choice there.
+        ...(existsSync('/sys/fs/cgroup/cgroup.controllers') ? [{ type: 'cgroup' as const }] : []),
       ],
       maskedPaths: [
         '/proc/acpi',

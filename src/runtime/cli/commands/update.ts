@@ -86,14 +86,24 @@ const NUMBER_FLAGS: Readonly<Record<string, Setter>> = {
   },
 };
 
+const BINARY_UNITS = 'kmgtp';
+
+/** A number; for memory also `50M` or `1.5GiB`, binary whichever way it is written, as Docker counts. */
+function sizeOf(words: string, flag: string): bigint | undefined {
+  if (/^-?\d+$/.test(words)) return BigInt(words);
+  const size = /^(\d+(?:\.\d+)?) ?([kmgtp])?i?b?$/i.exec(words);
+  if (!size || !flag.includes('memory')) return undefined;
+  const power = size[2] === undefined ? 0 : BINARY_UNITS.indexOf(size[2].toLowerCase()) + 1;
+  return BigInt(Math.trunc(Number(size[1]) * 1024 ** power));
+}
+
 function fromFlags(flags: FlagValues): { resources: LinuxResources; source: string } {
   const resources: LinuxResources = {};
   for (const [name, set] of Object.entries(NUMBER_FLAGS)) {
     const words = text(flags, name);
     if (words === undefined || words === '') continue;
-    if (!/^-?\d+$/.test(words))
-      throw new BadUsage({ message: `invalid value for ${name}: ${words}`, command: 'update' });
-    const big = BigInt(words);
+    const big = sizeOf(words, name);
+    if (big === undefined) throw new BadUsage({ message: `invalid value for ${name}: ${words}`, command: 'update' });
     set(resources, Number.isSafeInteger(Number(big)) ? Number(big) : big, words);
   }
   for (const [name, key] of [
