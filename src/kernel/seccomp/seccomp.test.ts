@@ -150,7 +150,7 @@ describe('bad profiles name their path, value and rule', () => {
     [with1({ names: [] }), '.names: must name at least one call'],
     [with1({ errnoRet: 5000 }), '.syscalls[0].errnoRet: 5000 is not an integer from 0 to 4095'],
     [with1({ action: 'SCMP_ACT_NOTIFY' }), '.listenerPath: must be set'],
-    [with1({ action: 'SCMP_ACT_NOTIFY', names: ['write'] }), '"write" cannot have SCMP_ACT_NOTIFY'],
+    [with1({ action: 'SCMP_ACT_NOTIFY', names: ['write'] }), 'SCMP_ACT_NOTIFY cannot be used for the write syscall'],
     [with1({ args: [{ ...arg, index: 6 }] }), '.args[0].index: 6 is not an argument number'],
     [with1({ args: [{ ...arg, op: 'EQ' }] }), '.args[0].op: "EQ" is not a known comparison'],
     [with1({ args: [{ ...arg, value: -1 }] }), '.args[0].value: -1 is not an unsigned 64-bit integer'],
