@@ -70,8 +70,11 @@ export interface CreateOptions {
   extraEnv?: readonly string[];
   /** Cgroups to make and to join; `planCgroups` of the kernel layer, chosen by the caller. */
   cgroups?: CgroupPlan;
-  /** `run`: no waiting for `start`; `ready` is answered when the program runs. `foreground` also waits for its end. */
-  start?: 'later' | 'now' | 'foreground';
+  /**
+   * `later` waits at a fifo in the state directory, `word` for the shim's word. `now` is `run`: `ready` is answered when the
+   * program runs; `foreground` also waits for its end.
+   */
+  start?: 'later' | 'word' | 'now' | 'foreground';
   seccomp?: ProcessContext['seccomp'];
 }
 
@@ -237,8 +240,9 @@ function makeCgroups({ b, cgroups }: Create): void {
 
 function openWhatInitCannotReach(c: Create): void {
   const { b, files } = c;
-  // Also under `run`, where nobody waits at it: it tells `state` that the program does not run yet.
-  b.host('runtime.md, "Start"', { op: 'mknod', path: files.fifo, mode: S_IFIFO | 0o622, device: 0n });
+  // Also under `run`, where nobody waits at it: it tells `state` that the program does not run yet. A shim tells that itself.
+  if (c.options.start !== 'word')
+    b.host('runtime.md, "Start"', { op: 'mknod', path: files.fifo, mode: S_IFIFO | 0o622, device: 0n });
   if ((c.options.start ?? 'later') === 'later') {
     c.fifo = b.slot();
     b.host('runtime.md, "Start"', { op: 'open', into: c.fifo, path: files.fifo, flags: O_PATH | O_CLOEXEC, mode: 0 });
@@ -510,7 +514,8 @@ function answerAndWaitForStart(c: Create): void {
       { op: 'writePid', path: options.pidFile, withStart: 0 },
       { op: 'unlink', path: options.pidFile },
     );
-  const startsLater = (options.start ?? 'later') === 'later';
+  const start = options.start ?? 'later';
+  const startsLater = start === 'later' || start === 'word';
   if (startsLater) {
     b.host('runtime.md, "Create"', { op: 'ready' });
     b.init('runtime.md, "Start"', { op: 'awaitStart', fifo: '', slot: fifo });

@@ -181,12 +181,16 @@ export class Shim {
 
   #watch(control: FrameSocket): Promise<Exit> {
     return new Promise((resolve) => {
+      let told = false;
       control.onFrame = (frame) => {
         if (frame.kind === TELL.oom) return this.onOom();
         const exit = frame.kind === TELL.exit ? exitOf(frame.payload) : undefined;
-        if (exit?.process === 0) resolve(exit.exit);
+        if (exit?.process !== 0) return;
+        told = true;
+        resolve(exit.exit);
       };
-      control.onClose = () => resolve(this.#ended(20));
+      // Its directory may be gone already when a shim that told its exit goes too: then there is nothing to look for.
+      control.onClose = () => told || resolve(this.#ended(20));
     });
   }
 

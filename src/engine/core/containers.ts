@@ -190,7 +190,8 @@ export class Containers {
       await this.#save(record, { stoppedByHand: true });
     await live.process.signal(number);
     this.#tell(record, 'kill', { signal: String(number) });
-    if (number === SIGKILL) await this.#ended(record.id, live, KILL_WAIT_MS);
+    // Who asks for the state next finds it ended: the stop that holds the queue writes it, or we do.
+    if (number === SIGKILL && (await this.#ended(live, KILL_WAIT_MS))) await this.#queueFinish(record.id, live);
   }
 
   pause(wish: string): Promise<void> {
@@ -457,7 +458,9 @@ export class Containers {
     this.#live.set(id, live);
     const { health } = this.find(id).process;
     if (health) live.health = this.#watchHealth(id, live);
-    void process.wait().then((status) => this.#queue.run(id, () => this.#finish(id, live, status)));
+    void this.#queueFinish(id, live).catch((error) =>
+      this.#o.log.error('the end of a container could not be recorded', { id, error: describeChain(error) }),
+    );
   }
 
   #watchHealth(id: string, live: Live): HealthWatch {
@@ -495,9 +498,9 @@ export class Containers {
       (spec.stop.timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : spec.stop.timeoutSeconds * 1000);
     if (record.state.phase === 'paused') await live.process.resume();
     await live.process.signal(stopSignalOf(how.signal ?? process.stopSignal));
-    if (!(await this.#ended(id, live, graceMs))) {
+    if (!(await this.#ended(live, graceMs))) {
       await live.process.signal(SIGKILL);
-      if (!(await this.#ended(id, live, KILL_WAIT_MS)))
+      if (!(await this.#ended(live, KILL_WAIT_MS)))
         throw new WrongPhase({
           message: `container ${id} does not end`,
           hint: 'a system call holds it: see /proc/PID/stack',
@@ -507,7 +510,7 @@ export class Containers {
   }
 
   /** Whether the process ends within the time; −1 waits without end. */
-  async #ended(_id: string, live: Live, withinMs: number): Promise<boolean> {
+  async #ended(live: Live, withinMs: number): Promise<boolean> {
     let cancel: () => void = () => undefined;
     const late = new Promise<false>((resolve) => {
       if (withinMs >= 0) cancel = this.#o.clock.after(withinMs, () => resolve(false));
@@ -518,6 +521,11 @@ export class Containers {
     } finally {
       cancel();
     }
+  }
+
+  async #queueFinish(id: string, live: Live): Promise<void> {
+    const status = await live.process.wait();
+    await this.#queue.run(id, () => this.#finish(id, live, status));
   }
 
   /** The end of a run, once: by whoever is first, the stop that waited or the watch. */

@@ -148,11 +148,11 @@ describe('resolveUser', () => {
   };
   it.each([
     ['', { uid: 0, gid: 0, additionalGids: [], home: '/root' }],
-    ['app', { uid: 1000, gid: 1001, additionalGids: [50, 6], home: '/home/app' }],
-    ['app:staff', { uid: 1000, gid: 50, additionalGids: [], home: '/home/app' }],
-    ['1000', { uid: 7, gid: 7, additionalGids: [], home: '/odd' }],
-    ['4242', { uid: 4242, gid: 0, additionalGids: [], home: '/' }],
-    ['4242:4243', { uid: 4242, gid: 4243, additionalGids: [], home: '/' }],
+    ['app', { uid: 1000, gid: 1001, additionalGids: [1001, 50, 6], home: '/home/app' }],
+    ['app:staff', { uid: 1000, gid: 50, additionalGids: [50], home: '/home/app' }],
+    ['1000', { uid: 7, gid: 7, additionalGids: [7], home: '/odd' }],
+    ['4242', { uid: 4242, gid: 0, additionalGids: [0], home: '/' }],
+    ['4242:4243', { uid: 4242, gid: 4243, additionalGids: [4243], home: '/' }],
   ])('%j', (wish, user) => expect(resolveUser(wish, files)).toMatchObject(wish === '' ? { uid: 0, gid: 0 } : user));
 
   it('refuses names and numbers that cannot be', () => {
@@ -162,7 +162,7 @@ describe('resolveUser', () => {
   });
 
   it('adds the groups of --group-add', () =>
-    expect(resolveUser('app', files, ['9', 'staff']).additionalGids).toEqual([50, 6, 9]));
+    expect(resolveUser('app', files, ['9', 'staff']).additionalGids).toEqual([1001, 50, 6, 9]));
 });
 
 describe('ociConfig', () => {

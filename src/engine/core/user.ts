@@ -42,7 +42,8 @@ export function resolveUser(
     groupPart === undefined && member !== undefined
       ? groups.filter((g) => (g[3] ?? '').split(',').includes(member)).flatMap((g) => numberOf(g[2]) ?? [])
       : [];
-  const additionalGids = [...new Set([...memberOf, ...extraGroups.map(groupId)])];
+  // The primary group is among them, or a program that drops it could keep what only the group may not (CVE-2022-36109).
+  const additionalGids = [...new Set([gid, ...memberOf, ...extraGroups.map(groupId)])];
   return { uid, gid, additionalGids, home: entry?.[5] || '/' };
 }
 

@@ -1,0 +1,224 @@
+import { execFileSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '#base/clock.ts';
+import { errnoOf } from '#base/errors.ts';
+import { logger, silentSink } from '#base/log.ts';
+import { systemRandom } from '#base/random.ts';
+import { createRequest } from '#engine/api/docker/create.ts';
+import { Containers } from '#engine/core/containers.ts';
+import { Events } from '#engine/core/events.ts';
+import { FakeNode } from '#engine/core/fakes.ts';
+import { parseLines } from '#engine/core/log-reader.ts';
+import type { NodeParts } from '#engine/core/parts.ts';
+import { ShimProcesses } from '#engine/core/processes.ts';
+import { ContainerRegistry } from '#engine/core/registry.ts';
+import { hostFiles } from '#kernel/files.ts';
+import { CAPABILITIES } from '#kernel/linux/names.ts';
+import { findExecutor } from '#kernel/plan/execute.ts';
+import { SeccompCache } from '#kernel/seccomp/cache.ts';
+import { readHost } from '#runtime/host-linux.ts';
+import { Spawner } from '#shim/spawner.ts';
+import { checkBody } from '#spec/docker/body.ts';
+import { memoryStore } from '#storage/memory.ts';
+
+const BUSYBOX = '/bin/busybox';
+
+describe('the engine on real shims', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'estiba-engine-'));
+  const rootfs = join(directory, 'rootfs');
+  const store = memoryStore(systemClock);
+  let spawner: Spawner;
+
+  beforeAll(async () => {
+    if (!existsSync(BUSYBOX)) throw new Error('busybox-static is missing: tools/setup.sh test installs it');
+    for (const name of ['bin', 'etc', 'proc', 'sys', 'dev', 'tmp']) mkdirSync(join(rootfs, name), { recursive: true });
+    cpSync(BUSYBOX, join(rootfs, 'bin/busybox'));
+    for (const applet of execFileSync(BUSYBOX, ['--list'], { encoding: 'utf8' }).trim().split('\n')) {
+      if (applet !== 'busybox') symlinkSync('busybox', join(rootfs, 'bin', applet));
+    }
+    writeFileSync(join(rootfs, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n');
+    writeFileSync(join(rootfs, 'etc/group'), 'root:x:0:\napp:x:1000:\n');
+    spawner = await Spawner.start(join(directory, 'spawner.sock'));
+  });
+  afterAll(async () => {
+    await spawner.quit();
+    rmSync(directory, { recursive: true });
+  });
+
+  async function engine(): Promise<Containers> {
+    const fake = new FakeNode();
+    const host = readHost({ uid: 0, gid: 0 });
+    const processes = new ShimProcesses({
+      spawner,
+      shims: join(directory, 'shims'),
+      root: join(directory, 'oci'),
+      host: () => host,
+      files: hostFiles,
+      seccomp: new SeccompCache({ native: host.arch }),
+      clock: systemClock,
+    });
+    const parts: NodeParts = {
+      ...fake.parts,
+      images: { find: async (reference) => ({ id: 'sha256:1', reference, config: { Env: ['PATH=/bin'] }, top: '' }) },
+      roots: {
+        ...fake.parts.roots,
+        mount: async () => rootfs,
+        readFile: async (_, path) => {
+          try {
+            return await readFile(join(rootfs, path), 'utf8');
+          } catch (error) {
+            if (errnoOf(error) === 'ENOENT') return '';
+            throw error;
+          }
+        },
+      },
+      network: {
+        ...fake.parts.network,
+        attach: async () => ({ namespace: undefined, endpoints: {}, ports: [], files: [] }),
+      },
+      processes,
+    };
+    return new Containers({
+      parts,
+      registry: await ContainerRegistry.open(store),
+      events: new Events(() => BigInt(Date.now()) * 1_000_000n),
+      clock: systemClock,
+      random: systemRandom,
+      log: logger('engine', silentSink),
+      host: {
+        nodeArch: process.arch,
+        kernelRelease: readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
+        bounding: CAPABILITIES().filter((_, i) => (host.capabilities >> BigInt(i)) & 1n),
+        cgroupVersion: 1,
+        deviceNumbers: () => ({ major: 8, minor: 0 }),
+        initBinary: findExecutor(),
+      },
+      settings: {
+        cgroupParent: '/estiba-engine-test',
+        logPath: (id) => join(directory, 'logs', `${id}.log`),
+        stopGraceMs: 10_000,
+        devices: async () => [],
+      },
+    });
+  }
+
+  const spec = (body: object) =>
+    createRequest(checkBody('ContainerCreate', { Image: 'busybox', HostConfig: { NetworkMode: 'none' }, ...body }))
+      .spec;
+  const output = (id: string): string =>
+    parseLines(readFileSync(join(directory, 'logs', `${id}.log`)), 'json')
+      .map((l) => l.text.toString())
+      .join('');
+
+  it('runs a program with its user, limits, powers and name, and keeps what it said', async () => {
+    const containers = await engine();
+    const script =
+      'id; hostname; grep -E "CapBnd|NoNewPrivs|Seccomp:" /proc/self/status; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; ulimit -n; echo oops >&2; exit 3';
+    const { id } = await containers.create(
+      'first',
+      spec({
+        Cmd: ['sh', '-c', script],
+        User: 'app',
+        Hostname: 'boat',
+        HostConfig: {
+          NetworkMode: 'none',
+          Memory: 64 << 20,
+          SecurityOpt: ['no-new-privileges'],
+          Ulimits: [{ Name: 'nofile', Soft: 99, Hard: 99 }],
+        },
+      }),
+    );
+    const ended = containers.wait(id, 'next-exit');
+    await containers.start(id);
+    await expect(ended).resolves.toEqual({ exitCode: 3 });
+    expect(output(id)).toBe(
+      'uid=1000(app) gid=1000(app) groups=1000(app)\nboat\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n67108864\n99\noops\n'.replace(
+        /^/,
+        '',
+      ),
+    );
+    await containers.remove(id, { force: false, volumes: true });
+    containers.close();
+  });
+
+  it('stops, kills, pauses, updates, executes in and attaches to it; then nothing is left', async () => {
+    const containers = await engine();
+    const { id } = await containers.create(
+      'busy',
+      spec({ Cmd: ['sh', '-c', 'trap "echo bye; exit 0" TERM; echo ready; while :; do sleep 0.05; done'] }),
+    );
+    await containers.start(id);
+    const exec = containers.execs.create(id, {
+      argv: ['sh', '-c', 'echo in $HOSTNAME; exit 7'],
+      env: [],
+      tty: false,
+      privileged: false,
+      attach: { stdin: false, stdout: true, stderr: true },
+    });
+    let said = '';
+    await containers.execs.start(exec.id, ({ streams }) =>
+      streams.stdout.on('data', (chunk) => {
+        said += chunk;
+      }),
+    );
+    expect(await containers.execs.wait(exec.id)).toBe(7);
+    expect(said).toBe(`in ${id.slice(0, 12)}\n`);
+    await containers.pause(id);
+    expect(readFileSync(`/sys/fs/cgroup/freezer/estiba-engine-test/${id}/freezer.state`, 'utf8').trim()).toBe('FROZEN');
+    await containers.unpause(id);
+    await containers.update(id, { resources: { memoryBytes: 32 << 20 } });
+    expect(readFileSync(`/sys/fs/cgroup/memory/estiba-engine-test/${id}/memory.limit_in_bytes`, 'utf8').trim()).toBe(
+      String(32 << 20),
+    );
+    await containers.stop(id);
+    expect(containers.find(id).state).toMatchObject({ phase: 'exited', exitCode: 0 });
+    expect(output(id)).toBe('ready\nbye\n');
+    await containers.start(id);
+    await containers.kill(id);
+    expect(containers.find(id).state.exitCode).toBe(137);
+    await containers.remove(id, { force: false, volumes: true });
+    expect(readdirSync(join(directory, 'shims'))).toEqual([]);
+    expect(readdirSync(join(directory, 'oci'))).toEqual([]);
+    expect(existsSync(`/sys/fs/cgroup/memory/estiba-engine-test/${id}`)).toBe(false);
+  });
+
+  it('says why a program cannot run, and leaves the container as it was', async () => {
+    const containers = await engine();
+    const { id } = await containers.create('wrong', spec({ Cmd: ['no-such-program'] }));
+    await expect(containers.start(id)).rejects.toThrow(/no-such-program/);
+    expect(containers.find(id).state).toMatchObject({ phase: 'created', exitCode: 127 });
+    await containers.remove(id, { force: false, volumes: true });
+    expect(readdirSync(join(directory, 'shims'))).toEqual([]);
+  });
+
+  it('comes back after the daemon was killed: same process, no line lost, its exit code known', async () => {
+    const before = await engine();
+    const { id } = await before.create(
+      'survivor',
+      spec({ Cmd: ['sh', '-c', 'i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 9'] }),
+    );
+    await before.start(id);
+    const { pid } = before.find(id).state;
+    before.close(); // what a killed daemon leaves: everything outside it
+    const after = await engine();
+    await after.recover();
+    expect(after.find(id).state).toMatchObject({ phase: 'running', pid });
+    await expect(after.wait(id, 'next-exit')).resolves.toEqual({ exitCode: 9 });
+    expect(output(id)).toBe(Array.from({ length: 40 }, (_, i) => `line ${i}\n`).join(''));
+    await after.remove(id, { force: true, volumes: true });
+  });
+});

@@ -1,0 +1,287 @@
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Writable } from 'node:stream';
+import type { Clock } from '#base/clock.ts';
+import { errnoOf, isCode } from '#base/errors.ts';
+import type {
+  Attached,
+  CreatedProcess,
+  ExecProcess,
+  ExitStatus,
+  IoWish,
+  ProcessSource,
+  RunningProcess,
+} from '#engine/core/parts.ts';
+import { dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/place.ts';
+import { planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
+import type { Files } from '#kernel/files.ts';
+import type { SeccompCache } from '#kernel/seccomp/cache.ts';
+import { freeze } from '#runtime/freeze.ts';
+import type { Host } from '#runtime/host.ts';
+import { planCreate } from '#runtime/plan-create.ts';
+import { planForget, planKillAll, planRemoveCgroups } from '#runtime/plan-delete.ts';
+import { planExec } from '#runtime/plan-exec.ts';
+import type { ContainerRecord, ProcessIdentity } from '#runtime/state.ts';
+import { loadContainer } from '#runtime/store.ts';
+import type { Attachment, Exit } from '#shim/shim.ts';
+import { Shim } from '#shim/shim.ts';
+import type { Spawner } from '#shim/spawner.ts';
+import { readShimState } from '#shim/state.ts';
+import type { OciConfig, OciProcess } from '#spec/oci/config.ts';
+import type { LinuxResources } from '#spec/oci/linux.ts';
+
+export interface ShimProcessesOptions {
+  spawner: Spawner;
+  /** `R/shims`: one directory a container, by id. */
+  shims: string;
+  /** `R/oci`: the runtime's state, as `estiba-oci --root` reads it. */
+  root: string;
+  host: () => Host;
+  files: Files;
+  seccomp: SeccompCache;
+  clock: Clock;
+}
+
+/** Containers' processes behind shims: config.json → plan → shim. Nothing here is held that a restart could not find again. */
+export class ShimProcesses implements ProcessSource {
+  readonly #o: ShimProcessesOptions;
+
+  constructor(options: ShimProcessesOptions) {
+    this.#o = options;
+  }
+
+  async create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess> {
+    const { spawner, files, root, clock, seccomp } = this.#o;
+    const host = this.#o.host();
+    const dir = this.#dir(id);
+    const { cgroupsPath, resources } = config.linux ?? {};
+    const cgroups = planCgroup(
+      { id, rootless: host.rootless, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) },
+      host.cgroups,
+      files,
+    );
+    const { plan, record } = planCreate(
+      config,
+      {
+        id,
+        bundle: dir,
+        root,
+        created: new Date(clock.now()).toISOString(),
+        owner: { uid: host.uid, name: 'root' },
+        cgroups,
+        start: 'word',
+        seccomp: (profile) => seccomp.compile(profile),
+      },
+      host,
+    );
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    try {
+      if (io.log.format !== 'none') await mkdir(dirname(io.log.path), { recursive: true, mode: 0o700 });
+      const oomCgroup = oomGroup(record);
+      const shim = await spawner.create(plan, {
+        dir,
+        terminal: io.terminal,
+        stdin: io.stdin,
+        ...(io.log.format === 'none'
+          ? {}
+          : {
+              log: {
+                driver: io.log.format === 'json' ? 'json-file' : 'cri',
+                path: io.log.path,
+                maxBytes: io.log.maxBytes,
+                maxFiles: io.log.maxFiles,
+              },
+            }),
+        ...(oomCgroup ? { oomCgroup } : {}),
+      });
+      const { initStartTime = 0n } = await readShimState(dir);
+      return new ShimProcess(this.#o, shim, {
+        record,
+        config,
+        init: { pid: shim.pid, startTime: initStartTime },
+        terminal: io.terminal,
+      });
+    } catch (error) {
+      await rm(dir, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  async find(id: string): Promise<RunningProcess | undefined> {
+    const { root, files } = this.#o;
+    try {
+      const { record, config, init } = loadContainer(root, id, files);
+      if (!init) return undefined;
+      const shim = await Shim.connect(this.#dir(id));
+      return new ShimProcess(this.#o, shim, { record, config, init, terminal: config.process?.terminal ?? false });
+    } catch (error) {
+      // Killed with its shim, or swept away with a reboot: either way nothing runs.
+      if (isCode(error, 'SHIM_VANISHED', 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) return undefined;
+      throw error;
+    }
+  }
+
+  async list(): Promise<string[]> {
+    try {
+      return await readdir(this.#o.shims);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw error;
+    }
+  }
+
+  /** Kills what still runs; then the cgroup, the runtime's state and the shim's directory go, in this order. */
+  async remove(id: string): Promise<void> {
+    const { root, files, spawner } = this.#o;
+    try {
+      const { record, config, init, status } = loadContainer(root, id, files);
+      if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
+      await spawner.run(planRemoveCgroups(record));
+    } catch (error) {
+      if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
+    }
+    await spawner.run(planForget(root, id));
+    await rm(this.#dir(id), { recursive: true, force: true });
+  }
+
+  #dir(id: string): string {
+    return join(this.#o.shims, id);
+  }
+}
+
+interface Known {
+  record: ContainerRecord;
+  config: OciConfig;
+  init: ProcessIdentity;
+  terminal: boolean;
+}
+
+class ShimProcess implements CreatedProcess {
+  readonly pid: number;
+  readonly startTicks: number;
+  readonly #o: ShimProcessesOptions;
+  readonly #shim: Shim;
+  readonly #known: Known;
+
+  constructor(options: ShimProcessesOptions, shim: Shim, known: Known) {
+    this.#o = options;
+    this.#shim = shim;
+    this.#known = known;
+    this.pid = known.init.pid;
+    this.startTicks = Number(known.init.startTime);
+  }
+
+  start(): Promise<void> {
+    return this.#shim.start();
+  }
+
+  /** A shim that was killed takes its container's exit status with it: 255, as Docker says for an end nobody saw. */
+  async wait(): Promise<ExitStatus> {
+    try {
+      return exitStatus(await this.#shim.wait());
+    } catch (error) {
+      if (!isCode(error, 'SHIM_VANISHED')) throw error;
+      return { code: 255, oomKilled: false, atMs: this.#o.clock.now() };
+    }
+  }
+
+  signal(signal: number): Promise<void> {
+    return this.#shim.signal(signal);
+  }
+
+  resize(rows: number, columns: number): Promise<void> {
+    return this.#shim.resize({ rows, cols: columns });
+  }
+
+  pause(): Promise<void> {
+    return this.#freeze(true);
+  }
+
+  resume(): Promise<void> {
+    return this.#freeze(false);
+  }
+
+  async update(resources: LinuxResources): Promise<void> {
+    const steps = planUpdate(this.#known.record.cgroups, resources, this.#o.files, 'update');
+    if (steps.length > 0) await this.#o.spawner.run({ steps });
+  }
+
+  async attach(wish: { stdin: boolean }): Promise<Attached> {
+    return attached(await this.#shim.attach({ stdin: wish.stdin, terminal: this.#known.terminal }));
+  }
+
+  async exec(id: string, process: OciProcess, io: Omit<IoWish, 'log'>): Promise<ExecProcess> {
+    const { files, seccomp } = this.#o;
+    const { record, config, init } = this.#known;
+    const { plan } = planExec(
+      record,
+      config,
+      process,
+      { init, path: 'exec', seccomp: (profile) => seccomp.compile(profile) },
+      this.#o.host(),
+      files,
+    );
+    return new ShimExec(await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin }));
+  }
+
+  #freeze(frozen: boolean): Promise<void> {
+    const { clock, files, spawner } = this.#o;
+    return freeze(this.#known.record.cgroups, frozen, { clock, files, run: (plan) => spawner.run(plan) });
+  }
+}
+
+/** Runs already when it comes here: its streams wait until they are read. */
+class ShimExec implements ExecProcess {
+  readonly pid: number;
+  readonly streams: Attached;
+  readonly #attachment: Attachment;
+
+  constructor(attachment: Attachment) {
+    this.#attachment = attachment;
+    this.pid = attachment.pid;
+    // A client that detaches leaves the exec running and its exit code to be asked for: bytes go nowhere, the line stays.
+    this.streams = {
+      ...attached(attachment),
+      detach: () => {
+        attachment.stdout.destroy();
+        attachment.stderr.destroy();
+      },
+    };
+  }
+
+  start(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async wait(): Promise<ExitStatus> {
+    return exitStatus(await this.#attachment.wait());
+  }
+
+  signal(signal: number): Promise<void> {
+    return this.#attachment.signal(signal);
+  }
+
+  resize(rows: number, columns: number): Promise<void> {
+    return this.#attachment.resize({ rows, cols: columns });
+  }
+}
+
+function attached(attachment: Attachment): Attached {
+  const stdin = new Writable({
+    write: (chunk: Buffer, _encoding, done) => void attachment.write(chunk).then(() => done(), done),
+    final: (done) => {
+      attachment.end();
+      done();
+    },
+  });
+  return { stdin, stdout: attachment.stdout, stderr: attachment.stderr, detach: () => attachment.close() };
+}
+
+function exitStatus(exit: Exit): ExitStatus {
+  return { code: exit.code, oomKilled: exit.oomKilled, atMs: exit.atMs };
+}
+
+function oomGroup(record: ContainerRecord): string | undefined {
+  const place = placeOf(record.cgroups, 'memory') ?? unifiedPlace(record.cgroups);
+  return place && dirOf(place);
+}
