@@ -109,8 +109,9 @@ function sectionFor(arch: Arch, rules: Rules, newCalls: 'enosys' | 'default'): S
       if (number !== undefined) newest = Math.max(newest, number);
       // What only repeats the default is not a rule: libseccomp's users drop it, and it must not shadow a later one.
       if (ret === rules.defaultReturn) continue;
-      if (number !== undefined) addRule(verdicts, number, { conditions, ret }, rules.defaultReturn);
-      const muxed = arch === 'i386' ? muxedCalls(name, conditions) : undefined;
+      const fitting = WORDS_OF_32_BITS.has(arch) ? conditions.map(narrow) : conditions;
+      if (number !== undefined) addRule(verdicts, number, { conditions: fitting, ret }, rules.defaultReturn);
+      const muxed = arch === 'i386' ? muxedCalls(name, fitting) : undefined;
       const through = muxed && table.get(muxed.through);
       if (muxed && through !== undefined)
         addRule(verdicts, through, { conditions: muxed.conditions, ret }, rules.defaultReturn);
@@ -120,6 +121,18 @@ function sectionFor(arch: Arch, rules: Rules, newCalls: 'enosys' | 'default'): S
   const section = { arch, verdicts, newest: answersNew ? newest : Number.POSITIVE_INFINITY };
   verdicts.set(-1, { ret: rules.defaultReturn, when: [] });
   return section;
+}
+
+/** What these pass is 32 bits wide; x32's registers are wider, and libseccomp looks at the lower half there too. */
+const WORDS_OF_32_BITS: ReadonlySet<Arch> = new Set(['i386', 'arm', 'x32']);
+const LOWER_HALF = 0xffff_ffffn;
+
+/**
+ * The condition on the lower half alone. A 64-bit program that enters by int 0x80 leaves what it likes in the upper halves:
+ * the filter sees it, the call does not (`socket` with 2^32+40 is no "greater than 40" but AF_VSOCK).
+ */
+function narrow(condition: Condition): Condition {
+  return { ...condition, value: condition.value & LOWER_HALF, mask: condition.mask & LOWER_HALF };
 }
 
 /**
@@ -230,6 +243,7 @@ function writeWord(w: BackwardWriter, offset: number, mask: number, value: numbe
 
 function writeOrder(w: BackwardWriter, c: Condition, test: 'gt' | 'ge', yes: Label, no: Label): Label {
   const low = w.load(dataLow(c.index), w.test(test, lowWord(c.value), yes, no));
+  if (highWord(c.mask) === 0) return low;
   const equal = w.test('eq', highWord(c.value), low, no);
   return w.load(dataHigh(c.index), w.test('gt', highWord(c.value), yes, equal));
 }

@@ -33,7 +33,7 @@ export function muxedCalls(
   const ipc = Object.hasOwn(IPC, name) ? IPC[name] : undefined;
   const number = socket || ipc;
   if (!number) return undefined;
-  const choice: Condition = { index: 0, op: 'SCMP_CMP_EQ', value: BigInt(number), mask: 0xffff_ffff_ffff_ffffn };
+  const choice: Condition = { index: 0, op: 'SCMP_CMP_EQ', value: BigInt(number), mask: 0xffff_ffffn };
   return {
     through: socket ? 'socketcall' : 'ipc',
     conditions: [choice, ...conditions.filter((condition) => condition.index !== 0)],

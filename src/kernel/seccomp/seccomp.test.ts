@@ -73,6 +73,20 @@ describe('compiling', () => {
     expect(answer(filter, 'read')).toBe(RET_ALLOW);
   });
 
+  it('looks at the lower halves of what a 32-bit call passes: the upper ones are the caller’s choice', () => {
+    // A 64-bit program can enter by int 0x80 with 2^32+40 as address family; the kernel makes a socket of family 40.
+    const args: SeccompArg[] = [{ index: 0, value: 40, op: 'SCMP_CMP_NE' }];
+    const filter = compile({
+      defaultAction: 'SCMP_ACT_ERRNO',
+      architectures: ['SCMP_ARCH_X86'],
+      syscalls: [{ names: ['socket'], action: 'SCMP_ACT_ALLOW', args }],
+    });
+    const socket = (family: bigint): number =>
+      runFilter(filter, { arch: AUDIT_ARCH.i386, nr: syscalls('i386').get('socket') ?? -1, args: [family] });
+    expect(socket(2n)).toBe(RET_ALLOW);
+    expect(socket(2n ** 32n + 40n)).toBe(RET_ERRNO | 1);
+  });
+
   it('reaches far jumps: hundreds of conditional rules still answer right', () => {
     const names = [...syscalls('x86_64').keys()].slice(0, 250);
     const args = [3, 7, 11].map((value, index): SeccompArg => ({ index, value, op: 'SCMP_CMP_EQ' }));
