@@ -185,11 +185,16 @@ export class FakeKubelets {
         this.#mayCrash(pod);
         return;
       }
-      void this.#insist(() => this.#report(pod, { phase: 'Running', ready: false })).catch(lost);
-      this.#later(3_000, async () => {
-        await this.#report(pod, { phase: 'Running', ready: true });
-        this.#mayCrash(pod);
-      });
+      void this.#crash(pod).catch(lost);
+    });
+  }
+
+  /** One report after the other: a late "not ready" must not overtake the "ready" that follows it. */
+  async #crash(pod: Live<Pod>): Promise<void> {
+    await this.#insist(() => this.#report(pod, { phase: 'Running', ready: false }));
+    this.#later(3_000, async () => {
+      await this.#report(pod, { phase: 'Running', ready: true });
+      this.#mayCrash(pod);
     });
   }
 
