@@ -1,5 +1,5 @@
 import type { Random } from '#base/random.ts';
-import { below } from '#base/random.ts';
+import { pick } from '#base/random.ts';
 import { nodeAffinity, nodeName, nodeUnschedulable, preferAffinity, preferUntainted, taints } from './plugins/node.ts';
 import type { FilterPlugin, NodeFilter, ScorePlugin, Sight } from './plugins/plugin.ts';
 import { balanced, imageLocality, leastAllocated, ports, resources } from './plugins/resources.ts';
@@ -99,18 +99,13 @@ function best(
       for (let i = 0; i < raw.length; i++) totals[i] = (totals[i] ?? 0) + plugin.weight * Math.round(raw[i] ?? 0);
     }
   }
-  let winner = 0;
-  let ties = 1;
-  for (let i = 1; i < totals.length; i++) {
-    const [mine = 0, top = 0] = [totals[i], totals[winner]];
-    if (mine > top) {
-      winner = i;
-      ties = 1;
-    } else if (mine === top && below(random, ++ties) === 0) winner = i;
-  }
+  const top = totals.reduce((most, total) => Math.max(most, total), 0);
+  const ties: number[] = [];
+  for (let i = 0; i < totals.length; i++) if (totals[i] === top) ties.push(i);
+  const winner = pick(random, ties);
   const node = candidates[winner];
   if (!node) throw new RangeError('best of no candidates');
-  return { node, score: totals[winner] ?? 0 };
+  return { node, score: top };
 }
 
 function rescale(raw: Float64Array, scale: ScorePlugin['scale']): void {
