@@ -3,6 +3,7 @@ import { isCode } from '#base/errors.ts';
 import { below, type Random } from '#base/random.ts';
 import { keyOf, LEASES, type Live, microTimestamp, NODES, PODS, timestamp } from '#cluster/client/resources.ts';
 import type { ClusterView, Collection } from '#cluster/client/view.ts';
+import { isReady } from '#cluster/controllers/pods.ts';
 import type { Node, Pod, PodCondition } from '#spec/kubernetes/types.gen.ts';
 
 export interface FakeNodeOptions {
@@ -44,6 +45,8 @@ export class FakeKubelets {
   /** Uids whose way has begun, and those whose end has. */
   readonly #started = new Set<string>();
   readonly #ending = new Set<string>();
+  /** Uids last reported ready. */
+  readonly #ready = new Set<string>();
   #ips = 0;
   behaviour: KubeletBehaviour;
 
@@ -59,6 +62,7 @@ export class FakeKubelets {
       else if (before) {
         this.#started.delete(before.metadata.uid);
         this.#ending.delete(before.metadata.uid);
+        this.#ready.delete(before.metadata.uid);
       }
     });
   }
@@ -147,6 +151,11 @@ export class FakeKubelets {
       this.#ending.add(uid);
       this.#later(this.behaviour.stopMs, () => this.#end(pod));
     }
+    // The node controller took it for lost while we were silent: as a real kubelet does, say again what is so.
+    if (this.#ready.has(uid) && !deletionTimestamp && !isReady(pod))
+      this.#later(1_000, async () => {
+        if (this.#ready.has(uid)) await this.#report(pod, { phase: 'Running', ready: true });
+      });
     if (
       !this.#started.has(uid) &&
       !deletionTimestamp &&
@@ -201,6 +210,8 @@ export class FakeKubelets {
   async #report(pod: Live<Pod>, as: { phase: string; ready: boolean; ip?: string }): Promise<void> {
     const present = await this.#view.client.find(PODS, keyOf(pod));
     if (present?.metadata.uid !== pod.metadata.uid || this.#dead.has(pod.spec.nodeName ?? '')) return;
+    if (as.ready) this.#ready.add(pod.metadata.uid);
+    else this.#ready.delete(pod.metadata.uid);
     const now = timestamp(this.#clock.now());
     const status = as.ready ? 'True' : 'False';
     const had = (present.status?.conditions ?? []).filter((c) => c.type !== 'Ready' && c.type !== 'ContainersReady');
