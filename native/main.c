@@ -1,6 +1,8 @@
-/* estiba-init: what runs plans. Four lives in one binary; README.md has them on one page. */
+/* estiba-init: what runs plans. Five lives in one binary; README.md has them on one page. */
+#include "front.h"
 #include "run.h"
 #include "shim.h"
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
@@ -97,10 +99,24 @@ static int pause_main(void)
 	}
 }
 
+/* estiba-oci's own script is the way back when there is no planner to serve it: it goes on with Node. */
+static int front_or_script(char **argv)
+{
+	enum { NOT_SERVED = 75 };
+	int code = front_main(argv[2], argv[3], argv + 5);
+	if (code != NOT_SERVED) return code;
+	argv[3] = "sh"; /* sh SCRIPT ARGUMENT… */
+	setenv("ESTIBA_OCI_PLANNER", "off", 1);
+	signal(SIGPIPE, SIG_DFL);
+	execv("/bin/sh", argv + 3);
+	return 127;
+}
+
 static int usage(void)
 {
 	static const char TEXT[] = "usage: estiba-init run PLAN_FD RESULT_FD\n"
 				   "       estiba-init spawner SOCKET\n"
+				   "       estiba-init oci PLANNER_SOCKET HOME SCRIPT [ARGUMENT…]\n"
 				   "       estiba-init pause\n"
 				   "It is started by Estiba; its protocols are in native/README.md.\n";
 	write_all(2, TEXT, sizeof TEXT - 1);
@@ -113,7 +129,8 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "pause")) return pause_main();
 	bool run = argc == 4 && !strcmp(argv[1], "run") && parse_u64(argv[2], &plan_fd) && parse_u64(argv[3], &result_fd);
 	bool spawner = argc == 3 && !strcmp(argv[1], "spawner");
-	if (!run && !spawner) return usage();
+	bool front = argc >= 5 && !strcmp(argv[1], "oci");
+	if (!run && !spawner && !front) return usage();
 	int rc = run_from_memory(argv);
 	if (rc < 0) {
 		char line[128];
@@ -122,5 +139,6 @@ int main(int argc, char **argv)
 	}
 	prctl(PR_SET_NAME, "estiba-init");
 	signal(SIGPIPE, SIG_IGN);
+	if (front) return front_or_script(argv);
 	return run ? run_main((int)plan_fd, (int)result_fd) : spawner_main(argv[2]);
 }

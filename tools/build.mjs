@@ -12,6 +12,7 @@ const OUT = join(ROOT, 'dist');
 /** One row a process: entry, and arguments that warm its cache: what they run is compiled when it starts next. */
 const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
+  { name: 'planner', warm: () => ['--help'] },
   { name: 'daemon' },
   { name: 'edge' },
   { name: 'registry', warm: () => ['--help'] },

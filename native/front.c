@@ -1,0 +1,243 @@
+/* estiba-oci without a start of Node: a resident planner (src/app/planner.ts) decides, this process carries out, with its own stdio, in
+ * its own namespaces and cgroup, as the child of whoever called.
+ *
+ *   front                                   planner
+ *     ── HELLO argv, env, cwd, ids ────────▶  the command runs there
+ *     ◀──────────────── PLAN flags, plan ──   as often as the command wants
+ *     ── RESULT … , PLAN_END ──────────────▶
+ *     ◀──────────── STDOUT, STDERR bytes ──
+ *     ◀──────────────────────── ASK_STDIN ──
+ *     ── STDIN all of it ──────────────────▶
+ *     ◀───────────────────────── EXIT code ──  or YOURSELF: it is of another build, or cannot serve this
+ *
+ * When there is no planner, or it may not be trusted to see what we see, the caller's script goes on with Node.
+ */
+#include "frame.h"
+#include "front.h"
+#include <poll.h>
+#include <stdlib.h>
+
+enum { HELLO = 30, PLAN_END = 31, STDIN_ALL = 32, PLAN = 80, TO_STDOUT = 81, TO_STDERR = 82, WANT_STDIN = 83, EXIT = 84, YOURSELF = 85 };
+enum { FRONT_VERSION = 1, NOT_SERVED = 75 /* EX_TEMPFAIL */ };
+extern char **environ;
+
+struct bytes { unsigned char *at; size_t used, room; };
+
+static void add(struct bytes *b, const void *data, size_t size)
+{
+	if (b->used + size > b->room) {
+		size_t larger = b->room ? b->room : 64u << 10;
+		while (larger < b->used + size) larger *= 2;
+		unsigned char *p = take(larger);
+		if (!p) _exit(1);
+		memcpy(p, b->at ? b->at : (const unsigned char *)"", b->used);
+		give_back(b->at, b->room);
+		b->at = p;
+		b->room = larger;
+	}
+	memcpy(b->at + b->used, data, size);
+	b->used += size;
+}
+
+static void add_u32(struct bytes *b, uint32_t n) { add(b, &n, 4); }
+
+static void add_str(struct bytes *b, const char *s)
+{
+	add_u32(b, (uint32_t)strlen(s));
+	add(b, s, strlen(s) + 1);
+}
+
+static void add_strs(struct bytes *b, char **list)
+{
+	uint32_t n = 0;
+	while (list[n]) n++;
+	add_u32(b, n);
+	for (uint32_t i = 0; i < n; i++) add_str(b, list[i]);
+}
+
+static int send_frame(int fd, uint8_t kind, uint32_t id, const void *payload, size_t size)
+{
+	unsigned char head[FRAME_HEAD] = { 0 };
+	uint32_t length = (uint32_t)size;
+	memcpy(head, &length, 4);
+	head[4] = kind;
+	memcpy(head + 8, &id, 4);
+	int rc = write_all(fd, head, sizeof head);
+	return rc < 0 ? rc : write_all(fd, payload, size);
+}
+
+/* The planner reads files for us: it must be ours, and live where we live. */
+static bool sees_what_we_see(int fd)
+{
+	static const char *const SAME[] = { "ns/mnt", "ns/user", "ns/pid", "ns/cgroup", "ns/net", "root" };
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != geteuid() || peer.gid != getegid()) return false;
+	for (size_t i = 0; i < LENGTH(SAME); i++) {
+		char ours[64], theirs[64];
+		struct stat a, b;
+		text(ours, sizeof ours, "/proc/self/%s", SAME[i]);
+		text(theirs, sizeof theirs, "/proc/%d/%s", peer.pid, SAME[i]);
+		if (stat(ours, &a) < 0 || stat(theirs, &b) < 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return false;
+	}
+	return true;
+}
+
+/* Paths that mean another file in another process. */
+static bool names_our_fds(char **argv)
+{
+	for (; *argv; argv++)
+		if (strstr(*argv, "/dev/fd") || strstr(*argv, "/dev/std") || strstr(*argv, "/proc/self")) return true;
+	return false;
+}
+
+/* -- signals of the caller go to the foreground container */
+
+static const int FORWARDED[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGTSTP };
+static volatile pid_t foreground;
+static volatile sig_atomic_t early; /* came before the program ran; a container half made must not lose its maker */
+
+static void pass_on(int number)
+{
+	int saved = errno;
+	if (foreground > 0) kill(foreground, number);
+	else early = number;
+	errno = saved;
+}
+
+static void hold_signals(void)
+{
+	struct sigaction action = { .sa_handler = pass_on };
+	early = 0;
+	foreground = 0;
+	for (size_t i = 0; i < LENGTH(FORWARDED); i++) sigaction(FORWARDED[i], &action, NULL);
+}
+
+static void forward_signals(pid_t pid)
+{
+	foreground = pid;
+	if (early) kill(pid, early);
+	early = 0;
+}
+
+static void release_signals(void)
+{
+	struct sigaction action = { .sa_handler = SIG_DFL };
+	for (size_t i = 0; i < LENGTH(FORWARDED); i++) sigaction(FORWARDED[i], &action, NULL);
+	foreground = 0;
+}
+
+/* -- plans */
+
+struct errand { int planner; uint32_t id; bool foreground; };
+
+static void report(struct run *run, const struct record *record)
+{
+	struct errand *errand = run->owner;
+	unsigned char head[RECORD_HEAD];
+	struct bytes b = { 0 };
+	if (errand->foreground && record->kind == RECORD_DONE) forward_signals(run->pid);
+	record_head(record, head);
+	add(&b, head, sizeof head);
+	if (record->detail_size) add(&b, record->detail, record->detail_size);
+	send_frame(errand->planner, TELL_RESULT, errand->id, b.at, b.used);
+	give_back(b.at, b.room);
+}
+
+static void carry_out(int planner, const struct frame *frame)
+{
+	static struct run run;
+	struct errand errand = { planner, frame->id, frame->size >= 4 && u32_at(frame->payload) & 1 };
+	struct request request;
+	struct frame plan = { .size = frame->size - 4, .payload = frame->payload + 4 };
+	const char *wrong = frame->size < 4 ? "the plan is cut off" : read_request(plan, false, &request);
+	run_init(&run);
+	run.report = report;
+	run.owner = &errand;
+	if (wrong) {
+		report(&run, &(struct record){ .kind = RECORD_FAILED, .step = request.bad_step, .error = EBADMSG, .detail = wrong, .detail_size = (uint32_t)strlen(wrong) });
+	} else {
+		if (errand.foreground) hold_signals();
+		run.plan = request.plan;
+		run.alone = true;
+		run.takes_terminal = true;
+		run_private(&run, planner);
+		run_and_report(&run);
+		run_close(&run);
+		if (errand.foreground) release_signals();
+	}
+	if (frame->size >= 4) give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+	send_frame(planner, PLAN_END, frame->id, NULL, 0);
+}
+
+static void send_stdin(int planner, uint32_t id)
+{
+	struct bytes b = { 0 };
+	char chunk[4096];
+	for (int n; (n = read_full(0, chunk, sizeof chunk)) > 0 && b.used < (1u << 20);) add(&b, chunk, (size_t)n);
+	send_frame(planner, STDIN_ALL, id, b.at, b.used);
+	give_back(b.at, b.room);
+}
+
+/* -1: go on; else the exit code. */
+static int obey(int planner, const struct frame *frame)
+{
+	switch (frame->kind) {
+	case PLAN: carry_out(planner, frame); return -1;
+	case TO_STDOUT: write_all(1, frame->payload, frame->size); return -1;
+	case TO_STDERR: write_all(2, frame->payload, frame->size); return -1;
+	case WANT_STDIN: send_stdin(planner, frame->id); return -1;
+	case EXIT: return frame->size >= 4 ? (int)(u32_at(frame->payload) & 0xff) : 1;
+	default: return NOT_SERVED;
+	}
+}
+
+static int greet(int planner, const char *home, char **argv)
+{
+	struct bytes b = { 0 };
+	char cwd[PATH_SIZE];
+	if (!getcwd(cwd, sizeof cwd)) return -errno;
+	add_u32(&b, FRONT_VERSION);
+	add_u32(&b, geteuid());
+	add_u32(&b, getegid());
+	add_u32(&b, (uint32_t)getpid());
+	add_str(&b, home);
+	add_str(&b, cwd);
+	add_strs(&b, argv);
+	add_strs(&b, environ);
+	int rc = send_frame(planner, HELLO, 0, b.at, b.used);
+	give_back(b.at, b.room);
+	return rc;
+}
+
+/* Gives what is free for another try only before the command has done anything. */
+int front_main(const char *socket, const char *home, char **argv)
+{
+	struct conn conn;
+	bool begun = false;
+	if (names_our_fds(argv)) return NOT_SERVED;
+	int planner = connect_unix(socket, SOCK_STREAM);
+	if (planner < 0) return NOT_SERVED;
+	/* Above what --preserve-fds hands on, whatever the caller has open. */
+	int high = fcntl(planner, F_DUPFD_CLOEXEC, 200);
+	if (high >= 0) close(planner), planner = high;
+	if (!sees_what_we_see(planner) || greet(planner, home, argv) < 0) return NOT_SERVED;
+	conn_open(&conn, planner);
+	for (;;) {
+		struct frame frame;
+		while (conn_frame(&conn, &frame)) {
+			int code = obey(planner, &frame);
+			if (code >= 0) return code;
+			begun = true;
+			conn_next(&conn, &frame);
+		}
+		struct pollfd p = { .fd = planner, .events = POLLIN };
+		if (poll(&p, 1, -1) < 0 && errno != EINTR) return 1;
+		if (conn_read(&conn) < 0) {
+			if (!begun) return NOT_SERVED;
+			static const char LOST[] = "estiba-oci: the planner has gone away in the middle of a command\n";
+			write_all(2, LOST, sizeof LOST - 1);
+			return 1;
+		}
+	}
+}

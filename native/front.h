@@ -1,0 +1,4 @@
+#pragma once
+/* One command of estiba-oci through the planner at `socket`; `home` is the installation that must be its own. The exit code, or 75 when it
+ * was not served and nothing has happened yet. */
+int front_main(const char *socket, const char *home, char **argv);

@@ -1,0 +1,111 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildSync } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findExecutor } from '#kernel/plan/execute.ts';
+import { busyboxRoot } from '#kernel/plan/handmade.ts';
+
+const root = busyboxRoot('planner');
+const socket = join(root.dir, 'planner.sock');
+const bundle = join(root.dir, 'dist/planner.run.cjs');
+const script = join(root.dir, 'fallback.sh');
+let planner: ChildProcess;
+
+beforeAll(async () => {
+  buildSync({
+    entryPoints: [fileURLToPath(new URL('planner.ts', import.meta.url))],
+    outfile: bundle,
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node20',
+    packages: 'external',
+    define: { 'import.meta.url': '__url' },
+    banner: { js: "const __url = require('node:url').pathToFileURL(__filename).href;" },
+  });
+  writeFileSync(script, 'echo "fallback $ESTIBA_OCI_PLANNER $@"\n');
+  planner = spawn(process.execPath, [bundle, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await new Promise((ready) => planner.stdout?.once('data', ready));
+});
+afterAll(() => {
+  planner.kill();
+  root.remove();
+});
+
+const front = (...args: string[]): string[] => [
+  'oci',
+  socket,
+  root.dir,
+  script,
+  '--root',
+  join(root.dir, 'state'),
+  ...args,
+];
+
+function oci(args: string[], input = ''): { code: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(findExecutor(), front(...args), {
+    input,
+    encoding: 'utf8',
+    cwd: root.dir,
+  });
+  return { code: status, out: stdout, err: stderr };
+}
+
+function configure(argv: readonly string[]): void {
+  const file = join(root.dir, 'config.json');
+  if (!existsSync(file)) expect(oci(['spec'])).toMatchObject({ code: 0 });
+  const config = JSON.parse(readFileSync(file, 'utf8'));
+  Object.assign(config.process, { terminal: false, args: argv, env: ['PATH=/bin'] });
+  writeFileSync(file, JSON.stringify(config));
+}
+
+describe('the native front', () => {
+  it('runs a container with the caller’s own streams and gives its exit code', () => {
+    configure(['sh', '-c', 'cat; echo err >&2; exit 3']);
+    expect(oci(['run', 'one'], 'from stdin\n')).toEqual({ code: 3, out: 'from stdin\n', err: 'err\n' });
+    expect(oci(['state', 'one'])).toMatchObject({ code: 1 });
+  });
+
+  it('creates, starts and deletes, each a call of its own', async () => {
+    mkdirSync(join(root.dir, 'state'), { recursive: true });
+    configure(['sleep', '60']);
+    // The container keeps the streams it was created with: pipes of ours would never end.
+    const created = spawnSync(findExecutor(), front('create', 'two'), { stdio: 'ignore', cwd: root.dir });
+    expect(created.status).toBe(0);
+    expect(JSON.parse(oci(['state', 'two']).out)).toMatchObject({ status: 'created' });
+    expect(oci(['start', 'two'])).toMatchObject({ code: 0, err: '' });
+    expect(oci(['exec', 'two', 'sh', '-c', 'hostname; exit 4'])).toMatchObject({ code: 4 });
+    expect(oci(['delete', '--force', 'two'])).toMatchObject({ code: 0, err: '' });
+    expect(oci(['list', '-q'])).toMatchObject({ code: 0, out: '' });
+  });
+
+  it('says what is wrong on stderr, as alone', () => {
+    configure(['nonesuch']);
+    const { code, err } = oci(['run', 'three']);
+    expect(code).toBe(1);
+    expect(err).toContain('executable file not found in $PATH');
+    expect(oci(['list', '-q']).out).toBe('');
+  });
+
+  it('hands signals on to a foreground container', async () => {
+    configure(['sh', '-c', 'trap "exit 42" TERM; echo up; while true; do sleep 0.05; done']);
+    const child = spawn(findExecutor(), front('run', 'four'), { cwd: root.dir, stdio: ['ignore', 'pipe', 'inherit'] });
+    await new Promise((up) => child.stdout.once('data', up));
+    child.kill('SIGTERM');
+    expect(await new Promise((ended) => child.once('close', ended))).toBe(42);
+  });
+
+  it('goes on with the script when nobody listens, when paths are its own, and when another build answers', () => {
+    const away = spawnSync(findExecutor(), ['oci', `${socket}.none`, root.dir, script, 'a', 'b c'], {
+      encoding: 'utf8',
+    });
+    expect(away.stdout).toBe('fallback off a b c\n');
+    expect(oci(['run', '-b', '/proc/self/cwd', 'x']).out).toContain('fallback off');
+    const { atime, mtime } = statSync(bundle);
+    utimesSync(bundle, atime, new Date(mtime.getTime() + 5000));
+    expect(oci(['list']).out).toContain('fallback off');
+    utimesSync(bundle, atime, mtime);
+  });
+});
