@@ -66,3 +66,28 @@ export const TooManyLayers = defineError('TOO_MANY_LAYERS', (d: { count: number;
 export const RecordInvalid = defineError('IMAGE_RECORD_INVALID', (d: { key: string }) => ({
   message: `the record ${d.key} in the node's store cannot be read`,
 }));
+
+export const NoSuchImage = defineError('NO_SUCH_IMAGE', (d: { reference: string }) => ({
+  message: `No such image: ${d.reference}`,
+  hint: 'pull it, or look at the list of images',
+}));
+
+export const ImageAmbiguous = defineError('IMAGE_AMBIGUOUS', (d: { prefix: string; count: number }) => ({
+  message: `${d.count} images have ids that begin with ${d.prefix}`,
+  hint: 'write more digits of the id',
+}));
+
+export const ImageInUse = defineError('IMAGE_IN_USE', (d: { reference: string; by: string }) => ({
+  message: `image ${d.reference} is used by ${d.by}`,
+  hint: 'remove what uses it first, or force the removal of a name',
+}));
+
+export const PlatformNotHere = defineError('IMAGE_PLATFORM_NOT_HERE', (d: { reference: string; platform: string }) => ({
+  message: `image ${d.reference} has nothing for ${d.platform} on this node`,
+  hint: 'pull it for that platform',
+}));
+
+export const ArchiveInvalid = defineError('IMAGE_ARCHIVE_INVALID', (d: { rule: string }) => ({
+  message: `the archive is no image: ${d.rule}`,
+  hint: 'docker save, skopeo and umoci write archives that can be loaded',
+}));

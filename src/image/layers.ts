@@ -77,6 +77,7 @@ const MS_NOATIME = 1024n;
 const MNT_DETACH = 2;
 /** After the last layer of a pull. */
 const CHECKSUM_DELAY_MS = 500;
+const HOLD_MS = 600_000;
 
 export class LayerStore {
   readonly #options: LayerStoreOptions;
@@ -87,6 +88,7 @@ export class LayerStore {
   readonly #mounted = new Set<string>();
   readonly #unchecked = new Map<Digest, LayerRecord>();
   #checksums: Promise<void> | undefined;
+  readonly #heldUntilMs = new Map<Digest, number>();
   #cancelChecksums: (() => void) | undefined;
   #nextName = 1;
 
@@ -139,6 +141,14 @@ export class LayerStore {
     return records.map((record) => this.#mountPoint(record.name)).reverse();
   }
 
+  /** True for a while after it was unpacked: the image that it belongs to is about to be named. */
+  isHeld(diffId: Digest): boolean {
+    const untilMs = this.#heldUntilMs.get(diffId) ?? 0;
+    if (untilMs > this.#options.clock.monotonic()) return true;
+    this.#heldUntilMs.delete(diffId);
+    return false;
+  }
+
   /** The caller knows that nobody uses it. */
   async remove(diffId: Digest): Promise<void> {
     const record = this.#known.get(diffId);
@@ -189,6 +199,7 @@ export class LayerStore {
       return present;
     }
     this.#known.set(diffId, record);
+    this.#heldUntilMs.set(diffId, this.#options.clock.monotonic() + HOLD_MS);
     try {
       await renameDurably(target, this.#file(record.name));
       await this.#records.put(diffId, record);

@@ -1,0 +1,110 @@
+import type { Clock } from '#base/clock.ts';
+import type { ContentStore } from '#image/content.ts';
+import { reachable } from '#image/graph.ts';
+import type { Image, ImageStore } from '#image/images.ts';
+import type { LayerStore } from '#image/layers.ts';
+import type { SnapshotStore } from '#image/snapshots.ts';
+import type { Digest } from '#spec/image/digest.ts';
+import type { Descriptor } from '#spec/image/manifest.ts';
+
+export interface Collected {
+  blobs: Digest[];
+  layers: Digest[];
+  evicted: Digest[];
+  freedBytes: number;
+}
+
+export interface CollectOptions {
+  content: ContentStore;
+  images: ImageStore;
+  layers: LayerStore;
+  snapshots: SnapshotStore;
+  clock: Clock;
+  /** Who else keeps blobs: the registry's repositories, the build cache. */
+  roots: readonly (() => Promise<Pick<Descriptor, 'digest' | 'mediaType'>[]>)[];
+  /** Blobs used since then stay: somebody may be about to name them. */
+  graceMs: number;
+  /** Above it, images that no container uses go, the least recently used first. */
+  budgetBytes?: number;
+}
+
+/**
+ * Removes what nothing needs: first images beyond the budget, then layers that neither an image nor a container stands on,
+ * then blobs that no root reaches. Cut at any point it has removed only what nobody needs; the next run goes on.
+ */
+export async function collect(o: CollectOptions): Promise<Collected> {
+  const evicted = await evictToBudget(o);
+  const roots = [...o.images.targets(), ...(await Promise.all(o.roots.map((r) => r()))).flat()];
+  const [layers, layerBytes] = await collectLayers(o);
+  const [blobs, blobBytes] = await collectBlobs(o, await reachable(o.content, roots));
+  return { blobs, layers, evicted, freedBytes: layerBytes + blobBytes };
+}
+
+async function evictToBudget(o: CollectOptions): Promise<Digest[]> {
+  if (o.budgetBytes === undefined) return [];
+  let used = await usedBytes(o);
+  const evicted: Digest[] = [];
+  for (const image of candidates(await o.images.list(), o.snapshots)) {
+    if (used <= o.budgetBytes) break;
+    await o.images.evict(
+      image,
+      `images take ${used} bytes, the budget is ${o.budgetBytes}; last used ${new Date(image.usedAtMs).toISOString()}`,
+    );
+    evicted.push(image.id);
+    used -= await bytesOnlyOf(image, o);
+  }
+  return evicted;
+}
+
+/** Unused images, least recently used first. Pure. */
+export function candidates(images: readonly Image[], snapshots: Pick<SnapshotStore, 'usersOf'>): Image[] {
+  const unused = images.filter((image) => {
+    const top = image.platform.config.rootfs.diff_ids.at(-1);
+    return top === undefined || snapshots.usersOf(top).length === 0;
+  });
+  return unused.sort((a, b) => a.usedAtMs - b.usedAtMs);
+}
+
+/** What its removal sets free: blobs and layers that no remaining image shares. */
+async function bytesOnlyOf(image: Image, o: CollectOptions): Promise<number> {
+  const others = await o.images.list();
+  const shared = new Set(others.flatMap((other) => other.platform.config.rootfs.diff_ids));
+  const sharedBlobs = new Set(others.flatMap((other) => other.platform.manifest.layers.map((layer) => layer.digest)));
+  const layers = image.platform.config.rootfs.diff_ids
+    .filter((d) => !shared.has(d))
+    .map((d) => o.layers.get(d)?.imageBytes ?? 0);
+  const blobs = image.platform.manifest.layers.filter((l) => !sharedBlobs.has(l.digest)).map((l) => l.size);
+  return [...layers, ...blobs].reduce((sum, bytes) => sum + bytes, 0);
+}
+
+export async function usedBytes(o: Pick<CollectOptions, 'content' | 'layers'>): Promise<number> {
+  let used = o.layers.list().reduce((sum, layer) => sum + layer.imageBytes, 0);
+  for await (const blob of o.content.list()) used += blob.sizeBytes;
+  return used;
+}
+
+async function collectLayers(o: CollectOptions): Promise<[Digest[], number]> {
+  const needed = new Set((await o.images.list()).flatMap((image) => image.platform.config.rootfs.diff_ids));
+  const gone: Digest[] = [];
+  let bytes = 0;
+  for (const layer of o.layers.list()) {
+    if (needed.has(layer.diffId) || o.snapshots.usersOf(layer.diffId).length > 0 || o.layers.isHeld(layer.diffId))
+      continue;
+    await o.layers.remove(layer.diffId);
+    gone.push(layer.diffId);
+    bytes += layer.imageBytes;
+  }
+  return [gone, bytes];
+}
+
+async function collectBlobs(o: CollectOptions, needed: ReadonlySet<Digest>): Promise<[Digest[], number]> {
+  const gone: Digest[] = [];
+  let bytes = 0;
+  for await (const blob of o.content.list()) {
+    if (needed.has(blob.digest) || o.clock.now() - blob.usedAtMs < o.graceMs) continue;
+    if (!(await o.content.remove(blob.digest))) continue;
+    gone.push(blob.digest);
+    bytes += blob.sizeBytes;
+  }
+  return [gone, bytes];
+}

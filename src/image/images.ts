@@ -1,0 +1,279 @@
+import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
+import { integer, object, string } from '#base/shape.ts';
+import type { ContentStore } from '#image/content.ts';
+import { ImageAmbiguous, ImageInUse, NoSuchImage } from '#image/errors.ts';
+import { imageFor, type PlatformImage } from '#image/graph.ts';
+import type { LayerStore } from '#image/layers.ts';
+import { LayerFollower } from '#image/pulling.ts';
+import { Records } from '#image/records.ts';
+import type { SnapshotStore } from '#image/snapshots.ts';
+import { type Digest, isDigest, parseDigest } from '#spec/image/digest.ts';
+import type { Descriptor } from '#spec/image/manifest.ts';
+import type { Platform } from '#spec/image/platform.ts';
+import {
+  familiarName,
+  familiarReference,
+  formatReference,
+  parseReference,
+  type Reference,
+  withDefaultTag,
+} from '#spec/image/reference.ts';
+import type { Store, TxnOp } from '#storage/store.ts';
+
+/**
+ * Images by name. A name points to a *target*, the manifest or index as it was pulled or made, kept whole; what an API calls
+ * an image is the target seen from this host's platform, and its id is the digest of that platform's configuration.
+ *
+ *     image/names/docker.io/library/web:1          → target digest
+ *     image/names/docker.io/library/web@sha256:…   → target digest   (RepoDigests)
+ *     image/targets/sha256:…                       → media type, size, times; without any name it is dangling
+ */
+export interface Image {
+  id: Digest;
+  target: Descriptor;
+  platform: PlatformImage;
+  /** `web:1`, as Docker writes them. */
+  repoTags: string[];
+  /** `web@sha256:…`. */
+  repoDigests: string[];
+  createdAtMs: number;
+  usedAtMs: number;
+  /** Blobs of this platform as they are stored (compressed). */
+  blobBytes: number;
+}
+
+export type ImageEvent =
+  | { type: 'tag' | 'untag' | 'delete' | 'add'; id: Digest; name?: string }
+  | { type: 'evict'; id: Digest; name?: string; because: string };
+
+export interface ImageStoreOptions {
+  store: Store;
+  content: ContentStore;
+  layers: LayerStore;
+  snapshots: SnapshotStore;
+  clock: Clock;
+  platform: Platform;
+  publish(event: ImageEvent): void;
+}
+
+const nameShape = object({ target: string() });
+const targetShape = object({
+  mediaType: string(),
+  size: integer({ min: 0 }),
+  createdAtMs: integer(),
+  usedAtMs: integer(),
+});
+type TargetRecord = ReturnType<typeof targetShape>;
+
+const NAMES = 'image/names/';
+const TARGETS = 'image/targets/';
+const USE_EVERY_MS = 3_600_000;
+
+export class ImageStore {
+  readonly #o: ImageStoreOptions;
+  readonly #targetRecords: Records<TargetRecord>;
+  readonly #names = new Map<string, Digest>();
+  readonly #targets = new Map<Digest, TargetRecord>();
+  /** What manifests and configurations said, verified when they were read; one for each target. */
+  readonly #views = new Map<Digest, PlatformImage>();
+
+  private constructor(options: ImageStoreOptions) {
+    this.#o = options;
+    this.#targetRecords = new Records(options.store, TARGETS, targetShape);
+  }
+
+  static async open(options: ImageStoreOptions): Promise<ImageStore> {
+    const images = new ImageStore(options);
+    const names = new Records(options.store, NAMES, nameShape);
+    for (const [digest, record] of await images.#targetRecords.all()) images.#targets.set(parseDigest(digest), record);
+    for (const [name, { target }] of await names.all()) images.#names.set(name, parseDigest(target));
+    return images;
+  }
+
+  /** Gives the names to the target, in one step; whoever had them before keeps its other names, or dangles. */
+  async add(target: Pick<Descriptor, 'digest' | 'mediaType' | 'size'>, names: readonly Reference[]): Promise<Image> {
+    const nowMs = this.#o.clock.now();
+    const known = this.#targets.get(target.digest);
+    const record = known ?? { mediaType: target.mediaType, size: target.size, createdAtMs: nowMs, usedAtMs: nowMs };
+    const keys = names.map(formatReference);
+    const ops: TxnOp[] = [
+      put(TARGETS + target.digest, record),
+      ...keys.map((key) => put(NAMES + key, { target: target.digest })),
+    ];
+    await this.#o.store.txn({ ops });
+    this.#targets.set(target.digest, record);
+    this.#views.delete(target.digest); // another platform of the same index may have come
+    for (const key of keys) this.#names.set(key, target.digest);
+    const image = await this.#image(target.digest);
+    if (!known) this.#o.publish({ type: 'add', id: image.id });
+    for (const name of names)
+      if (name.tag !== undefined) this.#o.publish({ type: 'tag', id: image.id, name: familiarReference(name) });
+    return image;
+  }
+
+  /** By name, id or the beginning of an id; NO_SUCH_IMAGE, IMAGE_AMBIGUOUS. */
+  async get(text: string): Promise<Image> {
+    const target = await this.#resolve(text);
+    if (!target) throw new NoSuchImage({ reference: text });
+    return this.#image(target);
+  }
+
+  async find(text: string): Promise<Image | undefined> {
+    const target = await this.#resolve(text);
+    return target && this.#image(target);
+  }
+
+  async list(): Promise<Image[]> {
+    const images = await Promise.all([...this.#targets.keys()].map((digest) => this.#image(digest).catch(unreadable)));
+    return images.filter((image) => image !== undefined);
+  }
+
+  tag(text: string, name: Reference): Promise<Image> {
+    return this.get(text).then((image) => this.add(image.target, [withDefaultTag(name)]));
+  }
+
+  /**
+   * `docker rmi`: a name takes that name away; with the last one, or by id, the image goes. Refused while a container
+   * uses it, unless only a name goes or `force` is set (layers that a container stands on stay in any case).
+   */
+  async remove(text: string, wish: { force?: boolean } = {}): Promise<{ untagged: string[]; deleted: Digest[] }> {
+    const image = await this.get(text);
+    const named = this.#nameOf(text);
+    const tags = this.#namesOf(image.target.digest).filter((n) => !n.includes('@'));
+    if (named !== undefined && tags.length > (named.includes('@') ? 0 : 1)) return this.#untag(image, [named], false);
+    if (named === undefined && tags.length > 1 && !wish.force) {
+      throw new ImageInUse({ reference: text, by: `${tags.length} names; it must be forced` });
+    }
+    const user = this.#userOf(image);
+    if (user !== undefined && !wish.force) throw new ImageInUse({ reference: text, by: `container ${user}` });
+    return this.#untag(image, this.#namesOf(image.target.digest), true);
+  }
+
+  /** Images without a name and, with `all`, every image that no container uses. `keep` can spare some. */
+  async prune(wish: { all?: boolean; keep?: (image: Image) => boolean } = {}): Promise<Digest[]> {
+    const gone: Digest[] = [];
+    for (const image of await this.list()) {
+      const wanted = wish.all ? true : image.repoTags.length === 0 && image.repoDigests.length === 0;
+      if (!wanted || this.#userOf(image) !== undefined || wish.keep?.(image)) continue;
+      gone.push(...(await this.#untag(image, this.#namesOf(image.target.digest), true)).deleted);
+    }
+    return gone;
+  }
+
+  /** Its layers unpacked, lowest first, for `snapshots.prepare`; what a bit flip or a crash took is made again from the blobs. */
+  async layersOf(image: Image): Promise<Digest[]> {
+    await this.#touch(image.target.digest);
+    const follower = new LayerFollower(this.#o.content, this.#o.layers);
+    const layers = await follower.finish(image.platform.manifest, image.platform.config, image.target.digest);
+    return layers.map((layer) => layer.diffId);
+  }
+
+  /** Roots for garbage collection. */
+  targets(): Pick<Descriptor, 'digest' | 'mediaType'>[] {
+    return [...this.#targets].map(([digest, { mediaType }]) => ({ digest, mediaType }));
+  }
+
+  /** Takes an image away for the sake of the disk budget, and says so. */
+  async evict(image: Image, because: string): Promise<void> {
+    const { id } = image;
+    for (const name of [...image.repoTags, undefined])
+      this.#o.publish({ type: 'evict', id, because, ...(name ? { name } : {}) });
+    await this.#untag(image, this.#namesOf(image.target.digest), true);
+  }
+
+  /** The container whose file system stands on this image's uppermost layer, if any. */
+  #userOf(image: Image): string | undefined {
+    const top = image.platform.config.rootfs.diff_ids.at(-1);
+    return top && this.#o.snapshots.usersOf(top)[0];
+  }
+
+  async #untag(image: Image, names: string[], withTarget: boolean): Promise<{ untagged: string[]; deleted: Digest[] }> {
+    const { digest } = image.target;
+    const ops: TxnOp[] = names.map((name) => ({ do: 'delete', key: NAMES + name }));
+    if (withTarget) ops.push({ do: 'delete', key: TARGETS + digest });
+    await this.#o.store.txn({ ops });
+    for (const name of names) this.#names.delete(name);
+    if (withTarget) {
+      this.#targets.delete(digest);
+      this.#views.delete(digest);
+    }
+    const untagged = names.map((name) => familiarReference(parseReference(name)));
+    for (const name of untagged) this.#o.publish({ type: 'untag', id: image.id, name });
+    if (withTarget) this.#o.publish({ type: 'delete', id: image.id });
+    return { untagged, deleted: withTarget ? [image.id] : [] };
+  }
+
+  async #image(digest: Digest): Promise<Image> {
+    const record = this.#targets.get(digest);
+    if (!record) throw new NoSuchImage({ reference: digest });
+    const target = { digest, mediaType: record.mediaType, size: record.size };
+    const platform = this.#views.get(digest) ?? (await imageFor(this.#o.content, target, this.#o.platform));
+    this.#views.set(digest, platform);
+    const names = this.#namesOf(digest).map((name) => parseReference(name));
+    const blobs = [platform.manifest.config, ...platform.manifest.layers];
+    return {
+      id: platform.manifest.config.digest,
+      target,
+      platform,
+      repoTags: names.filter((n) => n.tag !== undefined).map(familiarReference),
+      repoDigests: names.filter((n) => n.tag === undefined).map((n) => `${familiarName(n)}@${n.digest}`),
+      createdAtMs: record.createdAtMs,
+      usedAtMs: record.usedAtMs,
+      blobBytes: blobs.reduce((sum, blob) => sum + blob.size, 0),
+    };
+  }
+
+  #namesOf(target: Digest): string[] {
+    return [...this.#names].filter(([, digest]) => digest === target).map(([name]) => name);
+  }
+
+  /** The stored name that the text says exactly, if it says one. */
+  #nameOf(text: string): string | undefined {
+    try {
+      const name = formatReference(withDefaultTag(parseReference(text)));
+      return this.#names.has(name) ? name : undefined;
+    } catch {
+      return undefined; // an id
+    }
+  }
+
+  /** Whole ids first, then names, then beginnings of ids: as dockerd looks them up. */
+  async #resolve(text: string): Promise<Digest | undefined> {
+    if (isDigest(text) && this.#targets.has(text)) return text;
+    const named = this.#nameOf(text);
+    if (named !== undefined && !isDigest(text)) return this.#names.get(named);
+    const byDigest = this.#byTargetDigest(text);
+    if (byDigest) return byDigest;
+    const hex = /^(?:sha256:)?([a-f0-9]{1,64})$/.exec(text)?.[1];
+    if (hex === undefined) return undefined;
+    const matches = (await this.list()).filter((image) => image.id.startsWith(`sha256:${hex}`));
+    const ids = new Set(matches.map((image) => image.id));
+    if (ids.size > 1) throw new ImageAmbiguous({ prefix: hex, count: ids.size });
+    return matches[0]?.target.digest;
+  }
+
+  /** `web:1@sha256:…` and `web@sha256:…` mean the digest, whatever the tag says now. */
+  #byTargetDigest(text: string): Digest | undefined {
+    const digest = text.slice(text.indexOf('@') + 1);
+    return text.includes('@') && isDigest(digest) && this.#targets.has(digest) ? digest : undefined;
+  }
+
+  async #touch(digest: Digest): Promise<void> {
+    const record = this.#targets.get(digest);
+    const nowMs = this.#o.clock.now();
+    if (!record || nowMs - record.usedAtMs < USE_EVERY_MS) return;
+    record.usedAtMs = nowMs;
+    await this.#targetRecords.put(digest, record);
+  }
+}
+
+/** One damaged image does not hide the others; asked for by name it says what is wrong. */
+function unreadable(error: unknown): undefined {
+  if (!isCode(error, 'BLOB_DAMAGED', 'BLOB_NOT_FOUND', 'IMAGE_PLATFORM_NOT_HERE', 'NO_SUCH_IMAGE')) throw error;
+  return undefined;
+}
+
+function put(key: string, value: object): TxnOp {
+  return { do: 'put', key, value: Buffer.from(JSON.stringify(value)) };
+}
