@@ -5,7 +5,6 @@ import type { Clock } from '#base/clock.ts';
 import { systemClock } from '#base/clock.ts';
 import { errnoOf } from '#base/errors.ts';
 import { type Logger, logger } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { type KeyPair, makeAuthority, signClient, signServer } from '#cluster/api/authn/certificates.ts';
 import { listen } from '#cluster/api/http/listener.ts';
 import type { NodeProxy } from '#cluster/api/node-proxy.ts';
@@ -52,7 +51,7 @@ export interface KubeApi {
 }
 
 export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
-  const { directory, clock = systemClock, log = logger('cluster:api'), random = systemRandom.next } = options;
+  const { directory, clock = systemClock, log = logger('cluster:api'), random = Math.random } = options;
   const host = options.host ?? '127.0.0.1';
   const serviceCidr = options.serviceCidr ?? '10.96.0.0/16';
   const domain = options.clusterDomain ?? 'cluster.local';

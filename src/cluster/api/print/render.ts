@@ -39,27 +39,44 @@ export function renderOne(resource: Resource, object: KubeObject, view: View, he
   });
 }
 
-export function renderList(resource: Resource, listing: Listing, view: View): WholeResponse {
+/** Objects turned into text before others get their turn: a list of everything must not stop the server. */
+const SLICE_OBJECTS = 250;
+
+export async function renderList(resource: Resource, listing: Listing, view: View): Promise<WholeResponse> {
   const metadata = {
     resourceVersion: String(listing.revision),
     ...(listing.continueToken === '' ? {} : { continue: listing.continueToken }),
     ...(listing.remaining === undefined ? {} : { remainingItemCount: listing.remaining }),
   };
-  if (view.accepted.form === 'table') {
-    const table = tableOf(columnsOf(resource.facts.resource), listing.items, {
-      ...view,
-      metadata,
-      headers: true,
-      apiVersion: 'meta.k8s.io/v1',
-    });
-    return json(200, table, view.accepted.format);
+  const { form, format } = view.accepted;
+  if (form === 'table') {
+    const columns = columnsOf(resource.facts.resource);
+    const parts = { nowMs: view.nowMs, include: view.include, metadata, headers: true, apiVersion: 'meta.k8s.io/v1' };
+    const { rows: _, ...head } = tableOf(columns, [], parts);
+    return whole(head, 'rows', listing.items, format, (object) => tableOf(columns, [object], parts).rows[0]);
   }
-  const isMetadata = view.accepted.form === 'metadata';
-  const head = isMetadata
-    ? { kind: 'PartialObjectMetadataList', apiVersion: 'meta.k8s.io/v1', metadata }
-    : { kind: `${resource.facts.kind}List`, apiVersion: resource.facts.apiVersion, metadata };
-  const items = listing.items.map((object) => (isMetadata ? partialMetadata(object) : present(resource, object)));
-  return json(200, { ...head, items }, view.accepted.format);
+  if (form === 'metadata') {
+    const head = { kind: 'PartialObjectMetadataList', apiVersion: 'meta.k8s.io/v1', metadata };
+    return whole(head, 'items', listing.items, format, (object) => partialMetadata(object));
+  }
+  const head = { kind: `${resource.facts.kind}List`, apiVersion: resource.facts.apiVersion, metadata };
+  return whole(head, 'items', listing.items, format, (object) => present(resource, object));
+}
+
+async function whole(
+  head: object,
+  member: string,
+  objects: readonly KubeObject[],
+  format: 'json' | 'yaml',
+  render: (object: KubeObject) => unknown,
+): Promise<WholeResponse> {
+  if (format === 'yaml') return json(200, { ...head, [member]: objects.map(render) }, format);
+  const texts: string[] = [];
+  for (const [i, object] of objects.entries()) {
+    texts.push(JSON.stringify(render(object)));
+    if (i % SLICE_OBJECTS === SLICE_OBJECTS - 1) await new Promise((next) => setImmediate(next));
+  }
+  return json(200, `${JSON.stringify(head).slice(0, -1)},"${member}":[${texts.join(',')}]}`);
 }
 
 function inForm<T>(form: Form, makers: Record<Form, () => T>): T {

@@ -12,7 +12,7 @@ export function tableOf(
   columns: readonly Column[],
   objects: readonly KubeObject[],
   options: { nowMs: number; include: IncludeObject; metadata: object; headers: boolean; apiVersion: string },
-): object {
+): { rows: object[]; [field: string]: unknown } {
   return {
     kind: 'Table',
     apiVersion: options.apiVersion,

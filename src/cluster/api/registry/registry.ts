@@ -19,7 +19,6 @@ import {
   StatusError,
   type Subject,
   timedOut,
-  tooLarge,
   unavailable,
 } from '../status.ts';
 import { KIND_RULES } from '../validation/kinds.ts';
@@ -342,7 +341,6 @@ export class Registry {
         },
         errors,
       );
-    if (JSON.stringify(object).length > MAX_OBJECT_BYTES) throw tooLarge(MAX_OBJECT_BYTES);
   }
 
   async #eventLease(): Promise<string> {
@@ -372,9 +370,6 @@ export class Registry {
     return out;
   }
 }
-
-/** The store's limit of a transaction, less room for its key and envelope. */
-const MAX_OBJECT_BYTES = 1_500_000;
 
 export function subject(resource: Resource, name?: string): Subject {
   return { group: resource.facts.group, resource: resource.facts.resource, name };

@@ -1,0 +1,93 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { type KubeApi, startKubeApi } from '#app/kube-api.ts';
+import { systemClock } from '#base/clock.ts';
+import { logger, silentSink } from '#base/log.ts';
+import { memoryStore } from '#storage/memory.ts';
+
+const run = promisify(execFile);
+
+export interface Outcome {
+  code: number;
+  /** stdout and stderr, as a person sees them. */
+  text: string;
+}
+
+/** An API server of its own and a kubectl that knows only it. */
+export class Room {
+  readonly api: KubeApi;
+  readonly directory: string;
+  readonly #binary: string;
+
+  private constructor(api: KubeApi, directory: string, binary: string) {
+    this.api = api;
+    this.directory = directory;
+    this.#binary = binary;
+  }
+
+  static async open(binary: string): Promise<Room> {
+    const directory = mkdtempSync(join(tmpdir(), 'estiba-kubectl-'));
+    const api = await startKubeApi({
+      store: memoryStore(systemClock),
+      directory,
+      port: 0,
+      log: logger('cluster:api', silentSink),
+    });
+    return new Room(api, directory, binary);
+  }
+
+  file(name: string, content: string): string {
+    const path = join(this.directory, name);
+    writeFileSync(path, content);
+    return path;
+  }
+
+  /** Runs `kubectl ARGS` through a shell, in the room's directory, so that quoting is what a person would type. */
+  kubectl(args: string, more: { stdin?: string; env?: Record<string, string> } = {}): Promise<Outcome> {
+    const env = {
+      PATH: process.env['PATH'] ?? '',
+      HOME: this.directory,
+      KUBECONFIG: this.api.kubeconfigPath,
+      KUBECTL: this.#binary,
+      ...more.env,
+    };
+    const child = run('/bin/bash', ['-c', `"$KUBECTL" ${args}`], {
+      env,
+      cwd: this.directory,
+      timeout: 60_000,
+      maxBuffer: 32 << 20,
+    });
+    child.child.stdin?.end(more.stdin ?? '');
+    return child.then(
+      ({ stdout, stderr }) => ({ code: 0, text: stdout + stderr }),
+      (error: { code?: number; stdout?: string; stderr?: string; message: string }) => ({
+        code: typeof error.code === 'number' ? error.code : 1,
+        text: `${error.stdout ?? ''}${error.stderr ?? ''}` || error.message,
+      }),
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.api.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** The newest kubectl at hand: KUBECTL names it, else the one on PATH. */
+export const NEWEST = process.env['KUBECTL'] ?? 'kubectl';
+
+/** Debian's kubectl 1.20, unpacked into a cache of ours and never installed. */
+export async function kubectl120(): Promise<string> {
+  const cache = resolve('.cache/kubectl-1.20');
+  const binary = join(cache, 'usr/bin/kubectl');
+  if (existsSync(binary)) return binary;
+  mkdirSync(cache, { recursive: true });
+  await run('apt-get', ['download', 'kubernetes-client'], { cwd: cache });
+  const archive = readdirSync(cache).find((f) => f.endsWith('.deb'));
+  if (!archive) throw new Error('apt-get download kubernetes-client brought no package');
+  await run('dpkg-deb', ['-x', join(cache, archive), cache]);
+  return binary;
+}
