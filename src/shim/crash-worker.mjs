@@ -33,9 +33,16 @@ for (let i = 0; i < Number(count); i++) {
   const shim = await spawner.create(plan, { dir: home, log: { driver: 'cri', path: `${home}.log` } });
   await shim.start();
 }
-const pid = readdirSync('/proc').find((p) => /^\d+$/.test(p) && cmdline(p).includes(join(dir, 'spawner.sock')));
+// Shims are forks of the spawner and have its command line; pids wrap around, so the lowest need not be the oldest. The spawner is
+// the one whose parent is none of them.
+const alike = readdirSync('/proc').filter((p) => /^\d+$/.test(p) && cmdline(p).includes(join(dir, 'spawner.sock')));
+const pid = alike.find((p) => !alike.includes(parentOf(p)));
 process.stdout.write(`${pid}\n`);
 setInterval(() => undefined, 1000);
+
+function parentOf(pid) {
+  return /^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
+}
 
 function cmdline(pid) {
   try {
