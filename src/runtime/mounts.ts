@@ -250,19 +250,13 @@ function planCgroupMount(b: PlanBuilder, context: MountContext, planned: Planned
   const create = CREATE_DIRECTORY;
   b.init(because, { op: 'mountAt', root, source: 'tmpfs', target, type: 'tmpfs', flags, data: 'mode=755', create });
   for (const hierarchy of hierarchies) {
-    if (hierarchy.version === 2 && !context.cgroups.some((place) => place.version === 2)) continue;
+    // Beside v1 the unified hierarchy is ours to use and not shown, as under runc: programs that find it take it for v2.
+    if (hierarchy.version === 2) continue;
     const base = posix.basename(hierarchy.mount);
     const at = posix.join(target, base);
     const data = hierarchy.name ? `none,name=${hierarchy.name}` : hierarchy.controllers.join(',');
-    const type = hierarchy.version === 2 ? 'cgroup2' : 'cgroup';
-    planHierarchy(b, context, planned, {
-      root,
-      target: at,
-      type,
-      data: hierarchy.version === 2 ? '' : data,
-      hierarchy,
-    });
-    if (hierarchy.version === 1 && hierarchy.controllers.length > 1)
+    planHierarchy(b, context, planned, { root, target: at, type: 'cgroup', data, hierarchy });
+    if (hierarchy.controllers.length > 1)
       for (const alias of hierarchy.controllers.filter((c) => c !== base))
         b.init(because, { op: 'symlinkAt', root, target: base, path: posix.join(target, alias) });
   }
