@@ -42,7 +42,7 @@ enum { OPEN_TREE_CLONE_ = 1, FROM_EMPTY = 4, TO_EMPTY = 0x40 };
 #define SYS_pidfd_send_signal 424
 #endif
 enum { NR_open_tree = 428, NR_move_mount, NR_fsopen, NR_fsconfig, NR_fsmount, NR_pidfd_open = 434, NR_clone3, NR_close_range,
-	NR_openat2, NR_pidfd_getfd, NR_mount_setattr = 442 };
+	NR_openat2, NR_pidfd_getfd, NR_faccessat2, NR_mount_setattr = 442 };
 
 static inline int open2(int dir, const char *path, uint64_t flags, uint64_t resolve)
 {

@@ -111,6 +111,9 @@ export function planUser(b: PlanBuilder, context: ProcessContext): void {
   const { process, path } = context;
   const { user, cwd } = process;
   const noNewPrivs = process.noNewPrivileges === true;
+  // CVE-2024-21626: a directory of the host left open is a way out of the container. Before the filter, which may not
+  // know close_range(2).
+  b.init('default', { op: 'closeFds', from: 3 + context.preserveFds });
   if (noNewPrivs) b.init(`${path}.noNewPrivileges`, prctl(PR_SET_NO_NEW_PRIVS, 1n));
   // Without no_new_privs only CAP_SYS_ADMIN may install a filter: before it goes.
   else planSeccomp(b, context);
@@ -133,8 +136,6 @@ export function planUser(b: PlanBuilder, context: ProcessContext): void {
   b.init(because, { op: 'capset', effective, permitted, inheritable });
   b.init(because, { op: 'capAmbient', set: ambient });
   b.init(`${path}.args`, { op: 'lookup', path: process.args?.[0] ?? '', env: context.env });
-  // CVE-2024-21626: a directory of the host left open is a way out of the container.
-  b.init('default', { op: 'closeFds', from: 3 + context.preserveFds });
   if (noNewPrivs) planSeccomp(b, context);
 }
 
