@@ -78,6 +78,7 @@
 	X(attrAt, 65, "fsuUUU") \
 	X(pivotRoot, 66, "s") \
 	X(moveRoot, 67, "s") \
+	X(chroot, 68, "s") \
 	X(maskAt, 69, "fss") \
 	X(readonlyAt, 70, "fs") \
 	X(copyUpAt, 71, "fssU") \
@@ -155,6 +156,7 @@ union args {
 	struct { struct arg root, path, recursive, set, clear, propagation; } attrAt;
 	struct { struct arg root; } pivotRoot;
 	struct { struct arg root; } moveRoot;
+	struct { struct arg root; } chroot;
 	struct { struct arg root, path, label; } maskAt;
 	struct { struct arg root, path; } readonlyAt;
 	struct { struct arg root, target, data, flags; } copyUpAt;

@@ -228,6 +228,13 @@ int op_moveRoot(struct run *run, const union args *a)
 	return negative(chdir("/"));
 }
 
+int op_chroot(struct run *run, const union args *a)
+{
+	if (chdir(str(a->chroot.root)) < 0) return fail(run, -errno, "entering the root");
+	if (chroot(".") < 0) return -errno;
+	return negative(chdir("/"));
+}
+
 int op_checkProc(struct run *run, const union args *a)
 {
 	int fd = value_of(open(str(a->checkProc.path), O_PATH | O_NOFOLLOW | O_CLOEXEC));

@@ -103,6 +103,8 @@ interface Create {
   mounts: readonly PlannedMount[];
   mountContext: MountContext;
   processContext: ProcessContext;
+  /** No mount namespace: the container's mounts are the host's, below its root, and chroot(2) is all that holds it. */
+  sharesMounts: boolean;
   /** A process of its own enters what exists, before init is made. */
   forks: boolean;
   /** A new user namespace, or an existing one to join: init is root there and nowhere else. */
@@ -136,12 +138,6 @@ export function planCreate(config: OciConfig, options: CreateOptions, host: Host
 }
 
 function prepare(config: OciConfig, options: CreateOptions, host: Host): Create {
-  if (!hasNamespace(config, 'mount'))
-    fail(
-      '$.linux.namespaces',
-      config.linux?.namespaces,
-      'must have a mount namespace: the root file system is pivoted in it',
-    );
   const process = config.process ?? fail('$.process', undefined, 'is required to start a container');
   checkSysctls(config);
   checkUnsupported(config, host);
@@ -186,6 +182,7 @@ function prepare(config: OciConfig, options: CreateOptions, host: Host): Create 
     processContext,
     userns,
     files: paths(options.root, options.id),
+    sharesMounts: !hasNamespace(config, 'mount'),
     forks: joinedNamespaces(config, host).length > 0 || hasNewNamespace(config, 'time'),
     joinSlots: [],
     fifo: NO_SLOT,
@@ -203,11 +200,12 @@ function usernsKind(config: OciConfig, host: Host): Create['userns'] {
 
 function checkUnsupported(config: OciConfig, host: Host): void {
   const rdt = config.linux?.intelRdt;
-  if (rdt && host.resctrl() === undefined)
-    throw new Unsupported({
-      path: '$.linux.intelRdt',
-      what: 'no resctrl file system is mounted (config-linux.md, "IntelRdt")',
-    });
+  if (!rdt) return;
+  const what =
+    host.resctrl() === undefined
+      ? 'no resctrl file system is mounted (config-linux.md, "IntelRdt")'
+      : 'Intel RDT is not built in';
+  throw new Unsupported({ path: '$.linux.intelRdt', what });
 }
 
 /** What will exist is on disk before it exists: a later command can finish or remove it. */
@@ -222,6 +220,7 @@ function writeIntent({ b, options, config, host, files, rootfs, cgroups }: Creat
     ...(options.creator ? { creator: options.creator } : {}),
     rootless: host.rootless,
     cgroups: cgroups.places,
+    ownsRootMount: !hasNamespace(config, 'mount'),
     config,
     noNewKeyring: options.noNewKeyring ?? false,
   };
@@ -405,10 +404,19 @@ function buildRoot(c: Create): void {
   // line above may have made it so.
   const remount = (target: string, flags: bigint): void =>
     b.init(because, { op: 'mount', source: '', target, type: '', flags, data: '' });
-  remount('/', shared ? (PROPAGATION[wished] ?? 0n) : (PROPAGATION[wished] ?? MS_SLAVE) | MS_REC);
-  const parent = host.mountOf(rootfs);
-  if (shared) remount(parent.point, MS_PRIVATE);
-  b.init('$.root.path', { op: 'mount', source: rootfs, target: rootfs, type: '', flags: MS_BIND | MS_REC, data: '' });
+  const bind = { op: 'mount', source: rootfs, target: rootfs, type: '', flags: MS_BIND | MS_REC, data: '' } as const;
+  if (c.sharesMounts) {
+    // All that is mounted for the container hangs below this one mount of the host's: taking it away takes all.
+    b.host('$.root.path', bind, { op: 'umount', target: rootfs, flags: MNT_DETACH });
+    const flags = MS_PRIVATE | MS_REC;
+    b.host(because, { op: 'mount', source: '', target: rootfs, type: '', flags, data: '' });
+  } else {
+    // An unbindable tree could not be bound just below; it becomes so at the end.
+    const first = wished.endsWith('unbindable') ? 'rslave' : wished;
+    remount('/', shared ? (PROPAGATION[first] ?? 0n) : (PROPAGATION[first] ?? MS_SLAVE) | MS_REC);
+    if (shared) remount(host.mountOf(rootfs).point, MS_PRIVATE);
+    b.init('$.root.path', bind);
+  }
   c.root = b.slot();
   b.init('$.root.path', { op: 'open', into: c.root, path: rootfs, flags: O_PATH | O_DIRECTORY | O_CLOEXEC, mode: 0 });
 
@@ -423,12 +431,13 @@ function buildRoot(c: Create): void {
 
 function runCreateHooks(c: Create): void {
   const { b, config, facts, rootfs } = c;
-  planHooks(b, 'host', config, 'prestart', facts, 'creating');
-  planHooks(b, 'host', config, 'createRuntime', facts, 'creating');
+  // `created`, in the words of the specification: step 2 of the lifecycle is done, these are steps 3 to 5.
+  planHooks(b, 'host', config, 'prestart', facts, 'created');
+  planHooks(b, 'host', config, 'createRuntime', facts, 'created');
   if (!config.hooks?.createContainer?.length) return;
   // runc's hooks of this point start in the root file system, and find what they change by relative paths.
   b.init('$.hooks.createContainer', { op: 'chdir', path: rootfs, inside: 0 });
-  planHooks(b, 'init', config, 'createContainer', facts, 'creating');
+  planHooks(b, 'init', config, 'createContainer', facts, 'created');
 }
 
 function changeRoot(c: Create): void {
@@ -441,7 +450,8 @@ function changeRoot(c: Create): void {
     b.init(`$.linux.maskedPaths[${i}]`, { op: 'maskAt', root, path: posix.normalize(path), label });
   });
   planSysctls(b, config);
-  if (options.noPivot) moveRoot(c);
+  if (c.sharesMounts) b.init('$.linux.namespaces', { op: 'chroot', root: rootfs });
+  else if (options.noPivot) moveRoot(c);
   else b.init('default', { op: 'pivotRoot', root: rootfs });
   // Whoever swapped directories meanwhile (CVE-2021-30465) must not have a /proc of his own in its place.
   if (mounts.some((m) => m.target === '/proc' && m.mount.type === 'proc'))
@@ -463,7 +473,8 @@ function moveRoot({ b, rootfs, host, userns }: Create): void {
   b.init(because, { op: 'moveRoot', root: rootfs });
 }
 
-function finishContainer({ b, config, process, options, processContext, mounts, root }: Create): void {
+function finishContainer(c: Create): void {
+  const { b, config, process, options, processContext, mounts, root } = c;
   if (process.terminal) {
     const { height = 0, width = 0 } = process.consoleSize ?? {};
     b.init('$.process.terminal', {
@@ -478,7 +489,7 @@ function finishContainer({ b, config, process, options, processContext, mounts, 
   b.close('init', 'default', root);
   b.init('$.process.cwd', { op: 'mkdir', path: process.cwd, mode: 0o755, flags: MKDIR_PARENTS | MKDIR_MAY_EXIST });
   const propagation = config.linux?.rootfsPropagation;
-  if (propagation && !propagation.endsWith('slave') && !propagation.endsWith('private'))
+  if (propagation && !c.sharesMounts && !propagation.endsWith('slave') && !propagation.endsWith('private'))
     b.init('$.linux.rootfsPropagation', {
       op: 'mount',
       source: '',

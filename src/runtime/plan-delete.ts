@@ -10,6 +10,7 @@ import { type HookPoint, hasNewNamespace, type OciConfig } from '#spec/oci/confi
 /** SIGKILL's victim is gone in a millisecond; a process in uninterruptible sleep takes as long as its disk. */
 const KILL_TIMEOUT_MS = 10_000;
 const SIGKILL = 9;
+const MNT_DETACH = 2;
 
 /** `delete --force` first: init dies, and with it all of its PID namespace; without one, all of its cgroup. */
 export function planKillAll(record: ContainerRecord, config: OciConfig, init: ProcessIdentity | undefined): Plan {
@@ -29,9 +30,12 @@ export function planKillCgroup(b: PlanBuilder, record: ContainerRecord, because:
   if (place) b.host(because, { op: 'killCgroup', path: dirOf(place), signal });
 }
 
-export function planRemoveCgroups(record: ContainerRecord): Plan {
+/** Mounts first: a cgroup may be mounted below the root. */
+export function planRemove(record: ContainerRecord): Plan {
   const b = new PlanBuilder();
-  for (const op of removeOps(record.cgroups)) b.host('runtime.md, "Delete"', op);
+  const because = 'runtime.md, "Delete"';
+  if (record.ownsRootMount) b.host(because, { op: 'umount', target: record.rootfs, flags: MNT_DETACH });
+  for (const op of removeOps(record.cgroups)) b.host(because, op);
   return b.finish();
 }
 

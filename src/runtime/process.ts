@@ -92,12 +92,12 @@ export function planLabels(b: PlanBuilder, { process, path, host, config }: Proc
     const data = utf8(`exec ${process.apparmorProfile}`);
     b.init(`${path}.apparmorProfile`, { op: 'write', path: '/proc/self/attr/apparmor/exec', data, flags: 1, mode: 0 });
   }
-  for (const [at, label] of [
-    [`${path}.selinuxLabel`, process.selinuxLabel],
-    ['$.linux.mountLabel', config.linux?.mountLabel],
-  ] as const)
-    if (label && !host.selinux) throw new Unsupported({ path: at, what: 'this kernel runs without SELinux' });
+  // A label for files says nothing where nobody reads labels; one for the process is a promise of confinement.
+  if (config.linux?.mountLabel && !host.selinux)
+    b.warn('$.linux.mountLabel has no effect: this kernel runs without SELinux');
   if (process.selinuxLabel) {
+    if (!host.selinux)
+      throw new Unsupported({ path: `${path}.selinuxLabel`, what: 'this kernel runs without SELinux' });
     const data = utf8(process.selinuxLabel);
     b.init(`${path}.selinuxLabel`, { op: 'write', path: '/proc/self/attr/exec', data, flags: 1, mode: 0 });
   }
@@ -115,9 +115,6 @@ export function planUser(b: PlanBuilder, context: ProcessContext): void {
   // know close_range(2).
   b.init('default', { op: 'closeFds', from: 3 + context.preserveFds });
   if (noNewPrivs) b.init(`${path}.noNewPrivileges`, prctl(PR_SET_NO_NEW_PRIVS, 1n));
-  // Without no_new_privs only CAP_SYS_ADMIN may install a filter: before it goes.
-  else planSeccomp(b, context);
-
   const sets = capabilitySets(b, context);
   const because = `${path}.capabilities`;
   b.init(because, { op: 'capBounding', keep: sets.bounding });
@@ -128,6 +125,9 @@ export function planUser(b: PlanBuilder, context: ProcessContext): void {
   if (!context.groupsDenied) b.init(`${path}.user.additionalGids`, { op: 'setgroups', gids });
   else if (gids.length > 0) fail(`${path}.user.additionalGids`, gids, 'cannot be set: setgroups is denied here');
   b.init(`${path}.user.gid`, { op: 'setgid', gid: user.gid });
+  // Without no_new_privs only CAP_SYS_ADMIN may install a filter: here it is about to go. Not earlier: what comes above
+  // may need calls that the filter forbids.
+  if (!noNewPrivs) planSeccomp(b, context);
   b.init(`${path}.user.uid`, { op: 'setuid', uid: user.uid });
   b.init(because, prctl(PR_SET_KEEPCAPS, 0n));
   const inside = CHDIR_INSIDE | CHDIR_IF_NOT_YET;

@@ -39,6 +39,8 @@ export interface ContainerRecord {
   rootless: boolean;
   /** The container's place in each hierarchy. */
   cgroups: readonly CgroupPlace[];
+  /** The root is a mount of the host's own namespace, to be unmounted with the container. */
+  ownsRootMount: boolean;
   /** config.json, parsed. */
   config: unknown;
   noNewKeyring: boolean;

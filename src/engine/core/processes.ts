@@ -19,7 +19,7 @@ import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import { freeze } from '#runtime/freeze.ts';
 import type { Host } from '#runtime/host.ts';
 import { planCreate } from '#runtime/plan-create.ts';
-import { planForget, planKillAll, planRemoveCgroups } from '#runtime/plan-delete.ts';
+import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
 import { planExec } from '#runtime/plan-exec.ts';
 import type { ContainerRecord, ProcessIdentity } from '#runtime/state.ts';
 import { loadContainer } from '#runtime/store.ts';
@@ -136,7 +136,7 @@ export class ShimProcesses implements ProcessSource {
     try {
       const { record, config, init, status } = loadContainer(root, id, files);
       if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
-      await spawner.run(planRemoveCgroups(record));
+      await spawner.run(planRemove(record));
     } catch (error) {
       if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
     }

@@ -155,6 +155,7 @@ export const OPS = {
   }, // of the mount at path; set, clear: MOUNT_ATTR_*
   pivotRoot: { code: 66, args: { root: 'str' }, says: 'pivot_root {root}, old root unmounted' },
   moveRoot: { code: 67, args: { root: 'str' }, says: 'MS_MOVE {root} to / and chroot' },
+  chroot: { code: 68, args: { root: 'str' }, says: 'chroot {root}' }, // for a container in the mount namespace it was called from
   maskAt: { code: 69, args: { root: 'slot', path: 'str', label: 'str' }, says: 'mask {path}' }, // absent is fine
   readonlyAt: { code: 70, args: { root: 'slot', path: 'str' }, says: 'make {path} read-only' }, // absent is fine
   copyUpAt: {
