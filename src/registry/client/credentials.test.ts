@@ -2,7 +2,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { type CredentialSource, dockerConfigCredentials, type RunHelper } from '#registry/client/credentials.ts';
+import {
+  type CredentialSource,
+  configHeaderCredentials,
+  dockerConfigCredentials,
+  headerCredentials,
+  type RunHelper,
+} from '#registry/client/credentials.ts';
 
 async function source(config: object, run?: RunHelper): Promise<CredentialSource> {
   const folder = await mkdtemp(join(tmpdir(), 'estiba-registry-cred-'));
@@ -57,4 +63,27 @@ it('a helper with a path for a name is not run', async () => {
 
 it('no file is no credentials', async () => {
   expect(await dockerConfigCredentials('/nonexistent/config.json')('docker.io')).toBeUndefined();
+});
+
+it("reads what Docker's clients send along with a pull, a push and a build", async () => {
+  const header = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+  expect(await headerCredentials(header({ username: 'ä', password: '?>' }))('x')).toEqual({
+    name: 'ä',
+    password: '?>',
+  });
+  expect(await headerCredentials(header({ identitytoken: 'T' }))('x')).toEqual({ identityToken: 'T' });
+  expect(await headerCredentials(header({}))('x')).toBeUndefined();
+  expect(await headerCredentials(undefined)('x')).toBeUndefined();
+  expect(() => headerCredentials('%%%')).toThrow(/X-Registry-Auth/);
+  const build = configHeaderCredentials(
+    header({
+      'https://index.docker.io/v1/': { username: 'h', password: 'p' },
+      'reg.corp': { username: 'r', password: 'p' },
+    }),
+  );
+  expect([await build('docker.io'), await build('reg.corp'), await build('other')]).toEqual([
+    { name: 'h', password: 'p' },
+    { name: 'r', password: 'p' },
+    undefined,
+  ]);
 });

@@ -25,6 +25,36 @@ const DockerConfig = object({
   credsStore: optional(string()),
 });
 
+/**
+ * The Engine API's `X-Registry-Auth`: base64url of JSON, for the one registry of the request. Docker's clients send `{}` or
+ * nothing where they know no credentials; what cannot be read is refused with INVALID_VALUE.
+ */
+export function headerCredentials(header: string | undefined): CredentialSource {
+  if (header === undefined || header === '') return anonymous;
+  const credentials = fromEntry(AuthEntry(decodeJson(header), 'X-Registry-Auth'));
+  return async () => credentials;
+}
+
+/** `X-Registry-Config` of a build: the same for many registries, by their names. */
+export function configHeaderCredentials(header: string | undefined): CredentialSource {
+  if (header === undefined || header === '') return anonymous;
+  const entries = record(AuthEntry)(decodeJson(header), 'X-Registry-Config');
+  return async (host) => {
+    const name = keysOf(host).find((key) => entries[key] !== undefined);
+    const entry = name === undefined ? undefined : entries[name];
+    return entry && fromEntry(entry);
+  };
+}
+
+function decodeJson(header: string): unknown {
+  const text = Buffer.from(header, 'base64url').toString('utf8');
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the shape says what is wrong with it
+  }
+}
+
 /** Docker's `config.json`: a helper named for the host, else the common helper, else what stands in the file. */
 export function dockerConfigCredentials(path: string, run: RunHelper = runHelper): CredentialSource {
   return async (host) => {

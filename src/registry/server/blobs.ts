@@ -63,7 +63,7 @@ export async function startUpload(
 ): Promise<void> {
   const { repository } = at;
   const mount = x.query.get('mount');
-  if (mount !== null && (await mountBlob(repository, digestParameter(mount), x.query.get('from'), s, principal))) {
+  if (mount !== null && (await mountBlob(x, repository, digestParameter(mount), s, principal))) {
     return created(x, repository, digestParameter(mount));
   }
   const digest = x.query.get('digest');
@@ -144,17 +144,16 @@ async function discard(at: { repository: string; id: string }, ingest: Ingest, s
 /** Repositories tried when a mount names no source. */
 const MOUNT_SOURCES_MAX = 64;
 
-/** Without `from`, any repository the client may pull from will do: who can read the bytes may as well link them. */
-async function mountBlob(
-  to: string,
-  digest: Digest,
-  from: string | null,
-  s: Services,
-  principal: Principal,
-): Promise<boolean> {
+/**
+ * Without `from`, any repository the client may pull from will do: who can read the bytes may as well link them. A token
+ * that was not issued for the source it names is answered with a challenge for both; where it names none, 202 is an answer
+ * that every client understands.
+ */
+async function mountBlob(x: Exchange, to: string, digest: Digest, s: Services, principal: Principal): Promise<boolean> {
+  const from = x.query.get('from');
   const candidates = from === null ? await s.repositories.holders(digest, MOUNT_SOURCES_MAX) : [from];
-  for (const source of candidates) {
-    if (!isRepository(source) || !principal.may('pull', source)) continue;
+  const readable = candidates.filter((source) => isRepository(source) && principal.couldGet('pull', source));
+  for (const source of readable.filter((name) => principal.may('pull', name))) {
     const mounted = await s.repositories.exclusively(source, async () => {
       const link = await s.repositories.blob(source, digest);
       if (!link || !(await s.content.info(digest))) return false;
@@ -163,6 +162,8 @@ async function mountBlob(
     });
     if (mounted) return true;
   }
+  const [named] = from === null ? [] : readable;
+  if (named && !principal.may('pull', named) && (await s.repositories.blob(named, digest))) s.tokens.demandMount(x, to);
   return false;
 }
 

@@ -71,7 +71,6 @@ export class Exchange {
     const tooLarge = (): never =>
       refuse('SIZE_INVALID', `the body is larger than ${maxBytes} bytes`, {
         status: 413,
-        headers: { connection: 'close' },
       });
     if ((this.contentLength ?? 0) > maxBytes) tooLarge();
     const parts: Buffer[] = [];
@@ -89,7 +88,6 @@ export class Exchange {
     const tooLarge = (): never =>
       refuse('SIZE_INVALID', `blobs are limited to ${limit.maxBytes} bytes here`, {
         status: 413,
-        headers: { connection: 'close' },
       });
     if (ingest.offset + (this.contentLength ?? 0) > limit.maxBytes) tooLarge();
     await this.#read(signal, (part) => {

@@ -9,6 +9,7 @@ import type { ManifestRecord } from '#registry/server/repositories.ts';
 import { isTag, type ManifestReference } from '#registry/server/route.ts';
 import { holding, type Services } from '#registry/server/services.ts';
 import { algorithmOf, type Digest, digestOf, isDigest } from '#spec/image/digest.ts';
+import { INDEX_MAX_DEPTH } from '#spec/image/manifest.ts';
 
 type At = { repository: string; reference: ManifestReference };
 
@@ -75,8 +76,42 @@ export async function deleteManifest(x: Exchange, at: At, s: Services): Promise<
 
 async function find(at: At, s: Services): Promise<ManifestRecord> {
   const { repository, reference } = at;
+  if (reference.tag !== undefined) await adopt(repository, reference.tag, s);
   const digest = reference.digest ?? (await s.repositories.tag(repository, reference.tag));
   return (digest && (await s.repositories.manifest(repository, digest))) || unknown(at);
+}
+
+/**
+ * What the node has under this name is in the registry too: its bytes lie in the content store already, so they are linked
+ * when first asked for. Of an index, the platforms that are here.
+ */
+async function adopt(repository: string, tag: string, s: Services): Promise<void> {
+  const root = await s.names.find(repository, tag);
+  if (root === undefined || (await s.repositories.tag(repository, tag)) === root) return;
+  await holding(s, root, `registry adopts ${repository}:${tag}`, () =>
+    s.repositories.exclusively(repository, () => link(repository, root, [tag], 0, s)),
+  );
+}
+
+/** Children first, as in a push. What is not here is left out; the depth is that of a sane index. */
+async function link(
+  repository: string,
+  digest: Digest,
+  tags: readonly string[],
+  depth: number,
+  s: Services,
+): Promise<void> {
+  const info = await s.content.info(digest);
+  if (!info || depth > INDEX_MAX_DEPTH) return;
+  const facts = readManifest(await s.content.read(digest, s.limits.manifestMaxBytes), '');
+  for (const child of facts.manifests) await link(repository, child, [], depth + 1, s);
+  for (const blob of facts.blobs) {
+    const sizeBytes = (await s.content.info(blob))?.sizeBytes;
+    if (sizeBytes !== undefined) await s.repositories.linkBlob(repository, blob, sizeBytes);
+  }
+  const { mediaType, subject, artifactType } = facts;
+  const referrer = { ...(subject ? { subject } : {}), ...(artifactType ? { artifactType } : {}) };
+  await s.repositories.putManifest(repository, { digest, mediaType, sizeBytes: info.sizeBytes, ...referrer }, tags);
 }
 
 function unknown(at: At): never {

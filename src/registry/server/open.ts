@@ -64,24 +64,15 @@ export async function openRegistry(options: RegistryOptions): Promise<Registry> 
   const uploads = new Uploads(content, clock, limits.blobMaxBytes);
   const repositories = new Repositories(store, clock);
   const names = options.names ?? noImageNames;
-  const services: Services = {
-    repositories,
-    content,
-    uploads,
-    access,
-    names,
-    clock,
-    log,
-    limits,
-    sparse: options.sparse ?? false,
-  };
   const tokens = new Tokens({
     key: await tokenKey(join(folder, 'token.key')),
     access,
     clock,
     service: 'estiba-registry',
   });
-  const server = createRegistryServer(services, tokens, options.tls);
+  const sparse = options.sparse ?? false;
+  const services: Services = { repositories, content, uploads, access, tokens, names, clock, log, limits, sparse };
+  const server = createRegistryServer(services, options.tls);
   return {
     server,
     services,

@@ -1,7 +1,9 @@
 import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { FakeClock } from '#base/clock.ts';
+import { writeBlob } from '#image/content.ts';
 import { hashPassword, hashSecret, patternOf } from '#registry/server/access.ts';
+import { collectBytes, registryRoots } from '#registry/server/gc.ts';
 import { parseRoute } from '#registry/server/route.ts';
 import { type TestRegistry, testRegistry } from '#registry/server/testing.ts';
 import { parseScopes } from '#registry/server/tokens.ts';
@@ -207,11 +209,39 @@ describe('manifests', () => {
       tagged: async (repository: string, tag: string, digest: Digest) =>
         void seen.push(`+${repository}:${tag}@${digest}`),
       untagged: async (repository: string, tag: string) => void seen.push(`-${repository}:${tag}`),
+      find: async () => undefined,
     };
     await using r = await testRegistry({ names });
     const digest = await pushImage(r, 'a', 'v1', 'x');
     await fetch(`${r.url}/v2/a/manifests/${digest}`, { method: 'DELETE' });
     expect(seen).toEqual([`+a:v1@${digest}`, '-a:v1']);
+  });
+});
+
+describe('the node', () => {
+  it("an image it has under the registry's name can be pulled without a push, and follows when the name moves", async () => {
+    const local = new Map<string, Digest>();
+    const names = {
+      tagged: async () => undefined,
+      untagged: async () => undefined,
+      find: async (r: string, t: string) => local.get(`${r}:${t}`),
+    };
+    await using r = await testRegistry({ names });
+    const keep = async (text: string): Promise<Digest> =>
+      (await writeBlob(r.content, digestOf(text), [Buffer.from(text)])).digest;
+    const build = async (config: string): Promise<Digest> => {
+      await keep(config);
+      await keep('layer');
+      return keep(image(config, ['layer']));
+    };
+    const pulled = async () => (await fetch(`${r.url}/v2/built/here/manifests/1`)).headers.get('docker-content-digest');
+    expect(await pulled()).toBeNull();
+    local.set('built/here:1', await build('first'));
+    expect(await pulled()).toBe(local.get('built/here:1'));
+    expect(await (await fetch(`${r.url}/v2/built/here/blobs/${digestOf('layer')}`)).text()).toBe('layer');
+    local.set('built/here:1', await build('second'));
+    expect(await pulled()).toBe(local.get('built/here:1'));
+    expect((await fetch(`${r.url}/v2/other/blobs/${digestOf('layer')}`)).status).toBe(404);
   });
 });
 
@@ -325,6 +355,28 @@ describe('garbage', () => {
     const present = async (text: string) =>
       (await fetch(`${r.url}/v2/a/blobs/${digestOf(text)}`, { method: 'HEAD' })).status === 200;
     expect([await present('used'), await present('stale'), await present('young')]).toEqual([true, false, true]);
+  });
+
+  it('bytes go when no repository links them and they are old, and not while they are leased', async () => {
+    const clock = new FakeClock();
+    await using r = await testRegistry({ clock });
+    await pushImage(r, 'a', 'v1', 'used');
+    const gone = await pushImage(r, 'a', 'v2', 'unused');
+    await fetch(`${r.url}/v2/a/manifests/${gone}`, { method: 'DELETE' });
+    const collect = async () => {
+      await r.registry.tidy({ graceMs: 3_600_000 });
+      const roots = await registryRoots(r.registry.services.repositories);
+      return collectBytes(r.content, roots, { olderThanMs: clock.now() - 3_600_000 });
+    };
+    expect((await collect()).removed).toBe(0);
+    await clock.advance(3_600_001);
+    const lease = r.content.lease('test');
+    lease.add(gone);
+    expect((await collect()).removed).toBe(1);
+    lease.release();
+    expect((await collect()).removed).toBe(1);
+    expect(await r.content.info(digestOf('used'))).toBeDefined();
+    expect((await fetch(`${r.url}/v2/a/manifests/v1`)).status).toBe(200);
   });
 });
 

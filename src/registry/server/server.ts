@@ -17,7 +17,6 @@ import { Exchange } from '#registry/server/exchange.ts';
 import { deleteManifest, putManifest, serveManifest } from '#registry/server/manifests.ts';
 import { METHODS, parseRoute, type Route } from '#registry/server/route.ts';
 import type { Services } from '#registry/server/services.ts';
-import type { Tokens } from '#registry/server/tokens.ts';
 
 export interface TlsKeys {
   cert: string | Buffer;
@@ -25,9 +24,9 @@ export interface TlsKeys {
 }
 
 /** A server over the services; the caller listens and closes. */
-export function createRegistryServer(services: Services, tokens: Tokens, tls?: TlsKeys): Server {
+export function createRegistryServer(services: Services, tls?: TlsKeys): Server {
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
-    void serve(request, response, services, tokens);
+    void serve(request, response, services);
   };
   const server = tls ? createTlsServer({ ...tls, minVersion: 'TLSv1.2' }, handle) : createHttpServer(handle);
   // A layer may take an hour: bodies are bounded by idleness, not by Node's five minutes for a whole request.
@@ -39,7 +38,8 @@ export function createRegistryServer(services: Services, tokens: Tokens, tls?: T
 }
 
 /** The main path of a request: what is asked, may it be asked, by whom, do it. */
-async function serve(request: IncomingMessage, response: ServerResponse, s: Services, tokens: Tokens): Promise<void> {
+async function serve(request: IncomingMessage, response: ServerResponse, s: Services): Promise<void> {
+  const { tokens } = s;
   const x = new Exchange(request, response, s.limits);
   response.setHeader('docker-distribution-api-version', 'registry/2.0');
   response.setHeader('x-content-type-options', 'nosniff');
@@ -48,7 +48,7 @@ async function serve(request: IncomingMessage, response: ServerResponse, s: Serv
     const right = METHODS[route.to][x.method] ?? wrongMethod(route);
     if (route.to === 'token') return await tokens.issue(x);
     const principal = await tokens.identify(x);
-    if (right === 'login') return ping(x, principal, s, tokens);
+    if (right === 'login') return ping(x, principal, s);
     if (right !== 'nothing' && 'repository' in route) tokens.demand(x, principal, right, route.repository);
     await run(x, route, s, principal);
   } catch (error) {
@@ -98,9 +98,9 @@ function run(x: Exchange, route: Route, s: Services, principal: Principal): Prom
  * GET /v2/ (end-1). Where accounts exist, a client without one is asked to log in even if it may read: this answer is where
  * Docker's clients learn how. They then fetch a token, with no account an anonymous one.
  */
-function ping(x: Exchange, principal: Principal, s: Services, tokens: Tokens): void {
+function ping(x: Exchange, principal: Principal, s: Services): void {
   const hasToken = x.header('authorization') !== undefined;
-  if (!s.access.open && principal.name === undefined && !hasToken) tokens.demandLogin(x);
+  if (!s.access.open && principal.name === undefined && !hasToken) s.tokens.demandLogin(x);
   x.json({});
 }
 
@@ -138,12 +138,11 @@ function ownFailure(error: unknown): [status: number, code: string] {
   return [500, 'UNKNOWN'];
 }
 
-/** How long a client may go on sending a body that was refused: cut at once, it would see a reset instead of the answer. */
-const LINGER_MS = 2_000;
+/** How long a client may go on sending a body that was refused: cut at once, it would see a broken pipe instead of the answer. */
+const LINGER_MS = 10_000;
 
 function endRequest(x: Exchange): void {
   if (x.request.complete || x.request.destroyed) return;
-  x.response.setHeader('connection', 'close');
   x.request.resume();
   const timer = setTimeout(() => x.request.destroy(), LINGER_MS);
   x.request.once('close', () => clearTimeout(timer));

@@ -3,6 +3,7 @@ import type { Logger } from '#base/log.ts';
 import type { ContentStore } from '#image/content.ts';
 import type { Access } from '#registry/server/access.ts';
 import type { Repositories } from '#registry/server/repositories.ts';
+import type { Tokens } from '#registry/server/tokens.ts';
 import type { Uploads } from '#registry/server/uploads.ts';
 import type { Digest } from '#spec/image/digest.ts';
 
@@ -12,6 +13,7 @@ export interface Services {
   content: ContentStore;
   uploads: Uploads;
   access: Access;
+  tokens: Tokens;
   names: ImageNames;
   clock: Clock;
   log: Logger;
@@ -24,10 +26,16 @@ export interface Services {
 export interface ImageNames {
   tagged(repository: string, tag: string, digest: Digest): Promise<void>;
   untagged(repository: string, tag: string): Promise<void>;
+  /** The image the node itself has under the registry's name: one that was built or tagged here, and never pushed. */
+  find(repository: string, tag: string): Promise<Digest | undefined>;
 }
 
 /** For a registry that serves no node. */
-export const noImageNames: ImageNames = { tagged: async () => undefined, untagged: async () => undefined };
+export const noImageNames: ImageNames = {
+  tagged: async () => undefined,
+  untagged: async () => undefined,
+  find: async () => undefined,
+};
 
 export interface Limits {
   /** The specification wants at least 4 MB. */

@@ -59,10 +59,15 @@ export class Tokens {
    */
   demand(x: Exchange, principal: Principal, action: Action, repository: string): void {
     if (principal.may(action, repository)) return;
-    const scope = `repository:${repository}:${action === 'push' ? 'pull,push' : action}`;
+    const scope = `repository:${repository}:${action === 'push' ? 'pull,push' : action}${mountScope(x)}`;
     if (principal.couldGet(action, repository)) this.demandLogin(x, undefined, 'insufficient_scope', scope);
     if (principal.name === undefined) this.demandLogin(x, undefined, undefined, scope);
     refuse('DENIED', `${principal.name} may not ${action} in ${repository}`, { detail: { repository, action } });
+  }
+
+  /** The token at hand does not reach to the source of a mount. */
+  demandMount(x: Exchange, to: string): never {
+    return this.demandLogin(x, undefined, 'insufficient_scope', `repository:${to}:pull,push${mountScope(x)}`);
   }
 
   demandLogin(x: Exchange, says?: string, error?: string, scope?: string): never {
@@ -133,6 +138,12 @@ export class Tokens {
       throw error;
     }
   }
+}
+
+/** A mount will need the right to pull from its source: asked for in the first challenge, it spares the client a second. */
+function mountScope(x: Exchange): string {
+  const from = x.query.get('mount') === null ? null : x.query.get('from');
+  return from !== null && isRepository(from) ? ` repository:${from}:pull` : '';
 }
 
 /** Docker asks anew for each push; clients that keep one have five minutes, as with Docker Hub. */

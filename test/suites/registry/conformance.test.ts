@@ -24,6 +24,11 @@ describe('the conformance program', () => {
     expect(counts['Pass']).toBeGreaterThanOrEqual(848);
   });
 
+  it('finds nothing wrong where accounts are asked for tokens', async () => {
+    const counts = await conform('1.1', { OCI_USERNAME: 'conf', OCI_PASSWORD: 'pw' }, [], 'conf');
+    expect(counts).toMatchObject({ FAIL: 0, Error: 0, Skip: 0 });
+  });
+
   it('finds nothing wrong with what the next version will have (1.1+dev), sparse manifests included', async () => {
     const counts = await conform('dev', { OCI_DATA_SPARSE: 'true' }, ['--sparse']);
     expect(counts).toMatchObject({ FAIL: 0, Error: 0, Skip: 0, Disabled: 0 });
@@ -34,8 +39,10 @@ async function conform(
   version: string,
   env: Record<string, string>,
   flags: string[] = [],
+  account?: string,
 ): Promise<Record<string, number>> {
   const own = mkdtempSync(join(folder, 'r-'));
+  if (account !== undefined) RegistryProcess.addAccount(own, account, 'pw', 'pull,push,delete:**');
   const registry = await RegistryProcess.ours(own, flags);
   try {
     const results = join(own, 'results');

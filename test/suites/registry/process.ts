@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, openSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -23,6 +23,12 @@ export class RegistryProcess {
     const host = `127.0.0.1:${await freePort()}`;
     const command = [process.execPath, bundle, 'serve', '--data-root', join(folder, 'ours'), '--listen', host, ...more];
     return new RegistryProcess(host, command, join(folder, 'ours.log')).#started();
+  }
+
+  /** For a registry of ours that is not started yet. */
+  static addAccount(folder: string, name: string, password: string, allow: string): void {
+    const args = ['user', 'add', name, '--data-root', join(folder, 'ours'), '--allow', allow];
+    execFileSync(process.execPath, [join(ROOT, 'dist/registry.run.cjs'), ...args], { input: password });
   }
 
   static async dockerRegistry(folder: string, more = ''): Promise<RegistryProcess> {
