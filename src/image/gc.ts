@@ -5,7 +5,6 @@ import type { Image, ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import type { Digest } from '#spec/image/digest.ts';
-import type { Descriptor } from '#spec/image/manifest.ts';
 
 export interface Collected {
   blobs: Digest[];
@@ -20,8 +19,8 @@ export interface CollectOptions {
   layers: LayerStore;
   snapshots: SnapshotStore;
   clock: Clock;
-  /** Who else keeps blobs: the registry's repositories, the build cache. */
-  roots: readonly (() => Promise<Pick<Descriptor, 'digest' | 'mediaType'>[]>)[];
+  /** Who else keeps blobs (the registry's repositories, the build cache): every digest they need, not followed further. */
+  roots: readonly (() => Promise<Iterable<Digest>>)[];
   /** Blobs used since then stay: somebody may be about to name them. */
   graceMs: number;
   /** Above it, images that no container uses go, the least recently used first. */
@@ -34,9 +33,10 @@ export interface CollectOptions {
  */
 export async function collect(o: CollectOptions): Promise<Collected> {
   const evicted = await evictToBudget(o);
-  const roots = [...o.images.targets(), ...(await Promise.all(o.roots.map((r) => r()))).flat()];
+  const needed = await reachable(o.content, o.images.targets());
+  for (const root of o.roots) for (const digest of await root()) needed.add(digest);
   const [layers, layerBytes] = await collectLayers(o);
-  const [blobs, blobBytes] = await collectBlobs(o, await reachable(o.content, roots));
+  const [blobs, blobBytes] = await collectBlobs(o, needed);
   return { blobs, layers, evicted, freedBytes: layerBytes + blobBytes };
 }
 
