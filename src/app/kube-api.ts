@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { systemClock } from '#base/clock.ts';
-import { errnoOf } from '#base/errors.ts';
+import { describeChain, errnoOf } from '#base/errors.ts';
 import { type Logger, logger } from '#base/log.ts';
 import { type KeyPair, makeAuthority, signClient, signServer } from '#cluster/api/authn/certificates.ts';
 import { listen } from '#cluster/api/http/listener.ts';
@@ -11,6 +11,7 @@ import type { NodeProxy } from '#cluster/api/node-proxy.ts';
 import { addressAt } from '#cluster/api/resources/allocate.ts';
 import type { ApiServer } from '#cluster/api/server.ts';
 import { startApi } from '#cluster/api/start.ts';
+import { handleUpgrade } from '#cluster/api/streams/upgrade.ts';
 import { sealer } from '#cluster/store/seal.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -96,16 +97,17 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     ...(options.shared === undefined ? {} : { shared: options.shared }),
     ...(options.nodeAddress && port !== 0 ? { endpoint: { address: options.nodeAddress, port } } : {}),
   });
+  const onError = (error: unknown): void => log.error('request failed', { error: describeChain(error) });
   const listener = await listen({
     server: api.server,
     host,
     port,
     certificate,
     authority: authority.certificate,
-    upgrade: (_request, _message, socket) => {
-      socket.end('HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+    upgrade: (request, socket, head) => {
+      handleUpgrade({ server: api.server, request, socket, head, onError }).catch(onError);
     },
-    onError: (error) => log.error('request failed', { error: String(error) }),
+    onError,
   });
   const url = `https://${host === '0.0.0.0' ? '127.0.0.1' : host}:${listener.port}`;
   const kubeconfigFor = (user: string, groups: readonly string[]): string =>

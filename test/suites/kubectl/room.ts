@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { type KubeApi, startKubeApi } from '#app/kube-api.ts';
 import { systemClock } from '#base/clock.ts';
 import { logger, silentSink } from '#base/log.ts';
+import type { NodeProxy } from '#cluster/api/node-proxy.ts';
 import { memoryStore } from '#storage/memory.ts';
 
 const run = promisify(execFile);
@@ -28,13 +29,14 @@ export class Room {
     this.#binary = binary;
   }
 
-  static async open(binary: string): Promise<Room> {
+  static async open(binary: string, nodes?: NodeProxy): Promise<Room> {
     const directory = mkdtempSync(join(tmpdir(), 'estiba-kubectl-'));
     const api = await startKubeApi({
       store: memoryStore(systemClock),
       directory,
       port: 0,
       log: logger('cluster:api', silentSink),
+      ...(nodes ? { nodes } : {}),
     });
     return new Room(api, directory, binary);
   }

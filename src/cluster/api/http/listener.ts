@@ -22,8 +22,8 @@ export interface ListenerOptions {
   certificate: KeyPair;
   /** PEM of the authority that signs clients. */
   authority: string;
-  /** Takes over `Upgrade` requests: exec, attach, port-forward. */
-  upgrade: (request: ApiRequest, message: IncomingMessage, socket: Duplex, head: Buffer) => void;
+  /** Takes over `Upgrade` requests: exec and attach. */
+  upgrade: (request: ApiRequest, socket: Duplex, head: Buffer) => void;
   onError: (error: unknown) => void;
 }
 
@@ -59,9 +59,7 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
   });
-  https.on('upgrade', (message, socket, head) =>
-    options.upgrade(requestOf(message, Buffer.alloc(0)), message, socket, head),
-  );
+  https.on('upgrade', (message, socket, head) => options.upgrade(requestOf(message, Buffer.alloc(0)), socket, head));
   https.on('tlsClientError', () => undefined); // scanners and clients without our CA: theirs to report
   https.on('clientError', (_, socket) => socket.destroy());
   await new Promise<void>((ready, fail) => {
