@@ -6,8 +6,9 @@ import { parseArgs } from 'node:util';
 import { startControlPlane } from '#app/control-plane.ts';
 import { VERSION } from '#app/version.ts';
 import { defineError, describeChain, isCode } from '#base/errors.ts';
-import { diagnose, readHostFacts, renderDiagnosis } from '#kernel/doctor.ts';
+import { diagnose, renderDiagnosis } from '#kernel/doctor.ts';
 import { hostFiles } from '#kernel/files.ts';
+import { readHostFacts } from '#kernel/host-facts.ts';
 
 const HELP = `estiba: containers from clone(2) to kubectl apply
 

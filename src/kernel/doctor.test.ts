@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { hybridHost, v2Host } from '#kernel/cgroup/hosts.ts';
-import type { HostFacts } from '#kernel/doctor.ts';
-import { diagnose, readHostFacts, renderDiagnosis } from '#kernel/doctor.ts';
+import { diagnose, renderDiagnosis } from '#kernel/doctor.ts';
 import { hostFiles } from '#kernel/files.ts';
+import type { HostFacts } from '#kernel/host-facts.ts';
+import { readHostFacts } from '#kernel/host-facts.ts';
 
 const GOOD: HostFacts = {
   kernelRelease: '6.12.0',

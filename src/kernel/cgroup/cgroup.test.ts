@@ -163,6 +163,18 @@ describe('layouts', () => {
     expect(detectLayout({ mountinfo: '', cgroup: '', controllersOf: () => undefined }).kind).toBe('none');
   });
 
+  it('know controllers that share a hierarchy, and mounts that show one twice', () => {
+    const mountinfo =
+      '40 30 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n' +
+      '41 30 0:30 / /other/cpu rw - cgroup cgroup rw,cpu,cpuacct\n';
+    const layout = detectLayout({ mountinfo, cgroup: '1:cpu,cpuacct:/own\n', controllersOf: () => undefined });
+    expect(layout.hierarchies).toHaveLength(1);
+    expect(hierarchyOf(layout, 'cpuacct')).toBe(hierarchyOf(layout, 'cpu'));
+    const places = placesFor('/a', 'x', layout.hierarchies);
+    expect(pathMap(places)).toEqual({ cpu: '/sys/fs/cgroup/cpu,cpuacct/a', cpuacct: '/sys/fs/cgroup/cpu,cpuacct/a' });
+    expect(placesFor('a', 'x', layout.hierarchies)[0]?.path).toBe('/own/a');
+  });
+
   it('see through mounts that show a part of the hierarchy, as in containers', () => {
     const layout = detectLayout({
       mountinfo: '40 30 0:30 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n',
