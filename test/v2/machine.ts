@@ -8,6 +8,14 @@ import { directory, file, initramfs, link } from './initramfs.ts';
 /** Emulation on a busy machine: 5 s when it is quiet. */
 const BOOT_AND_RUN_MS = 170_000;
 
+// The archive is unpacked into rootfs, which pivot_root(2) refuses to leave: all goes on from a tmpfs.
+const FIRST = `#!/bin/busybox sh
+/bin/busybox mkdir /new
+/bin/busybox mount -t tmpfs new /new
+for name in bin dev proc sys tmp run plans bundle cases.sh init; do /bin/busybox cp -a /$name /new/$name; done
+exec /bin/busybox switch_root /new /init
+`;
+
 const INIT = `#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -29,6 +37,8 @@ export interface MachineFiles {
   executor: string;
   busybox: string;
   plans: Readonly<Record<string, Uint8Array>>;
+  /** What lies in /bundle/rootfs beside busybox and its links. */
+  rootfs: Readonly<Record<string, string>>;
   /** What PID 1 does, with `say KEY VALUE…` and `plan NAME`. */
   script: string;
 }
@@ -36,13 +46,20 @@ export interface MachineFiles {
 /** Boots, runs the script, gives what it said: key → the rest of the line. Throws when the machine did not reach the end. */
 export async function runMachine(files: MachineFiles): Promise<Map<string, string>> {
   const entries: Entry[] = [
-    ...['bin', 'dev', 'proc', 'sys', 'tmp', 'plans'].map(directory),
+    ...['bin', 'dev', 'proc', 'sys', 'tmp', 'run', 'plans', 'bundle', 'bundle/rootfs'].map(directory),
+    ...['bin', 'dev', 'proc', 'sys', 'tmp'].map((name) => directory(`bundle/rootfs/${name}`)),
+    file('bundle/rootfs/bin/busybox', readFileSync(files.busybox), 0o755),
+    ...['sh', 'cat', 'ls', 'grep', 'mkdir', 'echo', 'id', 'sleep'].map((name) =>
+      link(`bundle/rootfs/bin/${name}`, 'busybox'),
+    ),
+    ...Object.entries(files.rootfs).map(([path, text]) => file(`bundle/rootfs/${path}`, text)),
     file('bin/busybox', readFileSync(files.busybox), 0o755),
     file('bin/estiba-init', readFileSync(files.executor), 0o755),
     link('bin/sh', 'busybox'),
     ...Object.entries(files.plans).map(([name, bytes]) => file(`plans/${name}`, bytes)),
     file('cases.sh', files.script),
     file('init', INIT, 0o755),
+    file('first', FIRST, 0o755),
   ];
   const folder = mkdtempSync(join(tmpdir(), 'estiba-v2-'));
   try {
@@ -60,7 +77,7 @@ function boot(kernel: string, image: string): Promise<string> {
     [
       ...['-accel', 'tcg', '-cpu', 'max', '-smp', '2', '-m', '512', '-nodefaults', '-no-reboot', '-display', 'none'],
       ...['-serial', 'stdio', '-kernel', kernel, '-initrd', image],
-      ...['-append', 'console=ttyS0 quiet loglevel=3 panic=-1 cgroup_no_v1=all random.trust_cpu=on'],
+      ...['-append', 'console=ttyS0 quiet loglevel=3 panic=-1 rdinit=/first cgroup_no_v1=all random.trust_cpu=on'],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], timeout: BOOT_AND_RUN_MS, killSignal: 'SIGKILL' },
   );

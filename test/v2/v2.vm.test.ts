@@ -12,6 +12,11 @@ import { findExecutor } from '#kernel/plan/execute.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { decodeResults, stepFailure } from '#kernel/plan/result.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
+import { dockerDefaultProfile, resolveProfile } from '#kernel/seccomp/docker.ts';
+import type { Host } from '#runtime/host.ts';
+import { planCreate } from '#runtime/plan-create.ts';
+import { parseConfig } from '#spec/oci/config.ts';
+import { base } from '../suites/compare/base.ts';
 import { runMachine } from './machine.ts';
 
 // Pure cgroup v2 on a real kernel: this machine's hierarchies stay as they are mounted, so a virtual machine without KVM
@@ -140,6 +145,68 @@ scenario('kill', {}, `(while :; do sleep 1; done) & while :; do sleep 1; done`, 
   plans['kill-all'] = opsPlan([{ op: 'killCgroup', path: cgroup.cloneInto ?? '', signal: 9 }]);
   return `while ! grep -q populated.1 /sys/fs/cgroup/estiba/kill/cgroup.events; do sleep 0.1; done; sleep 0.5; plan kill-all`;
 });
+// A whole container as `estiba-oci run` would plan it: root file system, cgroup namespace, and its cgroup mounted.
+const WHOLE = `say() { echo "@@ whole.$*"; }
+say cgroup $(cat /proc/self/cgroup); say mount $(grep ' /sys/fs/cgroup ' /proc/self/mountinfo)
+say max $(cat /sys/fs/cgroup/memory.max) $(cat /sys/fs/cgroup/pids.max); say write $(mkdir /sys/fs/cgroup/mine 2>&1)
+say root $(ls /); say seccomp $(grep ^Seccomp: /proc/self/status); exit 5`;
+const whole = wholeContainer();
+plans['whole'] = whole.plan;
+plans['whole-remove'] = opsPlan(removeOps(whole.places));
+script.push('plan whole', 'plan whole-remove', '[ -e /sys/fs/cgroup/estiba/whole ] && say whole.left yes');
+
+function wholeContainer(): { plan: Plan; places: CgroupPlan['places'] } {
+  const config = base('/estiba/whole');
+  config.linux.namespaces.push({ type: 'cgroup' });
+  config.mounts.push({
+    destination: '/sys/fs/cgroup',
+    type: 'cgroup',
+    source: 'cgroup',
+    options: ['ro', 'nosuid', 'noexec', 'nodev'],
+  });
+  Object.assign(config.linux['resources'] as object, { memory: { limit: 32 * MIB }, pids: { limit: 30 } });
+  config.linux['seccomp'] = resolveProfile(dockerDefaultProfile(), [], { nodeArch: 'x64', kernelRelease: '6.1.0' });
+  config.process.args = ['sh', '/whole.sh'];
+  const resources = config.linux['resources'] as CgroupResources;
+  const cgroups = planCgroup({ id: 'whole', cgroupsPath: '/estiba/whole', resources }, layout, facts);
+  const options = {
+    id: 'whole',
+    bundle: '/bundle',
+    root: '/run/state',
+    created: '2026-01-01T00:00:00Z',
+    owner: { uid: 0, name: 'root' },
+  };
+  const { plan } = planCreate(
+    parseConfig(JSON.stringify(config)),
+    { ...options, cgroups, start: 'foreground' },
+    guest(),
+  );
+  return { plan, places: cgroups.places };
+}
+
+/** That machine, as the planner sees it. */
+function guest(): Host {
+  const directory = { kind: 'directory', mode: 0o40755 } as const;
+  return {
+    uid: 0,
+    gid: 0,
+    rootless: false,
+    arch: 'x86_64',
+    capabilities: (1n << 41n) - 1n,
+    allCapabilities: (1n << 41n) - 1n,
+    apparmor: false,
+    selinux: false,
+    resctrl: () => undefined,
+    cgroups: layout,
+    look: () => directory,
+    lookInside: (_root, path) => (path === '/' || /^\/(bin|dev|proc|sys|tmp)$/.test(path) ? directory : undefined),
+    readInside: () => undefined,
+    mountOf: () => ({ point: '/', shared: false }),
+    mountsOfType: () => [],
+    sameFile: () => false,
+  };
+}
+
 // A step that fails takes back what was made: the limit is refused by the kernel, the directory must be gone.
 plans['refused'] = {
   steps: planCgroup(
@@ -171,6 +238,7 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
       executor: findExecutor(),
       busybox: '/bin/busybox',
       plans: Object.fromEntries(Object.entries(plans).map(([name, plan]) => [name, encodePlan(plan)])),
+      rootfs: { 'whole.sh': WHOLE },
       script: `${script.join('\n')}\n`,
     });
   }, 180_000);
@@ -243,6 +311,16 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
 
   it('kills all of a cgroup at once', () => {
     expect(exitOf('kill')).toBe(137);
+  });
+
+  it('runs a whole container that sees its own cgroup as the top, and may not change it', () => {
+    expect(exitOf('whole')).toBe(5);
+    expect(said.get('whole.cgroup')).toBe('0::/');
+    expect(said.get('whole.mount')).toMatch(/ \/ \/sys\/fs\/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 /);
+    expect(said.get('whole.max')).toBe(`${32 * MIB} 30`);
+    expect(said.get('whole.write')).toContain('Read-only file system');
+    expect(said.get('whole.root')).toBe('bin dev proc sys tmp whole.sh');
+    expect(said.get('whole.seccomp')).toBe('Seccomp: 2');
   });
 
   it('leaves no cgroup behind', () => {
