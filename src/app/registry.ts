@@ -146,9 +146,16 @@ async function addAccount(
     return;
   }
   // From standard input: an argument would stand in the process list and in the shell's history.
-  const password = (await readFile('/dev/stdin', 'utf8')).replace(/\r?\n$/, '');
+  const password = (await readStdin()).replace(/\r?\n$/, '');
   if (password === '') throw new Usage({ why: 'the password is read from standard input, which is empty' });
   await putAccount(folder, { name, password: await hashPassword(password), rules });
+}
+
+/** Not by opening /dev/stdin: a program that starts us may have given us a socket, and opening that is ENXIO. */
+async function readStdin(): Promise<string> {
+  let text = '';
+  for await (const part of process.stdin.setEncoding('utf8')) text += part;
+  return text;
 }
 
 function putAccount(folder: string, account: NonNullable<AccessFile['accounts']>[number]): Promise<void> {
