@@ -38,9 +38,9 @@ function optionsFor(path: string, text: string): LoadOptions {
     if (wanted.endsWith('/.env')) return Promise.resolve(undefined);
     return Promise.resolve(/\.ya?ml$/.test(wanted) ? standIn(text) : '');
   };
-  // Every variable that the file asks for has a value: files may insist on one.
-  const names = [...text.matchAll(/\$\{?([A-Za-z_]\w*)/g)].map((m) => m[1] ?? '');
-  const environment = Object.fromEntries(names.map((name) => [name, '1']));
+  // Variables without a default have a value: files may insist on one, and build paths from it.
+  const names = [...text.matchAll(/\$\{?([A-Za-z_]\w*)(?!\w|:?-)/g)].map((m) => m[1] ?? '');
+  const environment = Object.fromEntries(names.map((name) => [name, /DIR|PATH|USER|ROOT/.test(name) ? '/1' : '1']));
   return { files: [path], read, environment, profiles: ['*'], projectName: 'corpus' };
 }
 
