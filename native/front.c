@@ -160,6 +160,7 @@ static void carry_out(int planner, const struct frame *frame)
 		if (errand.foreground) hold_signals();
 		run.plan = request.plan;
 		run.alone = true;
+		run.forwards = errand.foreground;
 		run.takes_terminal = true;
 		run_private(&run, planner);
 		run_and_report(&run);

@@ -382,7 +382,7 @@ int op_waitInit(struct run *run, const union args *a)
 	int status, timeout = a->waitInit.timeoutMs.n ? (int)a->waitInit.timeoutMs.n : -1;
 	if (run->alone && run->pid) {
 		/* A terminal sends its signals to the whole group: our caller passes them on, we have to outlive the container. */
-		for (size_t i = 0; i < LENGTH(FOR_THE_CALLER); i++) signal(FOR_THE_CALLER[i], SIG_IGN);
+		for (size_t i = 0; i < LENGTH(FOR_THE_CALLER) && !run->forwards; i++) signal(FOR_THE_CALLER[i], SIG_IGN);
 		if (run->terminal >= 0) relay_terminal(run);
 	}
 	int rc = run->pid ? wait_init(run, timeout, &status) : -ECHILD;

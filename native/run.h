@@ -38,6 +38,7 @@ struct run {
 
 	bool answered; /* `ready` is done */
 	bool pause;    /* run_plan returns at `ready` */
+	bool forwards; /* signals are handed on to init by this very process (front.c) */
 	bool hurry;    /* a step that would have to wait says -EAGAIN, and run_plan returns WAITS at it */
 	bool alone;    /* the process ends with its plan: after `ready` it need not wait for init's part */
 

@@ -64,26 +64,26 @@ function configure(argv: readonly string[]): void {
 describe('the native front', () => {
   it('runs a container with the caller’s own streams and gives its exit code', () => {
     configure(['sh', '-c', 'cat; echo err >&2; exit 3']);
-    expect(oci(['run', 'one'], 'from stdin\n')).toEqual({ code: 3, out: 'from stdin\n', err: 'err\n' });
-    expect(oci(['state', 'one'])).toMatchObject({ code: 1 });
+    expect(oci(['run', 'planner-one'], 'from stdin\n')).toEqual({ code: 3, out: 'from stdin\n', err: 'err\n' });
+    expect(oci(['state', 'planner-one'])).toMatchObject({ code: 1 });
   });
 
   it('creates, starts and deletes, each a call of its own', async () => {
     mkdirSync(join(root.dir, 'state'), { recursive: true });
     configure(['sleep', '60']);
     // The container keeps the streams it was created with: pipes of ours would never end.
-    const created = spawnSync(findExecutor(), front('create', 'two'), { stdio: 'ignore', cwd: root.dir });
+    const created = spawnSync(findExecutor(), front('create', 'planner-two'), { stdio: 'ignore', cwd: root.dir });
     expect(created.status).toBe(0);
-    expect(JSON.parse(oci(['state', 'two']).out)).toMatchObject({ status: 'created' });
-    expect(oci(['start', 'two'])).toMatchObject({ code: 0, err: '' });
-    expect(oci(['exec', 'two', 'sh', '-c', 'hostname; exit 4'])).toMatchObject({ code: 4 });
-    expect(oci(['delete', '--force', 'two'])).toMatchObject({ code: 0, err: '' });
+    expect(JSON.parse(oci(['state', 'planner-two']).out)).toMatchObject({ status: 'created' });
+    expect(oci(['start', 'planner-two'])).toMatchObject({ code: 0, err: '' });
+    expect(oci(['exec', 'planner-two', 'sh', '-c', 'hostname; exit 4'])).toMatchObject({ code: 4 });
+    expect(oci(['delete', '--force', 'planner-two'])).toMatchObject({ code: 0, err: '' });
     expect(oci(['list', '-q'])).toMatchObject({ code: 0, out: '' });
   });
 
   it('says what is wrong on stderr, as alone', () => {
     configure(['nonesuch']);
-    const { code, err } = oci(['run', 'three']);
+    const { code, err } = oci(['run', 'planner-three']);
     expect(code).toBe(1);
     expect(err).toContain('executable file not found in $PATH');
     expect(oci(['list', '-q']).out).toBe('');
@@ -91,8 +91,12 @@ describe('the native front', () => {
 
   it('hands signals on to a foreground container', async () => {
     configure(['sh', '-c', 'trap "exit 42" TERM; echo up; while true; do sleep 0.05; done']);
-    const child = spawn(findExecutor(), front('run', 'four'), { cwd: root.dir, stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(findExecutor(), front('run', 'planner-four'), {
+      cwd: root.dir,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     await new Promise((up) => child.stdout.once('data', up));
+    await new Promise((later) => setTimeout(later, 200)); // now it waits for the end; without this line, most often not yet
     child.kill('SIGTERM');
     expect(await new Promise((ended) => child.once('close', ended))).toBe(42);
   });
