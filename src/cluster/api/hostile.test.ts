@@ -216,9 +216,19 @@ describe('who may what', () => {
     );
     expect((await api.ask('GET', '/api/v1/namespaces/default/secrets/mine', undefined, { as })).code).toBe(200);
     expect((await api.ask('GET', '/api/v1/namespaces/default/secrets/others', undefined, { as })).code).toBe(403);
+    await api.ask('POST', PODS, pod('on-n2', { nodeName: 'n2' }));
+    expect((await api.ask('DELETE', `${PODS}/on-n2`, undefined, { as })).code).toBe(403);
+    expect((await api.ask('DELETE', `${PODS}/on-n1`, undefined, { as })).code).toBe(200);
     const node = (name: string): object => ({ apiVersion: 'v1', kind: 'Node', metadata: { name } });
     expect((await api.ask('POST', '/api/v1/nodes', node('n1'), { as })).code).toBe(201);
     expect((await api.ask('POST', '/api/v1/nodes', node('n2'), { as })).code).toBe(403);
+  });
+
+  it('the first namespaces cannot be deleted', async () => {
+    expect(await api.ask('DELETE', '/api/v1/namespaces/default')).toMatchObject({
+      code: 403,
+      body: { message: 'namespaces "default" is forbidden: this namespace may not be deleted' },
+    });
   });
 
   it('impersonation needs its own permission', async () => {

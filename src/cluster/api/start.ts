@@ -11,6 +11,8 @@ import {
   defaultStorageClass,
   defaultTolerationSeconds,
   namespaceLifecycle,
+  namespaceProtection,
+  nodeDeleteRestriction,
   nodeRestriction,
   priority,
   serviceAccount,
@@ -86,6 +88,7 @@ export async function startApi(options: StartOptions): Promise<RunningApi> {
       defaultIngressClass(cache),
     ],
     validating: [rbacEscalation(authorizer), resourceQuota(cache)],
+    deleting: [namespaceProtection, nodeDeleteRestriction],
   });
   const table = resourceTable();
   const registry = new Registry({

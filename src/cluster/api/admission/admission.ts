@@ -23,6 +23,18 @@ export interface MutatingPlugin {
   mutate(request: AdmissionRequest): void | Promise<void>;
 }
 
+/** A delete on its way: nothing to change, but it may be refused. */
+export interface DeleteRequest {
+  resource: Resource;
+  object: KubeObject;
+  context: Context;
+}
+
+export interface DeletePlugin {
+  name: string;
+  checkDelete(request: DeleteRequest): void;
+}
+
 export interface ValidatingPlugin {
   name: string;
   validate(request: AdmissionRequest): void | Reservation | Promise<void | Reservation>;
@@ -32,10 +44,20 @@ export interface ValidatingPlugin {
 export class Admission {
   readonly #mutating: readonly MutatingPlugin[];
   readonly #validating: readonly ValidatingPlugin[];
+  readonly #deleting: readonly DeletePlugin[];
 
-  constructor(plugins: { mutating: readonly MutatingPlugin[]; validating: readonly ValidatingPlugin[] }) {
+  constructor(plugins: {
+    mutating: readonly MutatingPlugin[];
+    validating: readonly ValidatingPlugin[];
+    deleting: readonly DeletePlugin[];
+  }) {
     this.#mutating = plugins.mutating;
     this.#validating = plugins.validating;
+    this.#deleting = plugins.deleting;
+  }
+
+  checkDelete(request: DeleteRequest): void {
+    for (const plugin of this.#deleting) plugin.checkDelete(request);
   }
 
   async mutate(request: AdmissionRequest): Promise<void> {

@@ -3,7 +3,7 @@ import { nodeNameOf } from '../authn/user.ts';
 import type { Cache } from '../cache/cache.ts';
 import { isObject, type JsonObject } from '../codec/json.ts';
 import { forbidden, notFound, StatusError } from '../status.ts';
-import type { AdmissionRequest, MutatingPlugin } from './admission.ts';
+import type { AdmissionRequest, DeletePlugin, MutatingPlugin } from './admission.ts';
 
 /** Admission that changes or refuses one object by looking at others, a plugin each, named as upstream names them. */
 const list = (value: unknown): JsonObject[] => (Array.isArray(value) ? value.filter(isObject) : []);
@@ -223,6 +223,36 @@ export const nodeRestriction: MutatingPlugin = {
     ) {
       refuse(`node "${node}" can only access the lease of its own name in kube-node-lease`);
     }
+  },
+};
+
+/** Namespaces a cluster cannot be without. */
+const PROTECTED = new Set(['default', 'kube-system', 'kube-public']);
+
+export const namespaceProtection: DeletePlugin = {
+  name: 'NamespaceLifecycle',
+  checkDelete({ resource, object }) {
+    if (resource.facts.resource === 'namespaces' && PROTECTED.has(object.metadata.name))
+      throw forbidden(
+        { group: '', resource: 'namespaces', name: object.metadata.name },
+        'this namespace may not be deleted',
+      );
+  },
+};
+
+/** A node takes away its own pods, its own lease, and itself. */
+export const nodeDeleteRestriction: DeletePlugin = {
+  name: 'NodeRestriction',
+  checkDelete({ resource, object, context }) {
+    const node = nodeNameOf(context.user);
+    if (node === undefined) return;
+    const kind = resource.facts.resource;
+    const own = kind === 'pods' ? part(object, 'spec')['nodeName'] === node : object.metadata.name === node;
+    if (!own)
+      throw forbidden(
+        { group: resource.facts.group, resource: kind, name: object.metadata.name },
+        `node "${node}" can only delete its own ${kind}`,
+      );
   },
 };
 

@@ -97,11 +97,6 @@ export function trackUpdate(type: TypeFacts, before: KubeObject | undefined, aft
   setManaged(after, writeEntries([...rest, entryOf(writer, 'Update', set)]));
 }
 
-/** Forgets who set what: the client sent `managedFields: [{}]` (an empty entry), which is its way to ask for that. */
-export function resetManaged(after: KubeObject): void {
-  after.metadata.managedFields = [];
-}
-
 export interface ApplyRequest {
   type: TypeFacts;
   live: KubeObject | undefined;

@@ -19,8 +19,3 @@ export function nodeNameOf(user: User): string | undefined {
     ? user.username.slice('system:node:'.length)
     : undefined;
 }
-
-export function serviceAccountOf(user: User): { namespace: string; name: string } | undefined {
-  const [, namespace, name] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(user.username) ?? [];
-  return namespace && name ? { namespace, name } : undefined;
-}

@@ -1,6 +1,6 @@
-import type { FieldFacts, FieldType, ScalarType, TypeFacts } from '#spec/kubernetes/facts.ts';
+import type { FieldType, ScalarType, TypeFacts } from '#spec/kubernetes/facts.ts';
 import { canonicalQuantity } from '#spec/kubernetes/quantity.ts';
-import { isObject, type JsonObject, own, put } from './json.ts';
+import { isObject, type JsonObject, put } from './json.ts';
 
 /**
  * One walk over a body with its type's facts: unknown fields are dropped and named, `null` is dropped, scalars get their stored
@@ -154,16 +154,4 @@ function unmarshal(value: unknown, path: string, goType: string): string {
 
 function join(path: string, name: string): string {
   return path === '' ? name : `${path}.${name}`;
-}
-
-/** The field at a schema path, for those who walk beside the data. */
-export function fieldOf(type: TypeFacts | undefined, name: string): FieldFacts | undefined {
-  return type?.fields.get(name);
-}
-
-/** A string at a path of names, or undefined. */
-export function textAt(object: JsonObject, ...path: string[]): string | undefined {
-  let at: unknown = object;
-  for (const name of path) at = isObject(at) ? own(at, name) : undefined;
-  return typeof at === 'string' ? at : undefined;
 }

@@ -1,4 +1,3 @@
-import { kubernetesFacts } from '#spec/kubernetes/facts.ts';
 import type { Resource } from '../resources/table.ts';
 import { methodNotAllowed, noSuchResource, StatusError } from '../status.ts';
 
@@ -114,9 +113,4 @@ function laterOrUnknown(apiVersion: string, plural: string, path: string): Statu
       details: { group, kind: plural },
     },
   );
-}
-
-/** All served API versions, core first. */
-export function servedVersions(): string[] {
-  return [...new Set(kubernetesFacts().resources.map((r) => r.apiVersion))];
 }

@@ -23,6 +23,7 @@ export async function deleteObject(
   for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
     const stored = await registry.get(resource, place);
     checkPreconditions(resource, stored, options);
+    registry.checkDelete(resource, stored.object, context);
     const wanted = planDelete(resource, stored.object, options, registry.now());
     if (wanted.do === 'nothing') return { object: stored.object, accepted: true };
     if (wanted.do === 'remove') {

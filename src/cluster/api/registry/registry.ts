@@ -237,6 +237,11 @@ export class Registry {
     return object;
   }
 
+  /** Refuses a delete that admission does not let through. */
+  checkDelete(resource: Resource, object: KubeObject, context: Context): void {
+    this.#o.admission.checkDelete({ resource, object, context });
+  }
+
   /** Deletes for good; false when it has changed meanwhile. */
   async remove(_resource: Resource, stored: StoredObject, context: Context): Promise<boolean> {
     if (context.dryRun) return true;
