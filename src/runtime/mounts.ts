@@ -173,15 +173,7 @@ function planBind(b: PlanBuilder, context: MountContext, planned: PlannedMount, 
   const recursive = options.bind === 'rbind' ? 1 : 0;
   const wantsRecursive = (options.recursiveSet | options.recursiveClear) !== 0n;
   const wantsOwn = (options.attrSet | options.attrClear) !== 0n;
-  let { from } = planned;
-  // mount_setattr(2) changes one mount or all of a tree. Where both are wished the tree is taken first with the one,
-  // then attached with the other.
-  if (wantsOwn && wantsRecursive && from === NO_SLOT) {
-    from = b.slot();
-    const { attrSet: set, attrClear: clear } = options;
-    const path = sourceOf(mount, context);
-    b.init(because, { op: 'openTree', into: from, path, recursive, set, clear, attrRecursive: 0, userns: NO_SLOT });
-  }
+  const { from } = planned;
   const [first, ...more] = options.propagation;
   b.init(because, {
     op: 'bindAt',
@@ -198,6 +190,11 @@ function planBind(b: PlanBuilder, context: MountContext, planned: PlannedMount, 
     userns: NO_SLOT,
   });
   b.release(from);
+  // mount_setattr(2) changes one mount or all of a tree: where both are wished, the one at the top comes after.
+  if (wantsOwn && wantsRecursive) {
+    const { attrSet: set, attrClear: clear } = options;
+    b.init(`${because}.options`, { op: 'attrAt', root, path: target, recursive: 0, set, clear, propagation: 0n });
+  }
   planPropagation(b, { ...planned, options: { ...options, propagation: more } }, root);
 }
 
