@@ -30,20 +30,30 @@ export function planKillCgroup(b: PlanBuilder, record: ContainerRecord, because:
   if (place) b.host(because, { op: 'killCgroup', path: dirOf(place), signal });
 }
 
-/** Mounts first: a cgroup may be mounted below the root. */
+/** Mounts first, since a cgroup may be mounted below the root. */
 export function planRemove(record: ContainerRecord): Plan {
-  const b = new PlanBuilder();
-  const because = 'runtime.md, "Delete"';
-  if (record.ownsRootMount) b.host(because, { op: 'umount', target: record.rootfs, flags: MNT_DETACH });
-  for (const op of removeOps(record.cgroups)) b.host(because, op);
+  return removal(record).finish();
+}
+
+/** What was made for the container, then what was known of it: until that is gone, `delete` can be said again. */
+export function planRemoveAndForget(record: ContainerRecord, root: string): Plan {
+  const b = removal(record);
+  for (const step of planForget(root, record.id).steps) b.step(step);
   return b.finish();
 }
 
-/** The last step of all: until it is done, `delete` can be said again. */
 export function planForget(root: string, id: string): Plan {
   const b = new PlanBuilder();
   b.host('runtime.md, "Delete"', { op: 'removeTree', path: paths(root, id).dir });
   return b.finish();
+}
+
+function removal(record: ContainerRecord): PlanBuilder {
+  const b = new PlanBuilder();
+  const because = 'runtime.md, "Delete"';
+  if (record.ownsRootMount) b.host(because, { op: 'umount', target: record.rootfs, flags: MNT_DETACH });
+  for (const op of removeOps(record.cgroups)) b.host(because, op);
+  return b;
 }
 
 /** Hooks outside of a create: one plan each, since one that fails must not keep the next from running. */

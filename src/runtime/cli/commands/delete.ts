@@ -3,7 +3,7 @@ import type { Command, Outcome } from '#runtime/cli/context.ts';
 import { isOn } from '#runtime/cli/flags.ts';
 import { locked } from '#runtime/cli/identity.ts';
 import { showPlan, wrongState } from '#runtime/cli/plans.ts';
-import { planForget, planKillAll, planLateHooks, planRemove } from '#runtime/plan-delete.ts';
+import { planForget, planKillAll, planLateHooks, planRemoveAndForget } from '#runtime/plan-delete.ts';
 import { type Container, checkId, loadContainer } from '#runtime/store.ts';
 import { hasNewNamespace } from '#spec/oci/config.ts';
 
@@ -40,13 +40,13 @@ export async function deleteContainer(c: Command, container: Container, { force 
   if (!stopped || !hasNewNamespace(config, 'pid'))
     await c.execute(planKillAll(record, config, stopped ? undefined : init));
   try {
-    await c.execute(planRemove(record));
+    await c.execute(planRemoveAndForget(record, c.root));
   } catch (error) {
     // Containers may share a cgroupsPath: what is not empty is not ours alone, and its last user removes it.
     if (!isCode(error, 'PLAN_FAILED') || error.data['errno'] !== 'EBUSY') throw error;
     c.log.warn(`cgroup left in place, since there are other processes in it: ${messageOf(error)}`);
+    await c.execute(planForget(c.root, id));
   }
-  await c.execute(planForget(c.root, id));
   // "If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue."
   for (const plan of planLateHooks(record, config, 'poststop', 'stopped', 0)) {
     try {
