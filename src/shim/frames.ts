@@ -116,6 +116,12 @@ export class FrameSocket {
     if (this.#waiting.size === 0) this.#socket.unref();
   }
 
+  /** The opposite: this connection's end is waited for. */
+  ref(): void {
+    this.#background = false;
+    this.#socket.ref();
+  }
+
   close(): void {
     this.#socket.destroy();
   }

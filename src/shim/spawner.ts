@@ -63,6 +63,7 @@ export class Spawner {
     const closed = new Promise<void>((resolve) => {
       this.#connection.onClose = resolve;
     });
+    this.#connection.ref();
     this.#connection.send(ASK.quit);
     await closed;
   }
