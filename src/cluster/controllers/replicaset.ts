@@ -31,8 +31,8 @@ export interface ReplicaSetPlan {
 export interface ReplicaSetSight {
   set: Live<ReplicaSet>;
   pods: readonly Live<Pod>[];
-  /** All pods of the same Deployment, to thin out crowded nodes first. */
-  related: readonly Live<Pod>[];
+  /** All pods of the same Deployment, to thin out crowded nodes first; asked for only when pods have to go. */
+  related: () => readonly Live<Pod>[];
 }
 
 export function planReplicaSet({ set, pods, related }: ReplicaSetSight): ReplicaSetPlan {
@@ -42,7 +42,7 @@ export function planReplicaSet({ set, pods, related }: ReplicaSetSight): Replica
   if (active.length < wanted) return { create: Math.min(BURST, wanted - active.length), remove: [] };
   const surplus = Math.min(BURST, active.length - wanted);
   if (surplus === 0) return { create: 0, remove: [] };
-  const order = [...active].sort(compareForDeletion(crowdOf(related.filter(isActive))));
+  const order = [...active].sort(compareForDeletion(crowdOf(related().filter(isActive))));
   return { create: 0, remove: order.slice(0, surplus) };
 }
 
@@ -95,7 +95,7 @@ export function replicaSetController(deps: ControllerDeps): Reconciler {
     const set = sets.get(key);
     if (!set) return DONE;
     const mine = await claim(sets, set, pods, set.spec.selector, isActive);
-    const plan = planReplicaSet({ set, pods: mine, related: relatedPods(set) });
+    const plan = planReplicaSet({ set, pods: mine, related: () => relatedPods(set) });
     const failure = await carryOut(set, plan);
     const after = pods.ownedBy(set.metadata.uid);
     const { status, checkAgainMs } = replicaSetStatus(set, after, clock.now(), failure);
