@@ -20,7 +20,7 @@ int open_in(int root, const char *path, int flags)
 bool on_filesystem(int fd, unsigned long magic)
 {
 	struct statfs fs;
-	return fstatfs(fd, &fs) == 0 && fs.f_type == magic;
+	return fstatfs(fd, &fs) == 0 && (unsigned long)fs.f_type == magic;
 }
 
 int outside_proc(struct run *run, int fd, const char *path)
