@@ -450,6 +450,7 @@ function changeRoot(c: Create): void {
     b.init(`$.linux.maskedPaths[${i}]`, { op: 'maskAt', root, path: posix.normalize(path), label });
   });
   planSysctls(b, config);
+  planLabels(b, c.processContext, 'host');
   if (c.sharesMounts) b.init('$.linux.namespaces', { op: 'chroot', root: rootfs });
   else if (options.noPivot) moveRoot(c);
   else b.init('default', { op: 'pivotRoot', root: rootfs });
@@ -474,7 +475,7 @@ function moveRoot({ b, rootfs, host, userns }: Create): void {
 }
 
 function finishContainer(c: Create): void {
-  const { b, config, process, options, processContext, mounts, root } = c;
+  const { b, config, process, options, mounts, root } = c;
   if (process.terminal) {
     const { height = 0, width = 0 } = process.consoleSize ?? {};
     b.init('$.process.terminal', {
@@ -509,7 +510,6 @@ function finishContainer(c: Create): void {
     });
   if (config.hostname) b.init('$.hostname', { op: 'hostname', name: config.hostname });
   if (config.domainname) b.init('$.domainname', { op: 'domainname', name: config.domainname });
-  planLabels(b, processContext);
 }
 
 function becomeUser({ b, processContext }: Create): void {

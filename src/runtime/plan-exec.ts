@@ -105,7 +105,7 @@ export function planExec(
       bind: 0,
     });
   }
-  planLabels(b, context);
+  planLabels(b, context, 'container');
   planUser(b, context);
   if (options.pidFile)
     b.host(

@@ -117,6 +117,18 @@ describe('order that security stands on', () => {
     expect(sysctl).toBeLessThan(at('pivotRoot'));
   });
 
+  it('CVE-2025-52881: the label is written while proc is the host’s, and an exec makes sure of the container’s', () => {
+    const labelled: OciConfig = { ...caseConfig('minimal') };
+    const process = { cwd: '/', args: ['sh'], user: { uid: 0, gid: 0 }, apparmorProfile: 'docker-default' };
+    const host = paperHost({ apparmor: true });
+    const made = planCreate({ ...labelled, process }, OPTIONS, host);
+    const written = (all: Plan['steps']): number => all.findIndex((s) => s.op === 'write' && s.path.includes('/attr/'));
+    expect(written(made.plan.steps)).toBeLessThan(made.plan.steps.findIndex((s) => s.op === 'pivotRoot'));
+    const init = { pid: 7, startTime: 1 };
+    const exec = planExec(made.record, labelled, process, { init, path: 'flags' }, host, NO_FILES).plan.steps;
+    expect(exec[written(exec) - 1]).toMatchObject({ op: 'checkProc', path: '/proc/self/attr/apparmor/exec' });
+  });
+
   it('CVE-2023-27561: proc is mounted where no link leads, and looked at again after the root has changed', () => {
     const proc = steps.find((s) => s.op === 'mountAt' && s.type === 'proc');
     expect(proc?.op === 'mountAt' && proc.create & 0x100).toBeTruthy();

@@ -3,7 +3,7 @@ import { capabilityNames, capabilityNumber, rlimitNumber } from '#kernel/linux/n
 import { CHDIR_IF_NOT_YET, CHDIR_INSIDE, CHDIR_OR_LATER } from '#kernel/plan/ops.ts';
 import type { Op } from '#kernel/plan/plan.ts';
 import { compileSeccomp, type SeccompProgram } from '#kernel/seccomp/compile.ts';
-import { type PlanBuilder, utf8 } from '#runtime/builder.ts';
+import { O_WRONLY, type PlanBuilder, utf8 } from '#runtime/builder.ts';
 import {
   encodeCpuMask,
   encodeIoPriority,
@@ -84,23 +84,27 @@ function rlimitOrFail(type: string, path: string): number {
   }
 }
 
-/** AppArmor's and SELinux's labels count from exec on. A machine without them cannot keep the promise: an error. */
-export function planLabels(b: PlanBuilder, { process, path, host, config }: ProcessContext): void {
-  if (process.apparmorProfile) {
-    if (!host.apparmor)
-      throw new Unsupported({ path: `${path}.apparmorProfile`, what: 'this kernel runs without AppArmor' });
-    const data = utf8(`exec ${process.apparmorProfile}`);
-    b.init(`${path}.apparmorProfile`, { op: 'write', path: '/proc/self/attr/apparmor/exec', data, flags: 1, mode: 0 });
-  }
+/**
+ * AppArmor's and SELinux's labels count from exec on. A machine without them cannot keep the promise: an error. The file is
+ * the writer's own, in whatever proc it sees: a create writes while that is the host's; an exec sees the container's only, and
+ * makes sure that it is one (CVE-2025-52881: a file of the image in its place swallows the label).
+ */
+export function planLabels(b: PlanBuilder, context: ProcessContext, proc: 'host' | 'container'): void {
+  const { process, path, host, config } = context;
+  if (process.apparmorProfile && !host.apparmor)
+    throw new Unsupported({ path: `${path}.apparmorProfile`, what: 'this kernel runs without AppArmor' });
+  if (process.selinuxLabel && !host.selinux)
+    throw new Unsupported({ path: `${path}.selinuxLabel`, what: 'this kernel runs without SELinux' });
   // A label for files says nothing where nobody reads labels; one for the process is a promise of confinement.
   if (config.linux?.mountLabel && !host.selinux)
     b.warn('$.linux.mountLabel has no effect: this kernel runs without SELinux');
-  if (process.selinuxLabel) {
-    if (!host.selinux)
-      throw new Unsupported({ path: `${path}.selinuxLabel`, what: 'this kernel runs without SELinux' });
-    const data = utf8(process.selinuxLabel);
-    b.init(`${path}.selinuxLabel`, { op: 'write', path: '/proc/self/attr/exec', data, flags: 1, mode: 0 });
-  }
+  const write = (because: string, file: string, label: string): void => {
+    if (proc === 'container') b.init(because, { op: 'checkProc', path: file });
+    b.init(because, { op: 'write', path: file, data: utf8(label), flags: O_WRONLY, mode: 0 });
+  };
+  if (process.apparmorProfile)
+    write(`${path}.apparmorProfile`, '/proc/self/attr/apparmor/exec', `exec ${process.apparmorProfile}`);
+  if (process.selinuxLabel) write(`${path}.selinuxLabel`, '/proc/self/attr/exec', process.selinuxLabel);
 }
 
 /**
