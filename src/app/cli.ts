@@ -104,6 +104,8 @@ async function daemon(args: string[]): Promise<void> {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
   });
   await plane.close();
+  // All that is durable is closed. What is left are controllers' timers, of up to five minutes.
+  process.exit(0);
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {
