@@ -26,7 +26,7 @@ for applet in sh id hostname ps cat grep; do ln -s busybox "$work/c/rootfs/bin/$
 bin/estiba-oci spec --bundle "$work/c"
 sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sh", "-c", "id; hostname; ps"/' "$work/c/config.json"
 bin/estiba-oci --root "$work/oci" --plan run --bundle "$work/c" demo > "$work/plan"
-head -12 "$work/plan"
+sed -n 1,12p "$work/plan"
 echo "   … $(grep -c . "$work/plan") lines in all; now the container itself:"
 bin/estiba-oci --root "$work/oci" run --bundle "$work/c" demo
 
@@ -54,6 +54,6 @@ k create deployment web --image=demo/busybox:1 --replicas=3
 sleep 1
 k get deployments,replicasets,pods
 echo '   the pods wait: no node has joined. The scheduler says so:'
-k get events --field-selector reason=FailedScheduling -o custom-columns=OBJECT:.involvedObject.name,WHY:.message | head -3
+k get events --field-selector reason=FailedScheduling -o custom-columns=OBJECT:.involvedObject.name,WHY:.message | sed -n 1,3p
 
 step 'done; everything it made is removed'
