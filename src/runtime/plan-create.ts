@@ -40,6 +40,13 @@ import {
   planTrees,
   readMounts,
 } from '#runtime/mounts.ts';
+import {
+  joinedNamespaces,
+  needsMapTool,
+  planTimeNamespace,
+  type UserNamespace,
+  usernsKind,
+} from '#runtime/namespaces.ts';
 import { planNetDevices } from '#runtime/net-devices.ts';
 import { type ProcessContext, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
 import { type ContainerRecord, type ProcessIdentity, paths, RECORD_VERSION } from '#runtime/state.ts';
@@ -108,7 +115,7 @@ interface Create {
   /** A process of its own enters what exists, before init is made. */
   forks: boolean;
   /** A new user namespace, or an existing one to join: init is root there and nowhere else. */
-  userns: 'none' | 'new' | 'joined';
+  userns: UserNamespace;
   files: ReturnType<typeof paths>;
   /** Slots that stay open into init; `joinSlots` in the order of `cgroups.join`. */
   joinSlots: number[];
@@ -188,14 +195,6 @@ function prepare(config: OciConfig, options: CreateOptions, host: Host): Create 
     fifo: NO_SLOT,
     root: NO_SLOT,
   };
-}
-
-/** Joining the namespace one is in already is nothing; runc takes it so, and engines write it. */
-function usernsKind(config: OciConfig, host: Host): Create['userns'] {
-  const ns = config.linux?.namespaces?.find((n) => n.type === 'user');
-  if (!ns) return 'none';
-  if (!ns.path) return 'new';
-  return host.sameFile(ns.path, '/proc/self/ns/user') ? 'none' : 'joined';
 }
 
 function checkUnsupported(config: OciConfig, host: Host): void {
@@ -286,17 +285,6 @@ function enterNamespaces(c: Create): void {
   b.close('init', 'default', cgroup);
 }
 
-/** Joining the namespace one is in already is nothing: runc takes it so, and engines write it. */
-function joinedNamespaces(config: OciConfig, host: Host) {
-  const list = config.linux?.namespaces ?? [];
-  return NAMESPACES.flatMap((row) => {
-    const i = list.findIndex((ns) => ns.type === row.type && ns.path);
-    const path = list[i]?.path;
-    if (path === undefined || host.sameFile(path, `/proc/self/ns/${row.proc}`)) return [];
-    return [{ row, path, because: `$.linux.namespaces[${i}]` }];
-  });
-}
-
 /** v2's directory for CLONE_INTO_CGROUP: moving a process afterwards costs milliseconds. */
 function openCgroups({ b, cgroups }: Create): number {
   if (cgroups.cloneInto === undefined) return NO_SLOT;
@@ -304,29 +292,6 @@ function openCgroups({ b, cgroups }: Create): number {
   const flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
   b.host('$.linux.cgroupsPath', { op: 'open', into, path: cgroups.cloneInto, flags, mode: 0 });
   return into;
-}
-
-function planTimeNamespace(b: PlanBuilder, config: OciConfig, index: number): void {
-  b.middle(`$.linux.namespaces[${index}]`, { op: 'unshare', flags: namespaceRow('time').flag });
-  const offsets = config.linux?.timeOffsets ?? {};
-  for (const clock of ['monotonic', 'boottime'] as const) {
-    const offset = offsets[clock];
-    if (!offset) continue;
-    const data = utf8(`${clock} ${offset.secs ?? 0} ${offset.nanosecs ?? 0}\n`);
-    b.middle(`$.linux.timeOffsets.${clock}`, {
-      op: 'write',
-      path: '/proc/self/timens_offsets',
-      data,
-      flags: O_WRONLY,
-      mode: 0,
-    });
-  }
-}
-
-function needsMapTool(config: OciConfig, host: Host): boolean {
-  const one = (mappings: readonly { hostID: number; size: number }[] = [], own: number): boolean =>
-    mappings.length === 1 && mappings[0]?.size === 1 && mappings[0].hostID === own;
-  return host.uid !== 0 && !(one(config.linux?.uidMappings, host.uid) && one(config.linux?.gidMappings, host.gid));
 }
 
 /** The gate: init waits while the maps are written, since only now it has ids at all. */
