@@ -68,6 +68,8 @@ export type Verdict =
 
 export type Expression =
   | { expr: 'payload'; dreg: number; base: number; offset: number; length: number }
+  /** Writes into the packet; `checksumAt` is the place of the transport header's Internet checksum. */
+  | { expr: 'payloadSet'; sreg: number; base: number; offset: number; length: number; checksumAt: number }
   | { expr: 'meta'; key: number; dreg: number }
   | { expr: 'metaSet'; key: number; sreg: number }
   | { expr: 'ct'; key: number; dreg: number; direction?: number }
@@ -91,6 +93,7 @@ export const FIB = { SADDR: 1, DADDR: 2, IIF: 8, OIF: 16, RESULT_OIF: 1, RESULT_
 export const ADDRTYPE_LOCAL = 2;
 
 const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
+const NFT_PAYLOAD_CSUM_INET = 1;
 const VERDICTS = { continue: -1, jump: -3, goto: -4, return: -5, drop: 0, accept: 1 } as const;
 
 /** NFTA_DATA_VALUE in its container attribute. */
@@ -113,6 +116,18 @@ function parts(e: Expression): [name: string, attrs: Uint8Array[]] {
   switch (e.expr) {
     case 'payload':
       return ['payload', [u32be(1, e.dreg), u32be(2, e.base), u32be(3, e.offset), u32be(4, e.length)]];
+    case 'payloadSet':
+      return [
+        'payload',
+        [
+          u32be(5, e.sreg),
+          u32be(2, e.base),
+          u32be(3, e.offset),
+          u32be(4, e.length),
+          u32be(6, NFT_PAYLOAD_CSUM_INET),
+          u32be(7, e.checksumAt),
+        ],
+      ];
     case 'meta':
       return ['meta', [u32be(2, e.key), u32be(1, e.dreg)]];
     case 'metaSet':
@@ -199,7 +214,10 @@ export function decodeExpression(value: Uint8Array): Expression {
   const value1 = (type: number): Uint8Array | undefined => dataOf(a.get(type));
   switch (name) {
     case 'payload':
-      return a.has(1) ? { expr: 'payload', dreg: n(1), base: n(2), offset: n(3), length: n(4) } : unknown; // without: it writes
+      if (a.has(1)) return { expr: 'payload', dreg: n(1), base: n(2), offset: n(3), length: n(4) };
+      return n(6) === NFT_PAYLOAD_CSUM_INET
+        ? { expr: 'payloadSet', sreg: n(5), base: n(2), offset: n(3), length: n(4), checksumAt: n(7) }
+        : unknown;
     case 'meta':
       return a.has(1) ? { expr: 'meta', key: n(2), dreg: n(1) } : { expr: 'metaSet', key: n(2), sreg: n(3) };
     case 'ct': {

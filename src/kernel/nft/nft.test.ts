@@ -18,6 +18,7 @@ const T = { family: NFPROTO.INET, table: 't' };
 
 const EVERY_EXPRESSION: Expression[] = [
   { expr: 'payload', dreg: REG_1, base: 2, offset: 2, length: 2 },
+  { expr: 'payloadSet', sreg: REG_1, base: 2, offset: 0, length: 2, checksumAt: 6 },
   { expr: 'meta', key: META.IIFNAME, dreg: REG_1 },
   { expr: 'metaSet', key: META.MARK, sreg: reg32(3) },
   { expr: 'ct', key: 19, dreg: REG_1, direction: 1 },

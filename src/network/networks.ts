@@ -1,0 +1,532 @@
+import { readdirSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '#base/clock.ts';
+import { assert, describeChain } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import { newId, type Random } from '#base/random.ts';
+import { Undo } from '#base/undo.ts';
+import type { NetKernel } from '#kernel/netlink/hand.ts';
+import { type Cidr, formatIp, type Ip, parseCidr } from '#kernel/netlink/ip.ts';
+import { deleteLink, dumpLinks, getLink, type Link, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
+import { dumpAddresses, dumpRoutes, parseAddresses, parseRoutes } from '#kernel/netlink/route.ts';
+import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
+import { AddressBook } from '#network/address-book.ts';
+import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
+import type { Edge, EdgeEntry } from '#network/edge.ts';
+import {
+  EndpointExists,
+  EndpointNotFound,
+  NetworkExists,
+  NetworkInUse,
+  NetworkIsPredefined,
+  NetworkNotFound,
+} from '#network/errors.ts';
+import { GateKeeper } from '#network/gate-keeper.ts';
+import { macFor, type Taken } from '#network/ipam.ts';
+import type { DnsSettings, Endpoint, Network, PublishedPort, Sandbox } from '#network/model.ts';
+import {
+  hostLinkName,
+  type Plug,
+  planBridgeAddresses,
+  planNetworkDown,
+  planNetworkUp,
+  planPlug,
+  planPublish,
+  planUnplug,
+  planWithdraw,
+  publishTarget,
+} from '#network/plan.ts';
+import { NamespacePool } from '#network/pool.ts';
+import { holdsFor, type PortWish, resolvePorts } from '#network/ports.ts';
+import { deleteNetwork, deleteSandbox, loadNetworks, loadSandboxes, putNetwork, putSandbox } from '#network/records.ts';
+import { addAll, createTable, gateElement, networkElements, portElements, removeTable } from '#network/ruleset.ts';
+import { type NetStep, runAll, runStep, runSteps } from '#network/steps.ts';
+import type { Store } from '#storage/store.ts';
+
+export interface NetworksOptions {
+  /** Names the nftables table, the default bridge and links; at most 8 characters of it are used for links. */
+  daemon: string;
+  kernel: NetKernel;
+  store: Store;
+  edge: Edge;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+  /** Where namespaces are kept; on a tmpfs, since they do not survive a boot. */
+  netnsDir: string;
+  /** Gateway and subnet of the default bridge (`--bip`); absent: a free one. */
+  bip?: string;
+  /** The host has IPv6: ports without an address are published there as well. */
+  ipv6: boolean;
+  /** Namespaces made ahead. */
+  poolSize: number;
+  mtuBytes: number;
+}
+
+export interface EndpointRequest {
+  /** Name, id or unique beginning of an id. */
+  network: string;
+  names: readonly string[];
+  ipv4?: string;
+  ipv6?: string;
+  mac?: string;
+}
+
+export interface AttachRequest {
+  id: string;
+  name: string;
+  endpoints: readonly EndpointRequest[];
+  ports: readonly PortWish[];
+  dns: DnsSettings;
+}
+
+/**
+ * Networks of one node. The state is small and in memory, its truth in the store; a change is reserved in memory at once,
+ * written as intent, then done in the kernel, and unwound in reverse when a step fails.
+ *
+ *     attach   reserve addresses and ports ─▶ record ─▶ namespace ─▶ plug, publish, edge ─▶ done
+ *     detach   withdraw, edge ─▶ drop namespace (the links die with it) ─▶ forget the record ─▶ release
+ */
+export class Networks {
+  readonly #o: NetworksOptions;
+  readonly #pool: NamespacePool;
+  readonly #gate: GateKeeper;
+  readonly #networks = new Map<string, Network>();
+  readonly #sandboxes = new Map<string, Sandbox>();
+  readonly #book = new AddressBook();
+  readonly #bridges = new Map<string, number>();
+  #anyPort = 0;
+
+  private constructor(options: NetworksOptions) {
+    this.#o = options;
+    this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize });
+    this.#gate = new GateKeeper(options);
+  }
+
+  /** Brings the kernel to what the store says. The table is replaced in one transaction: running containers lose no packet. */
+  static async open(options: NetworksOptions): Promise<Networks> {
+    const self = new Networks(options);
+    await mkdir(options.netnsDir, { recursive: true, mode: 0o711 });
+    await self.#load();
+    await self.#sweepSandboxes();
+    await self.#bringUp();
+    await self.#sweepStrangers();
+    self.#gate.watch(() => [...self.#sandboxes.values()].some((box) => box.ports.length > 0));
+    self.#pool.fill();
+    return self;
+  }
+
+  // -- networks -----------------------------------------------------------------------------------------------------------
+
+  list(): Network[] {
+    return [...this.#networks.values()];
+  }
+
+  find(ref: string): Network {
+    const exact = this.#networks.get(ref) ?? this.list().find((n) => n.name === ref);
+    if (exact) return exact;
+    const begins = ref.length > 0 ? this.list().filter((n) => n.id.startsWith(ref)) : [];
+    const [only] = begins;
+    if (!only || begins.length > 1) throw new NetworkNotFound({ network: ref });
+    return only;
+  }
+
+  async create(request: CreateRequest): Promise<Network> {
+    const twin = this.list().find((n) => n.name === request.name);
+    if (twin) throw new NetworkExists({ name: twin.name, id: twin.id });
+    const taken = await this.#taken();
+    const network = createDecision(request, {
+      id: newId(this.#o.random),
+      daemon: this.#o.daemon,
+      nowMs: this.#o.clock.now(),
+      mtuBytes: this.#o.mtuBytes,
+      // Networks made while the routes were read count as well.
+      taken: [...taken, ...this.#ownSubnets()],
+    });
+    // Again, since others may have come while we waited; from here to the reservation nothing waits.
+    const late = this.list().find((n) => n.name === request.name);
+    if (late) throw new NetworkExists({ name: late.name, id: late.id });
+    await using undo = new Undo();
+    this.#networks.set(network.id, network);
+    undo.add('reservation', () => this.#networks.delete(network.id));
+    await this.#o.store.txn({ ops: [putNetwork(network)] });
+    undo.add('record', () => this.#o.store.txn({ ops: [deleteNetwork(network.id)] }));
+    await this.#up(network);
+    undo.keep();
+    return network;
+  }
+
+  async remove(ref: string): Promise<Network> {
+    const network = this.find(ref);
+    if (network.predefined) throw new NetworkIsPredefined({ name: network.name });
+    const holders = this.sandboxesOn(network.id).map((box) => box.name);
+    if (holders.length > 0) throw new NetworkInUse({ name: network.name, holders });
+    this.#networks.delete(network.id); // nobody attaches to it any more
+    await this.#teardown(planNetworkDown(this.#o.daemon, network));
+    this.#bridges.delete(network.id);
+    await this.#o.store.txn({ ops: [deleteNetwork(network.id)] });
+    return network;
+  }
+
+  sandboxesOn(networkId: string): Sandbox[] {
+    return [...this.#sandboxes.values()].filter((box) => box.endpoints.some((e) => e.network === networkId));
+  }
+
+  // -- sandboxes ------------------------------------------------------------------------------------------------------------
+
+  sandbox(id: string): Sandbox | undefined {
+    return this.#sandboxes.get(id);
+  }
+
+  async attach(request: AttachRequest): Promise<Sandbox> {
+    await using undo = new Undo();
+    const netns = await this.#pool.take();
+    undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
+    const sandbox = this.#reserve(request, netns);
+    undo.add('reservation', () => this.#release(sandbox));
+    await this.#o.store.txn({ ops: [putSandbox(sandbox)] });
+    undo.add('record', () => this.#o.store.txn({ ops: [deleteSandbox(sandbox.id)] }));
+
+    if (sandbox.ports.length > 0) await this.#gate.refresh();
+    const plugs = sandbox.endpoints.map((endpoint) => this.#plug(endpoint));
+    const steps = plugs.flatMap((plug) => planPlug(netns, plug));
+    if (sandbox.ports.length > 0)
+      steps.push(planPublish(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox)));
+    // The edge binds sockets while the kernel's network is set up; both are awaited, so that undo finds them at rest.
+    const [kernel, edge] = await Promise.allSettled([
+      runSteps(this.#o.kernel, steps),
+      this.#o.edge.put(this.#edgeEntry(sandbox)),
+    ]);
+    if (kernel.status === 'fulfilled' && sandbox.ports.length > 0)
+      undo.add('published ports', () => this.#withdraw(sandbox));
+    if (edge.status === 'fulfilled') undo.add('edge', () => this.#o.edge.drop(sandbox.id));
+    if (edge.status === 'rejected') throw edge.reason; // a port that is taken says more than what follows from it
+    if (kernel.status === 'rejected') throw kernel.reason;
+    undo.keep();
+    return sandbox;
+  }
+
+  /** Absent is fine; every step is tried. */
+  async detach(id: string): Promise<void> {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) return;
+    if (sandbox.ports.length > 0) await this.#withdraw(sandbox);
+    await this.#o.edge.drop(id);
+    await this.#teardown([
+      { do: 'dropNetns', what: `drop network namespace of ${sandbox.name}`, because: 'it goes', path: sandbox.netns },
+    ]);
+    await this.#o.store.txn({ ops: [deleteSandbox(id)] });
+    this.#release(sandbox);
+  }
+
+  /** A running container joins one more network. */
+  async connect(id: string, request: EndpointRequest): Promise<Endpoint> {
+    const before = this.#known(id);
+    const network = this.find(request.network);
+    if (before.endpoints.some((e) => e.network === network.id))
+      throw new EndpointExists({ container: before.name, network: network.name });
+    await using undo = new Undo();
+    const links = before.endpoints.map((e) => Number(e.link.slice(3)));
+    const n = [...Array(links.length + 1).keys()].find((i) => !links.includes(i)) ?? links.length;
+    const endpoint = this.#newEndpoint(id, request, n, !before.endpoints.some((e) => e.defaultRoute));
+    undo.add('addresses', () => this.#book.release(endpoint));
+    const after: Sandbox = { ...before, endpoints: [...before.endpoints, endpoint] };
+    await this.#replace(before, after, undo);
+    const steps = planPlug(before.netns, this.#plug(endpoint));
+    await runSteps(this.#o.kernel, steps);
+    undo.add('link', () => runStep(this.#o.kernel, planUnplug(before.netns, endpoint, 'undo')));
+    await this.#o.edge.put(this.#edgeEntry(after));
+    undo.keep();
+    return endpoint;
+  }
+
+  async disconnect(id: string, ref: string): Promise<void> {
+    const before = this.#known(id);
+    const network = this.find(ref);
+    const endpoint = before.endpoints.find((e) => e.network === network.id);
+    if (!endpoint) throw new EndpointNotFound({ container: before.name, network: network.name });
+    const after: Sandbox = { ...before, endpoints: before.endpoints.filter((e) => e !== endpoint) };
+    // Published ports lead to the endpoint with the default route: they go with it.
+    const losesPorts = endpoint.defaultRoute && before.ports.length > 0;
+    if (losesPorts) await this.#withdraw(before);
+    const final = losesPorts ? { ...after, ports: [] } : after;
+    this.#sandboxes.set(id, final);
+    await this.#o.edge.put(this.#edgeEntry(final));
+    await this.#teardown([planUnplug(before.netns, endpoint, `disconnect from ${network.name}`)]);
+    await this.#o.store.txn({ ops: [putSandbox(final)] });
+    this.#book.release(endpoint);
+  }
+
+  /** Counters of each interface inside, by name. */
+  async stats(id: string): Promise<Map<string, LinkStats>> {
+    const sandbox = this.#known(id);
+    const links = parseLinks(await this.#route('read link statistics', [dumpLinks()], sandbox.netns));
+    return new Map(links.flatMap((link) => (link.stats && link.name !== 'lo' ? [[link.name, link.stats]] : [])));
+  }
+
+  get firewall(): GateKeeper {
+    return this.#gate;
+  }
+
+  /** Containers keep running: only what the daemon made ahead goes. */
+  async close(): Promise<void> {
+    this.#gate.close();
+    await this.#pool.close();
+  }
+
+  /** Nothing of ours stays on the host: for uninstalling and for tests. Sandboxes must be gone. */
+  async removeAll(): Promise<void> {
+    await this.close();
+    const steps: NetStep[] = this.list()
+      .filter((n) => n.driver === 'bridge')
+      .map((n) => ({
+        do: 'route',
+        what: `remove bridge ${n.bridge}`,
+        because: 'all goes',
+        messages: [deleteLink({ name: n.bridge })],
+      }));
+    const table: NetStep = {
+      do: 'firewall',
+      what: 'remove the table',
+      because: 'all goes',
+      messages: removeTable(this.#o.daemon),
+    };
+    await this.#teardown([...steps, table]);
+  }
+
+  // -- decisions, without waiting: two requests never get the same address ---------------------------------------------------
+
+  #reserve(request: AttachRequest, netns: string): Sandbox {
+    assert(!this.#sandboxes.has(request.id), `sandbox ${request.id} is attached twice`);
+    const endpoints: Endpoint[] = [];
+    try {
+      for (const [n, wish] of request.endpoints.entries())
+        endpoints.push(this.#newEndpoint(request.id, wish, n, n === 0));
+      const first = endpoints[0] && this.#networks.get(endpoints[0].network);
+      const ports = first
+        ? resolvePorts(request.ports, this.#heldPorts(), {
+            hostBinding: first.hostBinding,
+            ipv6: this.#o.ipv6,
+            anyAfter: this.#anyPort,
+          })
+        : [];
+      for (const port of ports) this.#anyPort = port.hostPort;
+      const sandbox: Sandbox = { id: request.id, name: request.name, netns, endpoints, ports, dns: request.dns };
+      this.#sandboxes.set(request.id, sandbox);
+      return sandbox;
+    } catch (error) {
+      for (const endpoint of endpoints) this.#book.release(endpoint);
+      throw error;
+    }
+  }
+
+  #newEndpoint(sandbox: string, wish: EndpointRequest, n: number, defaultRoute: boolean): Endpoint {
+    const network = this.find(wish.network);
+    const addresses = this.#book.reserve(network, sandbox, wish);
+    const any: Ip | undefined = addresses.ipv4 ?? addresses.ipv6;
+    return {
+      network: network.id,
+      sandbox,
+      link: `eth${n}`,
+      hostLink: hostLinkName(this.#o.daemon, this.#o.random),
+      mac:
+        wish.mac ??
+        (any
+          ? macFor(any)
+          : `02:42:${Buffer.from(this.#o.random.bytes(4))
+              .toString('hex')
+              .replace(/(..)(?=.)/g, '$1:')}`),
+      ipv4: addresses.ipv4 && formatIp(addresses.ipv4),
+      ipv6: addresses.ipv6 && formatIp(addresses.ipv6),
+      asked: {
+        ...(wish.ipv4 === undefined ? {} : { ipv4: wish.ipv4 }),
+        ...(wish.ipv6 === undefined ? {} : { ipv6: wish.ipv6 }),
+        ...(wish.mac === undefined ? {} : { mac: wish.mac }),
+      },
+      names: wish.names,
+      defaultRoute,
+    };
+  }
+
+  #release(sandbox: Sandbox): void {
+    for (const endpoint of this.#sandboxes.get(sandbox.id)?.endpoints ?? sandbox.endpoints)
+      this.#book.release(endpoint);
+    this.#sandboxes.delete(sandbox.id);
+  }
+
+  #heldPorts(): { port: PublishedPort; holder: string }[] {
+    return [...this.#sandboxes.values()].flatMap((box) =>
+      box.ports.map((port) => ({ port, holder: `container ${box.name}` })),
+    );
+  }
+
+  /** How many ports of other sandboxes share the gate's key with this one. */
+  #others(port: PublishedPort, sandbox: Sandbox): number {
+    return [...this.#sandboxes.values()]
+      .filter((box) => box.id !== sandbox.id)
+      .flatMap((box) => box.ports)
+      .filter((other) => other.protocol === port.protocol && other.hostPort === port.hostPort).length;
+  }
+
+  #plug(endpoint: Endpoint): Plug {
+    const network = this.#networks.get(endpoint.network);
+    const bridgeIndex = this.#bridges.get(endpoint.network);
+    if (!network || bridgeIndex === undefined) throw new NetworkNotFound({ network: endpoint.network });
+    return { endpoint, network, bridgeIndex };
+  }
+
+  #edgeEntry(sandbox: Sandbox): EdgeEntry {
+    const places = sandbox.endpoints.flatMap((endpoint) => {
+      const network = this.#networks.get(endpoint.network);
+      const addresses = [endpoint.ipv4, endpoint.ipv6].filter((ip) => ip !== undefined);
+      return network?.names ? [{ network: network.id, domain: network.name, names: endpoint.names, addresses }] : [];
+    });
+    return {
+      id: sandbox.id,
+      ...(places.length > 0 ? { netns: sandbox.netns } : {}),
+      upstreams: sandbox.dns.servers,
+      forward: sandbox.endpoints.some((e) => this.#networks.get(e.network)?.internal === false),
+      places,
+      holds: holdsFor(sandbox.ports, publishTarget(sandbox)),
+    };
+  }
+
+  #known(id: string): Sandbox {
+    const sandbox = this.#sandboxes.get(id);
+    if (!sandbox) throw new EndpointNotFound({ container: id, network: 'any' });
+    return sandbox;
+  }
+
+  async #replace(before: Sandbox, after: Sandbox, undo: Undo): Promise<void> {
+    this.#sandboxes.set(before.id, after);
+    undo.add('sandbox', () => this.#sandboxes.set(before.id, before));
+    await this.#o.store.txn({ ops: [putSandbox(after)] });
+    undo.add('record', () => this.#o.store.txn({ ops: [putSandbox(before)] }));
+  }
+
+  // -- start ------------------------------------------------------------------------------------------------------------------
+
+  async #load(): Promise<void> {
+    for (const network of await loadNetworks(this.#o.store)) this.#networks.set(network.id, network);
+    for (const sandbox of await loadSandboxes(this.#o.store)) {
+      this.#sandboxes.set(sandbox.id, sandbox);
+      for (const endpoint of sandbox.endpoints) this.#book.restore(endpoint);
+    }
+    const bip = this.#o.bip === undefined ? undefined : parseCidr(this.#o.bip);
+    const missing = predefinedNetworks(this.list(), {
+      newId: () => newId(this.#o.random),
+      daemon: this.#o.daemon,
+      nowMs: this.#o.clock.now(),
+      mtuBytes: this.#o.mtuBytes,
+      bip,
+      taken: [...(await this.#taken()), ...this.#ownSubnets()],
+    });
+    if (missing.length > 0) await this.#o.store.txn({ ops: missing.map(putNetwork) });
+    for (const network of missing) this.#networks.set(network.id, network);
+  }
+
+  /** A sandbox whose namespace is gone (a boot, a crash half-way) is forgotten; its owner finds it absent. */
+  async #sweepSandboxes(): Promise<void> {
+    const alive = new Set(readdirSync(this.#o.netnsDir).map((name) => join(this.#o.netnsDir, name)));
+    for (const sandbox of [...this.#sandboxes.values()]) {
+      if (alive.has(sandbox.netns) && sandbox.endpoints.every((e) => this.#networks.has(e.network))) continue;
+      this.#o.log.info('forgets a sandbox whose namespace is gone', { id: sandbox.id, name: sandbox.name });
+      await this.#o.store.txn({ ops: [deleteSandbox(sandbox.id)] });
+      this.#release(sandbox);
+    }
+  }
+
+  async #bringUp(): Promise<void> {
+    for (const name of ['ipv4/ip_forward', ...(this.#o.ipv6 ? ['ipv6/conf/all/forwarding'] : [])])
+      await this.#o.kernel.sysctl('', name, '1');
+    const boxes = [...this.#sandboxes.values()];
+    const gates = new Map(
+      boxes.flatMap((b) => b.ports).map((p) => [`${p.protocol} ${p.hostPort}`, gateElement(p.protocol, p.hostPort)]),
+    );
+    const links = await this.#links();
+    const standing = this.list().filter((n) => n.driver === 'bridge' && links.some((l) => l.name === n.bridge));
+    await runStep(this.#o.kernel, {
+      do: 'firewall',
+      what: `make table ${this.#o.daemon}`,
+      because: 'start',
+      messages: [
+        ...createTable(this.#o.daemon),
+        ...addAll(this.#o.daemon, [
+          ...standing.flatMap(networkElements),
+          ...boxes.flatMap((box) => portElements(box.ports, publishTarget(box))),
+          ...gates.values(),
+        ]),
+      ],
+    });
+    await this.#gate.refresh();
+    for (const network of standing) {
+      const link = links.find((l) => l.name === network.bridge);
+      if (link) this.#bridges.set(network.id, link.index);
+    }
+    for (const network of this.list()) if (!standing.includes(network)) await this.#up(network);
+    for (const box of boxes) await this.#o.edge.put(this.#edgeEntry(box));
+  }
+
+  async #sweepStrangers(): Promise<void> {
+    const used = new Set([...this.#sandboxes.values()].map((box) => box.netns));
+    const strangers = readdirSync(this.#o.netnsDir)
+      .map((name) => join(this.#o.netnsDir, name))
+      .filter((path) => !used.has(path));
+    for (const id of await this.#o.edge.list()) if (!this.#sandboxes.has(id)) await this.#o.edge.drop(id);
+    await this.#teardown(
+      strangers.map((path) => ({ do: 'dropNetns', what: `drop ${path}`, because: 'nobody owns it', path })),
+    );
+  }
+
+  async #up(network: Network): Promise<void> {
+    if (network.driver !== 'bridge') return;
+    await using undo = new Undo();
+    await runSteps(this.#o.kernel, planNetworkUp(this.#o.daemon, network));
+    undo.add('bridge', () => this.#teardown(planNetworkDown(this.#o.daemon, network)));
+    const [link] = parseLinks(await this.#route(`look up ${network.bridge}`, [getLink({ name: network.bridge })]));
+    assert(link, `bridge ${network.bridge} was just made`);
+    await runStep(this.#o.kernel, planBridgeAddresses(network, link.index));
+    this.#bridges.set(network.id, link.index);
+    undo.keep();
+  }
+
+  // -- the kernel -------------------------------------------------------------------------------------------------------------
+
+  async #withdraw(sandbox: Sandbox): Promise<void> {
+    await this.#teardown([planWithdraw(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox))]);
+  }
+
+  async #teardown(steps: readonly NetStep[]): Promise<void> {
+    await runAll(this.#o.kernel, steps, (step, error) =>
+      this.#o.log.warn('step of a teardown failed', { step: step.what, error: describeChain(error) }),
+    );
+  }
+
+  /** Subnets of host routes and addresses, but for those of our own bridges. */
+  async #taken(): Promise<Taken[]> {
+    const links = await this.#links();
+    const own = new Set(links.filter((l) => this.list().some((n) => n.bridge === l.name)).map((l) => l.index));
+    const nameOf = (index: number | undefined): string => links.find((l) => l.index === index)?.name ?? 'a tunnel';
+    const routes = parseRoutes(await this.#route('read routes', [dumpRoutes()]));
+    const addresses = parseAddresses(await this.#route('read addresses', [dumpAddresses()]));
+    const from = (kind: string, index: number | undefined, cidr: Cidr): Taken[] =>
+      index !== undefined && own.has(index) ? [] : [{ cidr, holder: `${kind} of ${nameOf(index)}` }];
+    return [
+      ...routes.flatMap((r) => (r.destination ? from('route', r.index, r.destination) : [])),
+      ...addresses.flatMap((a) => from('address', a.index, a.cidr)),
+    ];
+  }
+
+  #ownSubnets(): Taken[] {
+    return this.list().flatMap((n) => n.subnets.map((s) => ({ cidr: s.subnet, holder: `network ${n.name}` })));
+  }
+
+  async #links(): Promise<Link[]> {
+    return parseLinks(await this.#route('read links', [dumpLinks()]));
+  }
+
+  #route(what: string, messages: Message[], netns = ''): Promise<Received[]> {
+    return this.#o.kernel.netlink({ what, protocol: NETLINK_ROUTE, messages, netns });
+  }
+}

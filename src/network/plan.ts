@@ -1,0 +1,249 @@
+import type { Random } from '#base/random.ts';
+import { OTHER_NETNS } from '#kernel/netlink/hand.ts';
+import { type Cidr, parseIp } from '#kernel/netlink/ip.ts';
+import { addBridge, addVeth, deleteLink, setBridgePort, setLink } from '#kernel/netlink/link.ts';
+import { addAddress, addRoute } from '#kernel/netlink/route.ts';
+import type { Message } from '#kernel/netlink/wire.ts';
+import { redirectDns } from '#network/dns/redirect.ts';
+import { DNS_ADDRESS } from '#network/edge.ts';
+import { macBytes, macFor } from '#network/ipam.ts';
+import { type Endpoint, LINK_INDEX_BASE, type Network, type PublishedPort, type Sandbox } from '#network/model.ts';
+import { addAll, gateElement, networkElements, portElements, removeAll } from '#network/ruleset.ts';
+import type { NetStep } from '#network/steps.ts';
+
+/** The host's own namespace, as the helper sees it before it enters another. */
+const HOME = '/proc/self/ns/net';
+const LOOPBACK_INDEX = 1;
+
+/** Names on the host are at most 15 bytes (IFNAMSIZ): the daemon's name may have eight. */
+export function bridgeName(daemon: string, networkId: string, isDefault: boolean): string {
+  return isDefault ? `${daemon}0` : `${daemon.slice(0, 8)}-${networkId.slice(0, 6)}`;
+}
+
+/** New for each plug: a pair that dies with its namespace keeps its name for some milliseconds more. */
+export function hostLinkName(daemon: string, random: Random): string {
+  return `${daemon.slice(0, 6)}-${Buffer.from(random.bytes(4)).toString('hex')}`;
+}
+
+/** A bridge network comes up: link, addresses, settings, and its place in the firewall's sets. */
+export function planNetworkUp(daemon: string, network: Network): NetStep[] {
+  if (network.driver !== 'bridge') return [];
+  const because = `network ${network.name}`;
+  const link = { name: network.bridge };
+  return [
+    {
+      do: 'route',
+      what: `make bridge ${network.bridge}`,
+      because,
+      messages: [
+        // A MAC of its own: a bridge without one takes its lowest port's and changes it as ports come and go.
+        addBridge({
+          ...link,
+          mac: bridgeMac(network),
+          mtuBytes: network.mtuBytes,
+          options: { stp: false, forwardDelayMs: 0 },
+        }),
+        setLink(link, { up: true, ...(network.ipv6 ? {} : { noLinkLocal: true }) }),
+      ],
+      undo: [{ do: 'route', what: `remove bridge ${network.bridge}`, because, messages: [deleteLink(link)] }],
+    },
+    {
+      do: 'sysctl',
+      what: `let 127.0.0.1 of the host be published on ${network.bridge}`,
+      because,
+      netns: '',
+      name: `ipv4/conf/${network.bridge}/route_localnet`,
+      value: '1',
+    },
+    {
+      do: 'firewall',
+      what: `admit ${network.bridge} to the firewall's sets`,
+      because,
+      messages: addAll(daemon, networkElements(network)),
+      undo: [
+        {
+          do: 'firewall',
+          what: `take ${network.bridge} out of the firewall's sets`,
+          because,
+          messages: removeAll(daemon, networkElements(network)),
+        },
+      ],
+    },
+  ];
+}
+
+/** The bridge's addresses need its number, which only the kernel knows. */
+export function planBridgeAddresses(network: Network, index: number): NetStep {
+  return {
+    do: 'route',
+    what: `give ${network.bridge} its gateway addresses`,
+    because: `network ${network.name}`,
+    messages: network.subnets.map(({ gateway, subnet }) =>
+      addAddress({ index, cidr: { ip: gateway, prefix: subnet.prefix } }),
+    ),
+  };
+}
+
+export function planNetworkDown(daemon: string, network: Network): NetStep[] {
+  if (network.driver !== 'bridge') return [];
+  const because = `network ${network.name} goes`;
+  return [
+    {
+      do: 'firewall',
+      what: `take ${network.bridge} out of the firewall's sets`,
+      because,
+      messages: removeAll(daemon, networkElements(network)),
+    },
+    { do: 'route', what: `remove bridge ${network.bridge}`, because, messages: [deleteLink({ name: network.bridge })] },
+  ];
+}
+
+/** An empty namespace with its loopback up and the way to the embedded DNS laid: what a pool holds ready. */
+export function planNamespace(path: string, because: string): NetStep[] {
+  return [
+    {
+      do: 'netns',
+      what: `make network namespace ${path}`,
+      because,
+      path,
+      undo: [{ do: 'dropNetns', what: `drop network namespace ${path}`, because, path }],
+    },
+    {
+      do: 'route',
+      what: 'bring lo up',
+      because,
+      netns: path,
+      messages: [setLink({ index: LOOPBACK_INDEX }, { up: true })],
+    },
+    { do: 'firewall', what: `lead ${DNS_ADDRESS}:53 to the edge`, because, netns: path, messages: redirectDns() },
+  ];
+}
+
+export interface Plug {
+  endpoint: Endpoint;
+  network: Network;
+  /** Number of the network's bridge. */
+  bridgeIndex: number;
+}
+
+/** Plugs a container into a network: one request inside its namespace, one on the host. */
+export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug): NetStep[] {
+  const because = `network ${network.name}`;
+  const index = linkIndex(endpoint);
+  const host = { name: endpoint.hostLink };
+  const inside: Message[] = [
+    addVeth({
+      name: endpoint.link,
+      index,
+      mac: macBytes(endpoint.mac),
+      mtuBytes: network.mtuBytes,
+      peer: { name: endpoint.hostLink, mtuBytes: network.mtuBytes, netns: { fd: OTHER_NETNS } },
+    }),
+    setLink({ index }, { up: true, ...(endpoint.ipv6 ? {} : { noLinkLocal: true }) }),
+    ...addressesOf(endpoint, network).map((cidr) => addAddress({ index, cidr })),
+    ...defaultRoutes(endpoint, network).map((gateway) => addRoute({ gateway, index })),
+  ];
+  return [
+    {
+      do: 'route',
+      what: `make ${endpoint.link} with ${[endpoint.ipv4, endpoint.ipv6].filter(Boolean).join(' and ')}`,
+      because,
+      netns,
+      otherNetns: HOME,
+      messages: inside,
+      undo: [planUnplug(netns, endpoint, because)],
+    },
+    {
+      do: 'route',
+      what: `plug ${endpoint.hostLink} into ${network.bridge}`,
+      because,
+      messages: [
+        setLink(host, { master: bridgeIndex, up: true }),
+        ...(network.icc ? [] : [setBridgePort(host, { isolated: true })]),
+      ],
+    },
+  ];
+}
+
+/**
+ * Only for a container that lives on: deleting a pair costs the caller 17 ms of the kernel's waiting, while with its
+ * namespace it dies behind our back.
+ */
+export function planUnplug(netns: string, endpoint: Endpoint, because: string): NetStep {
+  return {
+    do: 'route',
+    what: `remove ${endpoint.link}`,
+    because,
+    netns,
+    messages: [deleteLink({ index: linkIndex(endpoint) })],
+  };
+}
+
+/** Published ports of a sandbox: one transaction. `counted` tells how many others publish the same host port. */
+export function planPublish(daemon: string, sandbox: Sandbox, counted: (port: PublishedPort) => number): NetStep {
+  const because = 'flag --publish';
+  const parts = publishedElements(sandbox, counted);
+  return {
+    do: 'firewall',
+    what: `publish ${sandbox.ports.map(describePort).join(', ')}`,
+    because,
+    messages: addAll(daemon, parts),
+    undo: [{ do: 'firewall', what: 'withdraw published ports', because, messages: removeAll(daemon, parts) }],
+  };
+}
+
+export function planWithdraw(daemon: string, sandbox: Sandbox, counted: (port: PublishedPort) => number): NetStep {
+  return {
+    do: 'firewall',
+    what: `withdraw ${sandbox.ports.map(describePort).join(', ')}`,
+    because: `container ${sandbox.name} goes`,
+    messages: removeAll(daemon, publishedElements(sandbox, counted)),
+  };
+}
+
+export function describePort(port: PublishedPort): string {
+  return `${port.hostIp.includes(':') ? `[${port.hostIp}]` : port.hostIp}:${port.hostPort}->${port.containerPort}/${port.protocol}`;
+}
+
+/** The address that published ports lead to: that of the endpoint with the default route. */
+export function publishTarget(sandbox: Sandbox): { ipv4: string | undefined; ipv6: string | undefined } {
+  const endpoint = sandbox.endpoints.find((e) => e.defaultRoute) ?? sandbox.endpoints[0];
+  return { ipv4: endpoint?.ipv4, ipv6: endpoint?.ipv6 };
+}
+
+export function linkIndex(endpoint: Endpoint): number {
+  return LINK_INDEX_BASE + Number(endpoint.link.replace(/^\D+/, ''));
+}
+
+function publishedElements(
+  sandbox: Sandbox,
+  counted: (port: PublishedPort) => number,
+): ReturnType<typeof portElements> {
+  const gates = new Map<string, ReturnType<typeof gateElement>>();
+  for (const port of sandbox.ports)
+    if (counted(port) === 0) gates.set(`${port.protocol} ${port.hostPort}`, gateElement(port.protocol, port.hostPort));
+  return [...portElements(sandbox.ports, publishTarget(sandbox)), ...gates.values()];
+}
+
+function addressesOf(endpoint: Endpoint, network: Network): Cidr[] {
+  return [endpoint.ipv4, endpoint.ipv6].flatMap((text) => {
+    if (text === undefined) return [];
+    const ip = parseIp(text);
+    const subnet = network.subnets.find((s) => s.subnet.ip.family === ip.family);
+    return subnet ? [{ ip, prefix: subnet.subnet.prefix }] : [];
+  });
+}
+
+function defaultRoutes(endpoint: Endpoint, network: Network): ReturnType<typeof parseIp>[] {
+  if (!endpoint.defaultRoute || network.internal) return [];
+  return network.subnets
+    .filter((s) => (s.subnet.ip.family === 4 ? endpoint.ipv4 : endpoint.ipv6) !== undefined)
+    .map((s) => s.gateway);
+}
+
+function bridgeMac(network: Network): Uint8Array {
+  const first = network.subnets[0];
+  return first
+    ? macBytes(macFor(first.gateway))
+    : macBytes(`02:42:${network.id.slice(0, 8).replace(/(..)(?=.)/g, '$1:')}`);
+}

@@ -1,0 +1,64 @@
+import { join } from 'node:path';
+import type { Logger } from '#base/log.ts';
+import type { Random } from '#base/random.ts';
+import type { NetKernel } from '#kernel/netlink/hand.ts';
+import { planNamespace } from '#network/plan.ts';
+import { runSteps } from '#network/steps.ts';
+
+/**
+ * Network namespaces made ahead: making one costs a container's start 0.5–1 ms, taking one nothing. They lie in the same
+ * directory as those in use, under names that say nothing; whatever is there without a sandbox's record is swept at start.
+ */
+export class NamespacePool {
+  readonly #kernel: NetKernel;
+  readonly #dir: string;
+  readonly #random: Random;
+  readonly #log: Logger;
+  readonly #size: number;
+  readonly #ready: string[] = [];
+  #making = 0;
+  #closed = false;
+
+  constructor(options: { kernel: NetKernel; dir: string; random: Random; log: Logger; size: number }) {
+    this.#kernel = options.kernel;
+    this.#dir = options.dir;
+    this.#random = options.random;
+    this.#log = options.log;
+    this.#size = options.size;
+  }
+
+  async take(): Promise<string> {
+    const path = this.#ready.shift() ?? (await this.#make());
+    this.fill();
+    return path;
+  }
+
+  /** Makes what is missing, one at a time and behind everybody's back. */
+  fill(): void {
+    if (this.#closed || this.#making > 0 || this.#ready.length >= this.#size) return;
+    this.#making++;
+    setImmediate(() => {
+      this.#make()
+        .then(
+          (path) => (this.#closed ? this.#kernel.dropNetns(path) : void this.#ready.push(path)),
+          (error) => this.#log.warn('no namespace made ahead', { error: String(error) }),
+        )
+        .catch((error) => this.#log.warn('namespace not dropped', { error: String(error) }))
+        .finally(() => {
+          this.#making--;
+          if (this.#ready.length > 0) this.fill(); // after a failure the next take tries again
+        });
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const path of this.#ready.splice(0)) await this.#kernel.dropNetns(path);
+  }
+
+  async #make(): Promise<string> {
+    const path = join(this.#dir, Buffer.from(this.#random.bytes(8)).toString('hex'));
+    await runSteps(this.#kernel, planNamespace(path, 'default'));
+    return path;
+  }
+}
