@@ -63,3 +63,13 @@ export const PortTaken = defineError(
       : 'another program of this host listens there: ss -lnp',
   }),
 );
+
+export const EdgeGone = defineError('EDGE_GONE', () => ({
+  message: 'the edge process ended while it was asked',
+  hint: 'see R/edge.log; the daemon starts another one',
+}));
+
+export const EdgeNotStarted = defineError('EDGE_NOT_STARTED', (d: { socket: string; log: string }) => ({
+  message: `no edge process answers at ${d.socket}`,
+  hint: `its last words are in ${d.log}`,
+}));

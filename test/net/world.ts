@@ -1,7 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 
 /**
@@ -11,13 +13,17 @@ import { type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 export class NetWorld {
   readonly dir: string;
   readonly hand: NetHand;
+  readonly #binary: string;
   readonly #made: string[] = [];
+  readonly #hands: NetHand[] = [];
+  readonly #children: ChildProcess[] = [];
 
   constructor(name: string) {
     this.dir = mkdtempSync(join(tmpdir(), `estiba-${name}-`));
     const native = new URL('../../native/net', import.meta.url).pathname;
     execFileSync('make', ['-s', '-C', native]);
-    this.hand = spawnNetHand(join(native, '../build/estiba-net'));
+    this.#binary = join(native, '../build/estiba-net');
+    this.hand = spawnNetHand(this.#binary);
   }
 
   async netns(name: string): Promise<string> {
@@ -28,6 +34,59 @@ export class NetWorld {
     return path;
   }
 
+  /** A helper that is at home in a namespace, as a daemon on another machine would have. */
+  handIn(netns: string): NetHand {
+    const hand = spawnNetHand(this.#binary, () => undefined, ['nsenter', `--net=${netns}`]);
+    this.#hands.push(hand);
+    return hand;
+  }
+
+  /** A machine on the LAN: `lan` and `host` get 192.0.2.1 and .2 (and fd00::1, ::2) on a pair of links named eth0. */
+  async lan(): Promise<{ lan: string; host: string }> {
+    const [lan, host] = [await this.netns('lan'), await this.netns('host')];
+    this.run(host, 'ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', lan);
+    for (const [ns, n] of [
+      [lan, 1],
+      [host, 2],
+    ] as const) {
+      this.run(ns, 'ip', 'link', 'set', 'eth0', 'up');
+      this.run(ns, 'ip', 'addr', 'add', `192.0.2.${n}/24`, 'dev', 'eth0');
+      this.run(ns, 'ip', 'addr', 'add', `fd00::${n}/64`, 'dev', 'eth0', 'nodad');
+    }
+    this.run(host, 'ip', 'route', 'add', 'default', 'via', '192.0.2.1');
+    this.run(host, 'ip', '-6', 'route', 'add', 'default', 'via', 'fd00::1');
+    return { lan, host };
+  }
+
+  /** A server in a namespace that tells each client the address it sees: TCP and UDP on `port`, both families. */
+  async serve(netns: string, port: number, says = ''): Promise<void> {
+    const script = `
+      const tell = (a) => '${says}' + a.replace(/^::ffff:/, '');
+      require('net').createServer((s) => s.on('error', () => 0).end(tell(s.remoteAddress))).listen(${port}, '::', () => {
+        const u = require('dgram').createSocket('udp6');
+        u.on('message', (m, r) => u.send(tell(r.address), r.port, r.address)).bind(${port}, () => console.log('up'));
+      });`;
+    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    this.#children.push(child);
+    await once(child.stdout, 'data');
+  }
+
+  /** What a server says to a client in `netns`, or `refused`, or `timeout`. */
+  async ask(netns: string, ip: string, port: number, protocol: 'tcp' | 'udp' = 'tcp'): Promise<string> {
+    const script =
+      protocol === 'tcp'
+        ? `exec 3<>/dev/tcp/${ip}/${port} && cat <&3`
+        : `exec 3<>/dev/udp/${ip}/${port} && echo hi >&3 && timeout 0.4 cat <&3 || true`;
+    try {
+      const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, 'timeout', '1', 'bash', '-c', script]);
+      return stdout === '' ? 'refused' : stdout;
+    } catch (error) {
+      return (error as { code?: number }).code === 124 ? 'timeout' : 'refused';
+    }
+  }
+
   run(netns: string, command: string, ...args: string[]): string {
     return execFileSync('nsenter', [`--net=${netns}`, command, ...args], {
       encoding: 'utf8',
@@ -36,8 +95,18 @@ export class NetWorld {
     });
   }
 
+  /** The same without holding up what this process itself serves. */
+  async runAside(netns: string, command: string, ...args: string[]): Promise<string> {
+    const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, command, ...args], { timeout: 20_000 });
+    return stdout;
+  }
+
   async close(): Promise<void> {
-    for (const path of this.#made) await this.hand.dropNetns(path);
+    for (const child of this.#children) child.kill('SIGKILL');
+    for (const hand of this.#hands) hand.close();
+    const left = readdirSync(this.dir, { recursive: true, encoding: 'utf8' }).map((name) => join(this.dir, name));
+    for (const path of [...this.#made, ...left.filter((name) => name.includes('-netns/'))])
+      await this.hand.dropNetns(path);
     this.hand.close();
     rmSync(this.dir, { recursive: true });
   }

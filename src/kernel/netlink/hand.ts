@@ -1,5 +1,8 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 import { NetHandGone, NetworkStepFailed } from '#kernel/netlink/errors.ts';
 import { answers, encode, type Message, type Received } from '#kernel/netlink/wire.ts';
@@ -209,9 +212,23 @@ export class NetHand implements NetKernel {
   }
 }
 
-/** Starts `estiba-net`. It keeps neither our standard streams nor our event loop. */
-export function spawnNetHand(binary: string, onGone: () => void = () => undefined): NetHand {
-  const child = spawn(binary, [], { stdio: ['pipe', 'pipe', 'inherit'] });
+/** `ESTIBA_NET`, else `estiba-net` beside or above this file (sources and bundle). */
+export function findNetHand(env: Readonly<Record<string, string | undefined>> = process.env): string {
+  const named = env['ESTIBA_NET'];
+  if (named !== undefined && named !== '') return named;
+  for (let dir = dirname(fileURLToPath(import.meta.url)); ; dir = dirname(dir)) {
+    for (const name of ['native/build/estiba-net', 'estiba-net']) {
+      const path = join(dir, name);
+      if (existsSync(path)) return path;
+    }
+    if (dir === dirname(dir)) throw new NetHandGone({ what: 'find estiba-net: it is not built (make native)' });
+  }
+}
+
+/** Starts `estiba-net`; `before` is a command that runs it in another place (`nsenter …`). */
+export function spawnNetHand(binary: string, onGone: () => void = () => undefined, before: string[] = []): NetHand {
+  const [program = binary, ...args] = [...before, binary];
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   const hand = new NetHand(child.stdin, child.stdout, onGone);
   child.on('error', () => child.stdout.destroy()); // absent or not executable: the pipes' end tells it
   return hand;

@@ -1,0 +1,117 @@
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync, unlinkSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { sleep, systemClock } from '#base/clock.ts';
+import { describeChain, errnoOf } from '#base/errors.ts';
+import { logger } from '#base/log.ts';
+import { systemRandom } from '#base/random.ts';
+import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { Forwarder } from '#network/dns/forward.ts';
+import { EdgeServer } from '#network/edge-server.ts';
+import { serveEdge } from '#network/edge-wire.ts';
+import { EdgeNotStarted } from '#network/errors.ts';
+
+/**
+ * The edge process: names for containers and reserved host ports, outliving the daemon. One a run root; it is started by the
+ * daemon when the first container needs it, and ends when it is told to.
+ *
+ *   R/edge.sock         the daemon's orders
+ *   R/edge-state.json   what it was told last
+ *   R/edge.log
+ */
+export function edgePaths(runRoot: string): { socket: string; state: string; log: string } {
+  return {
+    socket: join(runRoot, 'edge.sock'),
+    state: join(runRoot, 'edge-state.json'),
+    log: join(runRoot, 'edge.log'),
+  };
+}
+
+/** Runs until stopped. False: another edge of this run root runs already. */
+export async function runEdge(runRoot: string): Promise<boolean> {
+  const paths = edgePaths(runRoot);
+  const log = logger('network');
+  if (await tryConnect(paths.socket)) return false;
+  const hand = spawnNetHand(findNetHand(), () => {
+    log.error('estiba-net ended: so does the edge, and the daemon starts another');
+    process.exit(1);
+  });
+  const forwarder = new Forwarder({ clock: systemClock, random: systemRandom });
+  const edge = new EdgeServer({ hand, forwarder, clock: systemClock, log, stateFile: paths.state });
+  const state = readState(paths.state);
+  if (state !== undefined) await edge.restore(state);
+
+  const stop = (): void => {
+    server.close();
+    edge.flush().then(
+      () => process.exit(0),
+      (error) => {
+        log.error('state not written', { error: describeChain(error) });
+        process.exit(1);
+      },
+    );
+  };
+  const server = createServer((socket) => serveEdge(socket, edge, stop));
+  try {
+    unlinkSync(paths.socket); // nobody answered there: a dead edge's
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(paths.socket, resolve);
+  });
+  process.on('SIGTERM', stop);
+  process.on('SIGHUP', () => undefined); // the terminal it was started from is no reason to go
+  log.info('edge serves', { socket: paths.socket });
+  return true;
+}
+
+/**
+ * Connects to the edge of a run root; if none answers, starts one with `command` (this program's own way to say
+ * `estiba edge --run-root R`), or gives undefined when none is given. The edge is a session of its own: a signal to the
+ * daemon's group does not reach it.
+ */
+export async function connectEdge(
+  runRoot: string,
+  command: readonly [string, ...string[]] | undefined,
+): Promise<Socket | undefined> {
+  const paths = edgePaths(runRoot);
+  const there = await tryConnect(paths.socket);
+  if (there || !command) return there;
+  const log = openSync(paths.log, 'a', 0o600);
+  const [program, ...args] = command;
+  const child = spawn(program, args, { detached: true, stdio: ['ignore', log, log] });
+  closeSync(log);
+  child.unref();
+  let failed = false;
+  child.on('error', () => (failed = true));
+  child.on('exit', (code) => (failed = code !== 0));
+  for (let waitedMs = 0; waitedMs < START_MAX_MS && !failed; waitedMs += START_STEP_MS) {
+    await sleep(systemClock, START_STEP_MS);
+    const socket = await tryConnect(paths.socket);
+    if (socket) return socket;
+  }
+  throw new EdgeNotStarted({ socket: paths.socket, log: paths.log });
+}
+
+const START_MAX_MS = 10_000;
+const START_STEP_MS = 10;
+
+function tryConnect(path: string): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', () => resolve(undefined));
+  });
+}
+
+function readState(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
