@@ -145,7 +145,9 @@ describe('networks on a host with a LAN', () => {
       /7000\/tcp failed: port is already allocated/,
     );
     expect(networks.sandbox('second')).toBeUndefined();
-    await expect.poll(() => world.run(host, 'ip', '-br', 'link').split('\n').length).toBe(before.split('\n').length);
+    await expect
+      .poll(() => world.run(host, 'ip', '-br', 'link').split('\n').length, { timeout: 10_000 })
+      .toBe(before.split('\n').length);
     const third = await attach('third', 'front', [port('8080-8085:81'), port(':82')]);
     expect(third.ports.map((p) => p.hostPort)).toEqual([8081, 8081, 32768, 32768]);
     await networks.detach('third');
@@ -255,10 +257,11 @@ describe('networks on a host with a LAN', () => {
   });
 
   it('when all is gone nothing is left on the host', async () => {
+    world.stopServers();
     for (const name of ['web', 'client', 'db', 'db2', 'outsider']) await networks.detach(name);
     for (const name of ['front', 'back', 'quiet']) await networks.remove(name);
     await networks.removeAll();
-    await expect.poll(() => world.run(host, 'ip', '-br', 'link').match(/est-/g)).toBeNull();
+    await expect.poll(() => world.run(host, 'ip', '-br', 'link').match(/est-/g), { timeout: 10_000 }).toBeNull();
     expect(world.run(host, 'nft', 'list', 'ruleset')).toBe('');
     expect(world.run(host, 'ss', '-Hln').match(/8080|15353/g)).toBeNull();
   });

@@ -101,8 +101,13 @@ export class NetWorld {
     return stdout;
   }
 
+  /** A process in a namespace keeps it, and its links, alive. */
+  stopServers(): void {
+    for (const child of this.#children.splice(0)) child.kill('SIGKILL');
+  }
+
   async close(): Promise<void> {
-    for (const child of this.#children) child.kill('SIGKILL');
+    this.stopServers();
     for (const hand of this.#hands) hand.close();
     const left = readdirSync(this.dir, { recursive: true, encoding: 'utf8' }).map((name) => join(this.dir, name));
     for (const path of [...this.#made, ...left.filter((name) => name.includes('-netns/'))])
