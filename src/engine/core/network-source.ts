@@ -1,0 +1,202 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Attachment, AttachWish, NetworkSource } from '#engine/core/parts.ts';
+import type { EndpointRecord, PortRecord } from '#engine/core/record.ts';
+import type { ContainerSpec, EndpointSpec } from '#engine/core/spec.ts';
+import { formatIp } from '#kernel/netlink/ip.ts';
+import { EndpointNotFound } from '#network/errors.ts';
+import { hostsFile, parseResolv, resolvFile } from '#network/files.ts';
+import type { DnsSettings, Endpoint, Network, Protocol, Sandbox } from '#network/model.ts';
+import type { EndpointRequest, Networks } from '#network/networks.ts';
+import type { PortWish } from '#network/ports.ts';
+
+const HOST_RESOLV = '/etc/resolv.conf';
+const HOST_GATEWAY = 'host-gateway';
+const NONE = 'none';
+
+/**
+ * A container's wishes in the network layer's words, and its answers in the container's record. The files a container sees as
+ * `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` are written below `filesDir`, one directory a container.
+ */
+export class NodeNetworkSource implements NetworkSource {
+  readonly #networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandboxesOn'>;
+  readonly #filesDir: string;
+  readonly #hostResolv: string;
+
+  constructor(options: {
+    networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandboxesOn'>;
+    filesDir: string;
+    hostResolv?: string;
+  }) {
+    this.#networks = options.networks;
+    this.#filesDir = options.filesDir;
+    this.#hostResolv = options.hostResolv ?? HOST_RESOLV;
+  }
+
+  async reserve(_id: string, spec: ContainerSpec): Promise<Record<string, EndpointRecord>> {
+    return Object.fromEntries(
+      ownEndpoints(spec).map((wish) => {
+        const network = this.#networks.find(wish.network);
+        return [network.name, record(wish, network, undefined)];
+      }),
+    );
+  }
+
+  async attach(id: string, wish: AttachWish): Promise<Attachment> {
+    const { spec } = wish;
+    const mode = spec.namespaces.network.kind;
+    if (mode === 'container' || mode === 'sandbox')
+      return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
+    const endpoints = mode === 'host' ? [] : ownEndpoints(spec);
+    const sandbox =
+      mode === 'host'
+        ? undefined
+        : await this.#networks.attach({
+            id,
+            name: wish.name,
+            endpoints: endpoints.map((e) => requestOf(id, wish, e)),
+            ports: portWishes(spec, wish.exposedPorts),
+            dns: dnsOf(spec),
+          });
+    try {
+      const files = await this.#writeFiles(id, wish, sandbox);
+      return {
+        namespace: sandbox?.netns,
+        endpoints: Object.fromEntries(
+          endpoints.map((e) => {
+            const network = this.#networks.find(e.network);
+            return [
+              network.name,
+              record(
+                e,
+                network,
+                sandbox?.endpoints.find((got) => got.network === network.id),
+              ),
+            ];
+          }),
+        ),
+        ports: portRecords(sandbox, wish.exposedPorts),
+        files,
+      };
+    } catch (error) {
+      await this.#networks.detach(id);
+      throw error;
+    }
+  }
+
+  async detach(id: string): Promise<void> {
+    await this.#networks.detach(id);
+  }
+
+  async release(id: string): Promise<void> {
+    await this.#networks.detach(id);
+    await rm(join(this.#filesDir, id), { recursive: true, force: true });
+  }
+
+  async #writeFiles(id: string, wish: AttachWish, sandbox: Sandbox | undefined): Promise<Attachment['files']> {
+    const dir = join(this.#filesDir, id);
+    await mkdir(dir, { recursive: true, mode: 0o711 });
+    const networks = sandbox?.endpoints.map((e) => this.#networks.find(e.network)) ?? [];
+    const embedded = networks.some((network) => network.names);
+    const host = parseResolv(await readFile(this.#hostResolv, 'utf8'));
+    const addresses = sandbox?.endpoints.flatMap((e) => [e.ipv4, e.ipv6].filter((ip) => ip !== undefined)) ?? [];
+    const texts = {
+      hosts: hostsFile({
+        hostname: wish.hostname,
+        ...(wish.spec.domainname ? { domain: wish.spec.domainname } : {}),
+        addresses,
+        extra: [...this.#extraHosts(wish.spec), ...this.#links(wish)],
+      }),
+      'resolv.conf': resolvFile(dnsOf(wish.spec), host, embedded),
+      hostname: `${wish.hostname}\n`,
+    };
+    for (const [name, text] of Object.entries(texts)) await writeFile(join(dir, name), text, { mode: 0o644 });
+    return Object.keys(texts).map((name) => ({ path: `/etc/${name}`, source: join(dir, name) }));
+  }
+
+  #extraHosts(spec: ContainerSpec): { names: string[]; address: string }[] {
+    return spec.network.extraHosts.map((line) => {
+      const colon = line.indexOf(':'); // the address may be IPv6 and have colons of its own
+      const address = line.slice(colon + 1).replace(/^\[(.*)\]$/, '$1');
+      return { names: [line.slice(0, colon)], address: address === HOST_GATEWAY ? this.#hostGateway() : address };
+    });
+  }
+
+  /** `container:alias`: the other's address in a network both stand in, written once, as Docker does. */
+  #links(wish: AttachWish): { names: string[]; address: string }[] {
+    return ownEndpoints(wish.spec).flatMap((endpoint, n) => {
+      const network = this.#networks.find(endpoint.network);
+      return [...(n === 0 ? wish.spec.network.links : []), ...endpoint.links].map((link) => {
+        const [target = '', alias = target] = link.replace(/^\//, '').split(':');
+        const box = this.#networks.sandboxesOn(network.id).find((b) => b.name === target || b.id.startsWith(target));
+        const address = box?.endpoints.find((e) => e.network === network.id)?.ipv4;
+        if (!address) throw new EndpointNotFound({ container: target, network: network.name });
+        return { names: [...new Set([alias, target])], address };
+      });
+    });
+  }
+
+  #hostGateway(): string {
+    const [subnet] = this.#networks.find('bridge').subnets;
+    return subnet ? formatIp(subnet.gateway) : '127.0.0.1';
+  }
+}
+
+function ownEndpoints(spec: ContainerSpec): EndpointSpec[] {
+  if (spec.namespaces.network.kind !== 'private') return [];
+  return spec.network.endpoints.filter((e) => e.network !== NONE);
+}
+
+function requestOf(id: string, wish: AttachWish, endpoint: EndpointSpec): EndpointRequest {
+  const mac = endpoint.mac ?? wish.spec.network.mac;
+  return {
+    network: endpoint.network,
+    names: [...new Set([wish.name, ...endpoint.aliases, id.slice(0, 12)])],
+    ...(endpoint.ipv4 === undefined ? {} : { ipv4: endpoint.ipv4 }),
+    ...(endpoint.ipv6 === undefined ? {} : { ipv6: endpoint.ipv6 }),
+    ...(mac === undefined ? {} : { mac }),
+  };
+}
+
+function portWishes(spec: ContainerSpec, exposed: readonly string[]): PortWish[] {
+  const bound = Object.entries(spec.network.ports).flatMap(([key, bindings]) =>
+    bindings.map((b): PortWish => ({ ...parsePort(key), hostIp: b.hostIp, hostPort: b.hostPort })),
+  );
+  if (!spec.network.publishAll) return bound;
+  const rest = exposed.filter((key) => (spec.network.ports[key] ?? []).length === 0);
+  return [...bound, ...rest.map((key): PortWish => ({ ...parsePort(key), hostIp: '', hostPort: '' }))];
+}
+
+function portRecords(sandbox: Sandbox | undefined, exposed: readonly string[]): PortRecord[] {
+  const published: PortRecord[] = (sandbox?.ports ?? []).map((port) => ({ ...port }));
+  const silent = exposed
+    .map(parsePort)
+    .filter((e) => !published.some((p) => p.containerPort === e.containerPort && p.protocol === e.protocol));
+  return [...published, ...silent];
+}
+
+function parsePort(key: string): { containerPort: number; protocol: Protocol } {
+  const [number = '', protocol = 'tcp'] = key.split('/');
+  return { containerPort: Number(number), protocol: protocol as Protocol }; // checked where the wish was parsed
+}
+
+function dnsOf(spec: ContainerSpec): DnsSettings {
+  return { servers: spec.network.dns, search: spec.network.dnsSearch, options: spec.network.dnsOptions };
+}
+
+function record(wish: EndpointSpec, network: Network, got: Endpoint | undefined): EndpointRecord {
+  const v4 = network.subnets.find((s) => s.subnet.ip.family === 4);
+  const v6 = network.subnets.find((s) => s.subnet.ip.family === 6);
+  return {
+    networkId: network.id,
+    // The same at each start of the container; none while it is not plugged.
+    endpointId: got ? createHash('sha256').update(`${got.sandbox} ${network.id}`).digest('hex') : '',
+    ...(got?.ipv4 && v4 ? { ipv4: got.ipv4, prefix4: v4.subnet.prefix, gateway4: formatIp(v4.gateway) } : {}),
+    ...(got?.ipv6 && v6 ? { ipv6: got.ipv6, prefix6: v6.subnet.prefix, gateway6: formatIp(v6.gateway) } : {}),
+    mac: got?.mac ?? '',
+    aliases: wish.aliases,
+    links: wish.links,
+    driverOptions: wish.driverOptions,
+  };
+}
