@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { EstibaError, messageOf } from '#base/errors.ts';
+import { EstibaError, isCode, messageOf } from '#base/errors.ts';
 import { anything, array, integer, object, oneOf, optional, record, string } from '#base/shape.ts';
 import { type Edge, type EdgeEntry, edgeEntryShape, isIdle } from '#network/edge.ts';
 import { EdgeGone, PortTaken } from '#network/errors.ts';
@@ -57,7 +57,8 @@ async function answer(line: string, edge: Edge, stop: () => void): Promise<objec
 export class EdgeClient implements Edge {
   readonly #connect: (start: boolean) => Promise<Duplex | undefined>;
   readonly #waiting = new Map<number, { resolve: (ids: string[]) => void; reject: (error: unknown) => void }>();
-  readonly #told = new Map<string, EdgeEntry>();
+  /** What it should know; undefined for what an earlier daemon told it and this one has not repeated yet. */
+  readonly #told = new Map<string, EdgeEntry | undefined>();
   #socket: Promise<Duplex | undefined> | undefined;
   #n = 0;
   #closed = false;
@@ -84,7 +85,7 @@ export class EdgeClient implements Edge {
   /** Of an edge that runs already; starting one to learn that it knows nothing would be work for nothing. */
   async list(): Promise<string[]> {
     const ids = await this.#ask({ do: 'list' }, false);
-    for (const id of ids) if (!this.#told.has(id)) this.#told.set(id, NOBODY(id));
+    for (const id of ids) if (!this.#told.has(id)) this.#told.set(id, undefined);
     return ids;
   }
 
@@ -101,7 +102,17 @@ export class EdgeClient implements Edge {
     socket?.destroy();
   }
 
+  /** Every request may be made twice with the same result: one that met a dying edge is made again to the next. */
   async #ask(request: object, start = true): Promise<string[]> {
+    try {
+      return await this.#send(request, start);
+    } catch (error) {
+      if (!isCode(error, EdgeGone.code) || this.#closed) throw error;
+      return this.#send(request, start);
+    }
+  }
+
+  async #send(request: object, start: boolean): Promise<string[]> {
     const socket = await this.#connected(start);
     if (!socket) return [];
     return new Promise((resolve, reject) => {
@@ -143,13 +154,11 @@ export class EdgeClient implements Edge {
     this.#socket = undefined;
     for (const { reject } of this.#waiting.values()) reject(new EdgeGone({}));
     this.#waiting.clear();
-    if (this.#closed || this.#told.size === 0) return;
-    const again = [...this.#told.values()];
+    const again = [...this.#told.values()].filter((entry) => entry !== undefined);
+    if (this.#closed || again.length === 0) return;
     Promise.all(again.map((entry) => this.#ask({ do: 'put', entry }))).catch((error) => this.#onLost(error));
   }
 }
-
-const NOBODY = (id: string): EdgeEntry => ({ id, upstreams: [], forward: false, places: [], holds: [] });
 
 function errorOf(error: { code: string; message: string; data: Record<string, unknown> }): Error {
   const { ip, port, protocol } = error.data;

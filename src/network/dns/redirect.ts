@@ -13,7 +13,7 @@ const TCP = { number: 6, checksumAt: 16 };
 /**
  * In a container's namespace: questions to 127.0.0.11:53 go to the port where the edge listens, answers come back from 53.
  * Port 53 itself stays free, so a name server in the container can bind it on all addresses. The ports are rewritten in the
- * packets; NAT would switch connection tracking on for all that the container sends (docs/decisions/0004).
+ * packets; NAT would switch connection tracking on for all that the container sends (docs/decisions/0020).
  */
 export function redirectDns(): Message[] {
   const address = ipBytes(parseIp(DNS_ADDRESS));

@@ -1,0 +1,91 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectEdge, edgePaths } from '#app/edge.ts';
+import { findNetHand } from '#kernel/netlink/hand.ts';
+import type { EdgeEntry } from '#network/edge.ts';
+import { EdgeClient } from '#network/edge-wire.ts';
+import { NetWorld } from '../../test/net/world.ts';
+
+describe('the edge process', () => {
+  let world: NetWorld;
+  let host: string;
+  let box: string;
+  let command: [string, ...string[]];
+  let client: EdgeClient;
+  const connect = (): EdgeClient =>
+    new EdgeClient(
+      (start) => connectEdge(world.dir, start ? command : undefined),
+      (error) => {
+        throw error;
+      },
+    );
+  const entry = (id: string, port: number, netns?: string): EdgeEntry => ({
+    id,
+    ...(netns === undefined ? {} : { netns }),
+    upstreams: [],
+    forward: false,
+    places: [{ network: 'n', domain: 'n', names: [id], addresses: ['10.0.0.2'] }],
+    holds: [{ protocol: 'tcp', ip: '127.0.0.1', port }],
+  });
+  const listening = (ns: string): string => world.run(ns, 'ss', '-Htln');
+
+  beforeAll(async () => {
+    world = new NetWorld('network-edge');
+    [host, box] = [await world.netns('host'), await world.netns('box')];
+    const outfile = join(world.dir, 'edge.mjs');
+    const start = "import { runEdge } from '#app/edge.ts'; await runEdge(process.argv[2]);";
+    await build({
+      stdin: { contents: start, resolveDir: import.meta.dirname, loader: 'ts' },
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      target: 'node20',
+      banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+      outfile,
+    });
+    writeFileSync(
+      join(world.dir, 'edge.sh'),
+      `ESTIBA_NET=${findNetHand()} exec ${process.execPath} ${outfile} ${world.dir}\n`,
+    );
+    command = ['nsenter', `--net=${host}`, 'sh', join(world.dir, 'edge.sh')];
+    client = connect();
+  });
+  afterAll(async () => {
+    await client.stop();
+    await client.close();
+    await world.close();
+  });
+
+  it('does not run before somebody needs it', async () => {
+    expect(await client.list()).toEqual([]);
+    await client.put({ id: 'idle', upstreams: [], forward: true, places: [], holds: [] });
+    expect(await connectEdge(world.dir, undefined)).toBeUndefined();
+  });
+
+  it('holds ports, serves names, and says which port is taken', async () => {
+    await client.put(entry('web', 8080, box));
+    expect(listening(host)).toContain('127.0.0.1:8080');
+    expect(listening(box)).toContain('127.0.0.11:15353');
+    await expect(client.put(entry('other', 8080))).rejects.toMatchObject({ code: 'PORT_TAKEN', data: { port: 8080 } });
+    expect(await client.list()).toEqual(['web']);
+  });
+
+  it('outlives the daemon, and knows after its own death what it was told', async () => {
+    await client.close(); // the daemon is gone
+    expect(listening(host)).toContain('127.0.0.1:8080');
+    client = connect();
+    expect(await client.list()).toEqual(['web']);
+    await new Promise((done) => setTimeout(done, 200)); // its state is written 30 ms after a change
+    const pid = world.run(host, 'ss', '-Hxlnp').match(new RegExp(`${edgePaths(world.dir).socket}.*?pid=(\\d+)`))?.[1];
+    process.kill(Number(pid), 'SIGKILL');
+    await expect.poll(() => listening(host), { timeout: 5_000 }).not.toContain(':8080');
+    await client.put(entry('second', 8081));
+    expect((await client.list()).sort()).toEqual(['second', 'web']);
+    expect(listening(box)).toContain('127.0.0.11:15353');
+    await client.drop('web');
+    expect(listening(host)).not.toContain(':8080');
+    expect(listening(box)).toBe('');
+  });
+});
