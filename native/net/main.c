@@ -116,6 +116,8 @@ static void requests(struct watch *w, uint32_t events) {
 
 int main(void) {
   signal(SIGPIPE, SIG_IGN);
+  /* A signal to our owner's process group is for the owner: we go when it closes our input, and not before it has finished. */
+  signal(SIGINT, SIG_IGN); signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN);
   prctl(PR_SET_NAME, "estiba-net");
   loop_fd = epoll_create1(EPOLL_CLOEXEC);
   home_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);

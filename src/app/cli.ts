@@ -16,6 +16,7 @@ const HELP = `estiba: containers from clone(2) to kubectl apply
   estiba registry …                           a registry for OCI and Docker images: estiba registry --help
   estiba daemon --only kube [--kube ADDRESS:PORT] [--data-root D] [--run-root R]
                                               the Kubernetes API with scheduler and controllers; prints where it serves what
+  estiba edge [--run-root R]                  names and published ports of containers; the daemon starts it itself
   estiba version
 
 estiba-oci is the OCI runtime, with runc's command line. Every other command says that it is not there yet: docs/ROADMAP.md.
@@ -30,6 +31,8 @@ async function main(args: readonly string[]): Promise<void> {
       return doctor(rest);
     case 'daemon':
       return daemon(rest);
+    case 'edge':
+      return edge(rest);
     case 'registry':
       return another('registry', rest);
     case 'version':
@@ -44,6 +47,13 @@ async function main(args: readonly string[]): Promise<void> {
     default:
       throw new Usage({ why: `estiba ${command}: there is no such command yet` });
   }
+}
+
+async function edge(args: string[]): Promise<void> {
+  const { values } = parseArgs({ args, options: { 'run-root': { type: 'string', default: '/run/estiba' } } });
+  const { runEdge } = await import('#app/edge.ts'); // no other command needs to read it
+  const runRoot = values['run-root'];
+  if (!(await runEdge(runRoot))) throw new Usage({ why: `an edge process serves ${runRoot} already` });
 }
 
 function doctor(args: string[]): void {

@@ -32,7 +32,9 @@ export function edgePaths(runRoot: string): { socket: string; state: string; log
 export async function runEdge(runRoot: string): Promise<boolean> {
   const paths = edgePaths(runRoot);
   const log = logger('network');
-  if (await tryConnect(paths.socket)) return false;
+  const other = await tryConnect(paths.socket);
+  other?.destroy();
+  if (other) return false;
   const hand = spawnNetHand(findNetHand(), () => {
     log.error('estiba-net ended: so does the edge, and the daemon starts another');
     process.exit(1);
