@@ -352,7 +352,10 @@ static int hand_over(struct run *run, enum where actor)
 			answer(run, actor, give_console(run, &m, fd));
 			break;
 		case MESSAGE_LISTENER:
-			answer(run, actor, give_listener(run, &m));
+			/* Without its listener the filter may hold back the very calls by which init would say so: it is ended from here. */
+			rc = give_listener(run, &m);
+			if (rc < 0) return rc;
+			answer(run, actor, 0);
 			break;
 		}
 		if (fd >= 0) close(fd);
