@@ -38,7 +38,32 @@ async function run(
 
 const sh = (script: string): readonly string[] => ['sh', '-c', script];
 
+/** Every close(2) waits for a listener; all else is allowed. */
+function notifyClose(): Uint8Array {
+  const SYS_close = process.arch === 'arm64' ? 57 : 3;
+  const program = Buffer.alloc(4 * 8);
+  [
+    [0x20, 0, 0, 0], // load the call's number
+    [0x15, 0, 1, SYS_close],
+    [0x06, 0, 0, 0x7fc0_0000], // SECCOMP_RET_USER_NOTIF
+    [0x06, 0, 0, 0x7fff_0000], // SECCOMP_RET_ALLOW
+  ].forEach(([code = 0, jt = 0, jf = 0, k = 0], i) => {
+    program.writeUInt16LE(code, i * 8);
+    program.writeUInt8(jt, i * 8 + 2);
+    program.writeUInt8(jf, i * 8 + 3);
+    program.writeUInt32LE(k, i * 8 + 4);
+  });
+  return program;
+}
+
 describe('a stand-alone plan', () => {
+  it('ends a container whose seccomp listener cannot be reached, though its filter holds it back', async () => {
+    const plan = handmadePlan({ rootfs: root.rootfs, argv: ['true'], seccomp: notifyClose(), wait: true });
+    const listener = '/nonexistent/listener.sock';
+    const steps = plan.steps.map((step): Step => (step.op === 'seccomp' ? { ...step, listener } : step));
+    await expect(runPlan({ steps })).rejects.toThrow(/seccomp listener \/nonexistent\/listener.sock|ENOENT/);
+  });
+
   it('runs a program in namespaces of its own and tells its exit status', async () => {
     const { result, out } = await run({ argv: sh('hostname; echo pid $$; ls /proc/sys/net/ipv4/ip_forward; exit 7') });
     expect(out).toBe('handmade\npid 1\n/proc/sys/net/ipv4/ip_forward\n');
