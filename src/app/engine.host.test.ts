@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -36,6 +37,7 @@ import { checkBody } from '#spec/docker/body.ts';
 import { memoryStore } from '#storage/memory.ts';
 
 const BUSYBOX = '/bin/busybox';
+const CGROUP_PARENT = `estiba-engine-test-${process.pid}`;
 
 describe('the engine on real shims', () => {
   const directory = mkdtempSync(join(tmpdir(), 'estiba-engine-'));
@@ -57,6 +59,11 @@ describe('the engine on real shims', () => {
   afterAll(async () => {
     await spawner.quit();
     rmSync(directory, { recursive: true });
+    // The parent of all containers' cgroups is the daemon's to remove when it is uninstalled; here that is this test.
+    for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
+      const parent = join('/sys/fs/cgroup', hierarchy, CGROUP_PARENT);
+      if (existsSync(parent)) rmdirSync(parent);
+    }
   });
 
   async function engine(): Promise<Containers> {
@@ -108,7 +115,7 @@ describe('the engine on real shims', () => {
         initBinary: findExecutor(),
       },
       settings: {
-        cgroupParent: '/estiba-engine-test',
+        cgroupParent: `/${CGROUP_PARENT}`,
         logPath: (id) => join(directory, 'logs', `${id}.log`),
         stopGraceMs: 10_000,
         devices: async () => [],
@@ -178,10 +185,10 @@ describe('the engine on real shims', () => {
     expect(await containers.execs.wait(exec.id)).toBe(7);
     expect(said).toBe(`in ${id.slice(0, 12)}\n`);
     await containers.pause(id);
-    expect(readFileSync(`/sys/fs/cgroup/freezer/estiba-engine-test/${id}/freezer.state`, 'utf8').trim()).toBe('FROZEN');
+    expect(readFileSync(`/sys/fs/cgroup/freezer/${CGROUP_PARENT}/${id}/freezer.state`, 'utf8').trim()).toBe('FROZEN');
     await containers.unpause(id);
     await containers.update(id, { resources: { memoryBytes: 32 << 20 } });
-    expect(readFileSync(`/sys/fs/cgroup/memory/estiba-engine-test/${id}/memory.limit_in_bytes`, 'utf8').trim()).toBe(
+    expect(readFileSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}/memory.limit_in_bytes`, 'utf8').trim()).toBe(
       String(32 << 20),
     );
     await containers.stop(id);
@@ -193,7 +200,7 @@ describe('the engine on real shims', () => {
     await containers.remove(id, { force: false, volumes: true });
     expect(readdirSync(join(directory, 'shims'))).toEqual([]);
     expect(readdirSync(join(directory, 'oci'))).toEqual([]);
-    expect(existsSync(`/sys/fs/cgroup/memory/estiba-engine-test/${id}`)).toBe(false);
+    expect(existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
   });
 
   it('says why a program cannot run, and leaves the container as it was', async () => {
