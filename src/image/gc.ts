@@ -101,7 +101,9 @@ async function collectBlobs(o: CollectOptions, needed: ReadonlySet<Digest>): Pro
   const gone: Digest[] = [];
   let bytes = 0;
   for await (const blob of o.content.list()) {
-    if (needed.has(blob.digest) || o.clock.now() - blob.usedAtMs < o.graceMs) continue;
+    // Files know fractions of a millisecond, the clock does not: a blob of this very moment must not look younger than now.
+    const ageMs = o.clock.now() - Math.floor(blob.usedAtMs);
+    if (needed.has(blob.digest) || ageMs < o.graceMs) continue;
     if (!(await o.content.remove(blob.digest))) continue;
     gone.push(blob.digest);
     bytes += blob.sizeBytes;

@@ -65,6 +65,9 @@ export class Shim {
   readonly #plan: Plan | undefined;
   readonly #control: FrameSocket | undefined;
   readonly #exited: Promise<Exit>;
+  /** The shim's process has let go of us: it has ended, or we have. */
+  readonly #gone: Promise<void>;
+  #tellGone: () => void = () => undefined;
   /** Called when the kernel has killed a process of the container for memory. */
   onOom: () => void = () => undefined;
 
@@ -73,6 +76,9 @@ export class Shim {
     this.pid = pid;
     this.#plan = plan;
     this.#control = control;
+    this.#gone = new Promise((resolve) => {
+      this.#tellGone = resolve;
+    });
     this.#exited = control ? this.#watch(control) : this.#ended(0);
     this.#exited.catch(() => undefined); // told to whoever waits; nobody may
   }
@@ -164,6 +170,7 @@ export class Shim {
       if (!(error instanceof ConnectionLost)) throw error; // it has ended already
     });
     await this.#exited.catch(() => undefined);
+    await this.#gone; // it has removed its socket by then
     this.close();
   }
 
@@ -190,7 +197,10 @@ export class Shim {
         resolve(exit.exit);
       };
       // Its directory may be gone already when a shim that told its exit goes too: then there is nothing to look for.
-      control.onClose = () => told || resolve(this.#ended(20));
+      control.onClose = () => {
+        this.#tellGone();
+        if (!told) resolve(this.#ended(20));
+      };
     });
   }
 
