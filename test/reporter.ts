@@ -9,11 +9,13 @@ export default class ClosingLine implements Reporter {
     let failed = 0;
     let skipped = 0;
     const unlisted: string[] = [];
+    const again: string[] = [];
     for (const module of modules) {
       // A file that does not load has no tests of its own to count, yet it must not look like a pass.
       if (module.state() === 'failed' && [...module.children.allTests('failed')].length === 0) failed++;
       for (const test of module.children.allTests()) {
         const state = test.result().state;
+        if ((test.diagnostic()?.retryCount ?? 0) > 0) again.push(`${module.relativeModuleId}: ${test.fullName}`);
         if (state === 'passed') passed++;
         else if (state === 'failed') failed++;
         else {
@@ -22,6 +24,7 @@ export default class ClosingLine implements Reporter {
         }
       }
     }
+    for (const name of again) process.stdout.write(`needed a second try: ${name}\n`);
     if (process.env['CI'] === 'true' && unlisted.length > 0) {
       process.stdout.write(
         `skipped without being listed in test/skips.txt:\n${unlisted.map((t) => `  ${t}\n`).join('')}`,
