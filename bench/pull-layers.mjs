@@ -98,8 +98,8 @@ function makeImage() {
     for (let i = 1; i <= 4; i++)
       for (const end of ['tar', 'tar.gz']) cpSync(join(cache, `l${i}.${end}`), join(root, `l${i}.${end}`));
   else {
-    sh(`tar -C / --numeric-owner --sort=name -cf l1.tar usr/bin usr/sbin 2>/dev/null
-        tar -C / --numeric-owner --sort=name -cf l2.tar usr/lib/python3* 2>/dev/null
+    sh(`tar -C / --numeric-owner --sort=name -cf l1.tar usr/sbin usr/lib/git-core usr/share/perl 2>/dev/null
+        (cd / && tar --numeric-owner --sort=name -cf ${root}/l2.tar usr/lib/python3 usr/lib/python3.11) 2>/dev/null
         head -c 33000000 /dev/urandom > blob; tar -C / --numeric-owner -cf l3.tar usr/lib/gcc/x86_64-linux-gnu/12/cc1 -C ${root} blob
         tar -C / --numeric-owner --sort=name -cf l4.tar usr/share/doc 2>/dev/null
         for i in 1 2 3 4; do gzip -6 -k l$i.tar; done`);
