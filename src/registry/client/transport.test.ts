@@ -43,6 +43,15 @@ describe('TLS', () => {
     await expect(ask(transport({}, []), `https://${host}/`)).rejects.toMatchObject({ code: 'REGISTRY_UNREACHABLE' });
     expect(await ask(transport({}, [], false), `https://${host}/`)).toMatchObject({ client: '' });
   });
+
+  it("trusts a company's CA that the launchers have moved aside", async () => {
+    const { host } = await listen(createHttpsServer(serverPair, echo));
+    const folder = mkdtempSync(join(tmpdir(), 'estiba-registry-ca-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    writeFileSync(join(folder, 'company.crt'), ca.cert);
+    const env = { ESTIBA_EXTRA_CA_CERTS: join(folder, 'company.crt') };
+    expect(await ask(transport(env, []), `https://${host}/`)).toMatchObject({ encrypted: true });
+  });
 });
 
 describe('proxies', () => {
@@ -119,7 +128,7 @@ function issue(name: string, more: string[], by?: string): Pair {
 function transport(env: Record<string, string>, folders: string[], verify = true): Transport {
   const t = new Transport({
     proxy: proxySettings(env),
-    tlsFor: hostTls({ folders, verify: () => verify }),
+    tlsFor: hostTls({ folders, verify: () => verify, env }),
     userAgent: 'test',
   });
   onTestFinished(() => t.close());
