@@ -4,6 +4,7 @@ import type { Logger } from '#base/log.ts';
 import { KeyedSerial } from '#base/queue.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
+import { parseSizeBytes } from '#base/units.ts';
 import { AlreadyThere, BadSignal, WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
@@ -442,7 +443,7 @@ export class Containers {
   #io({ id, spec }: ContainerRecord): IoWish {
     const { driver, options } = spec.logging;
     const format = driver === 'none' ? 'none' : driver === 'local' ? 'cri' : 'json';
-    const maxBytes = sizeOf(options['max-size']) ?? 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
+    const maxBytes = parseSizeBytes(options['max-size'] ?? '') ?? 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
     const maxFiles = Number(options['max-file'] ?? 5);
     return {
       terminal: spec.process.tty,
@@ -661,11 +662,6 @@ function stopSignalOf(text: string): number {
   } catch (error) {
     throw new BadSignal({ signal: text }, { cause: error });
   }
-}
-
-function sizeOf(text: string | undefined): number | undefined {
-  const match = /^(\d+(?:\.\d+)?)([kmg]?)b?$/i.exec(text ?? '');
-  return match ? Math.floor(Number(match[1]) * 1024 ** ' kmg'.indexOf((match[2] || ' ').toLowerCase())) : undefined;
 }
 
 /** As a shell would say it: 127 not found, 126 found and not runnable, 128 for all else. */

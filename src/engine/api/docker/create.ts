@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import { parseSizeBytes } from '#base/units.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
@@ -85,19 +86,39 @@ export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['b
     network: networkOf(body, host),
     restart: restartOf(host, body.Labels ?? {}),
     ...(health ? { health } : {}),
-    logging: { driver: host.LogConfig?.Type || 'json-file', options: host.LogConfig?.Config ?? {} },
+    logging: loggingOf(host),
     autoRemove: host.AutoRemove ?? false,
-    ...(host.Runtime ? { runtime: host.Runtime } : {}),
   };
   checkTogether(spec, host);
   for (const [i, rule] of spec.deviceRules.entries()) parseDeviceRule(rule, `$.HostConfig.DeviceCgroupRules[${i}]`);
   return { spec, volumesFrom: host.VolumesFrom ?? [], warnings };
 }
 
+const LOG_DRIVERS: readonly string[] = ['json-file', 'local', 'none'];
+/** What our drivers act on; `labels` and `env` name what `docker logs --details` shows. */
+const LOG_OPTIONS: readonly string[] = ['max-size', 'max-file', 'labels', 'env'];
+
+function loggingOf(host: HostConfig): ContainerSpec['logging'] {
+  const driver = host.LogConfig?.Type || 'json-file';
+  const options = host.LogConfig?.Config ?? {};
+  const at = '$.HostConfig.LogConfig';
+  if (!LOG_DRIVERS.includes(driver)) fail(`${at}.Type`, driver, `is none of ${LOG_DRIVERS.join(', ')}`);
+  for (const [name, value] of Object.entries(options)) {
+    const path = `${at}.Config[${JSON.stringify(name)}]`;
+    if (!LOG_OPTIONS.includes(name)) fail(path, value, `is no option here; known are ${LOG_OPTIONS.join(', ')}`);
+    if (name === 'max-size' && !parseSizeBytes(value)) fail(path, value, 'is no size such as 10m');
+    if (name === 'max-file' && !/^[1-9]\d{0,3}$/.test(value))
+      fail(path, value, 'is not a number of files from 1 to 9999');
+  }
+  return { driver, options };
+}
+
 function refuseUnsupported(host: HostConfig): void {
   const refuse = (what: string, instead: string): never => {
     throw new NotSupported({ what, instead });
   };
+  if (host.Runtime && host.Runtime !== 'estiba')
+    refuse(`runtime ${host.Runtime}`, 'every container runs on our own; leave --runtime away');
   if (host.Isolation && host.Isolation !== 'default')
     refuse(`isolation ${host.Isolation}`, 'it is for Windows; leave it away');
   if (host.DeviceRequests?.length) refuse('--gpus and other device requests', 'name the devices with --device');
