@@ -130,6 +130,7 @@ export class Containers {
     undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
     await parts.roots.prepare(id, image);
     undo.add('root', () => parts.roots.remove(id));
+    await parts.volumes.populate(id, mounts, (use) => this.#withRoot(id, use));
     const created: ContainerRecord = { ...record, endpoints, mounts, state: { ...record.state, phase: 'created' } };
     await registry.save(created);
     undo.keep();
@@ -351,6 +352,7 @@ export class Containers {
       undo.add('root', () => parts.roots.unmount(id));
       const net = await parts.network.attach(id, { ...record, exposedPorts: record.process.exposedPorts });
       undo.add('network', () => parts.network.detach(id));
+      undo.add('volumes', () => parts.volumes.detach(id));
       const config = await this.#config(record, rootfs, net);
       const process = await parts.processes.create(id, config, this.#io(record));
       undo.add('process', () => parts.processes.remove(id));
@@ -385,6 +387,16 @@ export class Containers {
         finishedAtMs: record.state.finishedAtMs,
       });
       throw error;
+    }
+  }
+
+  async #withRoot<T>(id: string, use: (rootfs: string) => Promise<T>): Promise<T> {
+    const { roots } = this.#o.parts;
+    const rootfs = await roots.mount(id);
+    try {
+      return await use(rootfs);
+    } finally {
+      await roots.unmount(id);
     }
   }
 
@@ -602,6 +614,7 @@ export class Containers {
       ['process', () => parts.processes.remove(id)],
       ['network', () => parts.network.detach(id)],
       ['root', () => parts.roots.unmount(id)],
+      ['volumes', () => parts.volumes.detach(id)],
     ] as const) {
       try {
         await release();

@@ -58,12 +58,15 @@ export class FakeNode {
           readonly: false,
           propagation: '',
           mode: '',
+          wish: m,
         }));
       },
       attach: async (_, mount) => {
         this.#call('volumes.attach');
         return { destination: mount.target, type: 'bind', source: mount.source, options: ['rbind'] };
       },
+      populate: async () => this.#call('volumes.populate'),
+      detach: async () => undefined,
       release: async (id) => void this.held.delete(`volumes ${id}`),
     },
     network: {

@@ -42,10 +42,17 @@ export interface RootSource {
 export interface VolumeSource {
   /** Makes or finds what the mounts name. Anonymous volumes belong to the container. */
   resolve(id: string, mounts: readonly MountSpec[]): Promise<MountRecord[]>;
-  /** Ready to be mounted: copied up from the image, formatted, with its options. */
+  /** Once, at create: what the image has at the targets goes into volumes that are empty. `withRoot` is called only if one is. */
+  populate(id: string, mounts: readonly MountRecord[], withRoot: WithRoot): Promise<void>;
+  /** Ready to be mounted: volumes with options are mounted, sub-paths resolved, missing sources of binds made. */
   attach(id: string, record: MountRecord): Promise<OciMount>;
+  /** After a run, or a start that failed: unmounts what no other container that runs uses. */
+  detach(id: string): Promise<void>;
   release(id: string, mounts: readonly MountRecord[], wish: { removeAnonymous: boolean }): Promise<void>;
 }
+
+/** Mounts the container's root for as long as `use` takes. */
+export type WithRoot = <T>(use: (rootfs: string) => Promise<T>) => Promise<T>;
 
 export interface NetworkSource {
   /** Checks the wish and fixes what does not change between starts: networks, static addresses, mac. */

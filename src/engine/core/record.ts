@@ -1,5 +1,5 @@
 import type { ProcessPlan } from '#engine/core/image-defaults.ts';
-import type { ContainerSpec } from '#engine/core/spec.ts';
+import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 
 /**
  * A container as the node remembers it: `containers/ID` in the node's store. Written before anything of it exists, so that a
@@ -78,7 +78,10 @@ export interface MountRecord {
   target: string;
   readonly: boolean;
   propagation: string;
+  /** As `docker inspect` shows it. */
   mode: string;
+  /** What was asked for; says what the fields above do not: sub-path, owner, options. */
+  wish: MountSpec;
 }
 
 export interface EndpointRecord {

@@ -32,6 +32,7 @@ function record(name: string, body: object = {}, state: Partial<ContainerState> 
         readonly: false,
         propagation: '',
         mode: 'z',
+        wish: { type: 'volume', name: 'v', target: '/data', readonly: false, noCopy: false, labels: {} },
       },
     ],
     endpoints: {
