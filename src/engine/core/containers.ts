@@ -436,18 +436,22 @@ export class Containers {
     return resolveUser(wish, { passwd, group }, spec.process.groups);
   }
 
-  /** Namespaces of other containers, by the pid that is theirs now. */
-  #joined(spec: ContainerSpec): Partial<Record<'pid' | 'ipc' | 'uts', string>> {
-    const join: Partial<Record<'pid' | 'ipc' | 'uts', string>> = {};
-    for (const type of ['pid', 'ipc', 'uts'] as const) {
+  /** Namespaces of sandboxes, and those of other containers by the pid that is theirs now. */
+  #joined(spec: ContainerSpec): Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> {
+    const join: Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> = {};
+    for (const type of ['network', 'pid', 'ipc', 'uts'] as const) {
       const mode = spec.namespaces[type];
+      if (mode.kind === 'sandbox') {
+        const path = this.#o.parts.sandboxes.find(mode.id).namespaces[type];
+        if (path !== undefined) join[type] = path;
+      }
       if (mode.kind !== 'container') continue;
       const other = this.find(mode.id);
       if (!isRunning(other.state))
         throw new WrongPhase({
           message: `cannot join ${type} namespace of container ${other.name}: it is not running`,
         });
-      join[type] = `/proc/${other.state.pid}/ns/${type}`;
+      join[type] = `/proc/${other.state.pid}/ns/${type === 'network' ? 'net' : type}`;
     }
     return join;
   }
