@@ -2,7 +2,7 @@
 // sources costs 150 ms, from a bundle 90, with the cache 45 (Node 20). Node.js 22 has such a cache of its own, but 20 is what
 // machines here have.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -14,7 +14,8 @@ const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
   { name: 'planner', warm: () => ['--help'] },
   { name: 'daemon' },
-  { name: 'edge' },
+  // A thread of the daemon, not a process: loaded as it is.
+  { name: 'layer-worker', source: 'src/image/layer/worker.ts', thread: true },
   { name: 'registry', warm: () => ['--help'] },
   { name: 'cli', warm: () => ['--help'] },
 ];
@@ -22,9 +23,8 @@ const ENTRIES = [
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
 const commit = gitCommit();
 mkdirSync(OUT, { recursive: true });
-for (const { name, warm = () => ['--version'] } of ENTRIES) {
-  const entry = join(ROOT, `src/app/${name}.ts`);
-  if (!existsSync(entry)) continue;
+for (const { name, source = `src/app/${name}.ts`, thread = false, warm = () => ['--version'] } of ENTRIES) {
+  const entry = join(ROOT, source);
   const outfile = join(OUT, `${name}.cjs`);
   await build({
     entryPoints: [entry],
@@ -45,6 +45,7 @@ for (const { name, warm = () => ['--version'] } of ENTRIES) {
     banner: { js: "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;" },
     logLevel: 'warning',
   });
+  if (thread) continue;
   writeFileSync(join(OUT, `${name}.run.cjs`), loader(name));
   rmSync(join(OUT, `${name}.cache`), { force: true });
   // The loader writes the cache when asked to, after a real run: so the functions that ran are in it, and no others.

@@ -20,6 +20,11 @@ const LEGACY = {
   Resources: { KernelMemory: { type: 'integer' }, DiskQuota: { type: 'integer' } },
 };
 
+// Fields that no Swagger file has and the clients send all the same.
+const UNDOCUMENTED = {
+  ContainerExec: { Detach: { type: 'boolean' } },
+};
+
 const definitions = mergeDefinitions(api.definitions, older.definitions);
 for (const [name, properties] of Object.entries(LEGACY))
   definitions[name].properties = { ...definitions[name].properties, ...properties };
@@ -38,7 +43,7 @@ for (const [path, methods] of Object.entries(api.paths)) {
     if (SWARM.test(path)) continue;
     if (body && body.schema.type !== 'string') {
       const old = older.paths[path]?.[method]?.parameters?.find((p) => p.in === 'body')?.schema;
-      bodies[operation.operationId] = mergeSchema(body.schema, old);
+      bodies[operation.operationId] = withFields(mergeSchema(body.schema, old), UNDOCUMENTED[operation.operationId]);
     }
     for (const response of Object.values(operation.responses ?? {})) collect(response.schema);
   }
@@ -114,6 +119,10 @@ function resolve(schema) {
 
 function refName(schema) {
   return schema.$ref.replace('#/definitions/', '');
+}
+
+function withFields(schema, fields) {
+  return fields ? { ...schema, properties: { ...schema.properties, ...fields } } : schema;
 }
 
 function mergeDefinitions(newer, old) {

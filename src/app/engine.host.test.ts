@@ -80,7 +80,15 @@ describe('the engine on real shims', () => {
     });
     const parts: NodeParts = {
       ...fake.parts,
-      images: { find: async (reference) => ({ id: 'sha256:1', reference, config: { Env: ['PATH=/bin'] }, top: '' }) },
+      images: {
+        find: async (reference) => ({
+          id: 'sha256:1',
+          reference,
+          config: { Env: ['PATH=/bin'] },
+          target: '',
+          architecture: 'amd64',
+        }),
+      },
       roots: {
         ...fake.parts.roots,
         mount: async () => rootfs,
@@ -117,6 +125,7 @@ describe('the engine on real shims', () => {
       settings: {
         cgroupParent: `/${CGROUP_PARENT}`,
         logPath: (id) => join(directory, 'logs', `${id}.log`),
+        removeLogs: async () => undefined,
         stopGraceMs: 10_000,
         devices: async () => [],
       },

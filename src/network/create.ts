@@ -18,8 +18,6 @@ export interface CreateRequest {
   driver?: string;
   internal?: boolean;
   attachable?: boolean;
-  /** Off: no embedded DNS; containers get the resolvers they are given. */
-  names?: boolean;
   ipv6?: boolean;
   subnets?: readonly {
     subnet?: string;
@@ -80,7 +78,7 @@ export function createDecision(request: CreateRequest, around: Surroundings): Ne
     labels: request.labels ?? {},
     options,
     attachable: request.attachable ?? false,
-    names: request.names ?? true,
+    names: true,
   };
 }
 

@@ -21,19 +21,71 @@ export const BadBody = defineError('BAD_BODY', (d: { problem: string }) => ({ me
 
 /** The edge's table: error codes of every layer below → Docker's HTTP status. What is not listed is 500. */
 const STATUS: Readonly<Record<string, number>> = {
-  API_VERSION: 400,
-  BAD_BODY: 400,
-  INVALID_VALUE: 400,
-  INVALID_REFERENCE: 400,
-  INVALID_ARGUMENT: 400,
-  DOCKERFILE_INVALID: 400,
-  BUILD_PLAN: 400,
-  BUILD_TARGET: 400,
-  NO_SUCH_ROUTE: 404,
-  METHOD_NOT_ALLOWED: 405,
-  NOT_SUPPORTED: 501,
-  QUEUE_FULL: 503,
+  ...sameStatus(
+    304, // nothing to do
+    'NOT_MODIFIED',
+  ),
+  ...sameStatus(
+    400,
+    'ADDRESS_TAKEN',
+    'AMBIGUOUS_ID',
+    'API_VERSION',
+    'BAD_ADDRESS',
+    'BAD_BODY',
+    'BAD_CGROUPS_PATH',
+    'BAD_ID_MAP',
+    'BAD_MOUNT_OPTION',
+    'BAD_NETWORK_OPTION',
+    'BUILD_PLAN',
+    'BUILD_TARGET',
+    'CANNOT_RUN',
+    'DIGEST_INVALID',
+    'DOCKERFILE_INVALID',
+    'IMAGE_AMBIGUOUS',
+    'IMAGE_ARCHIVE_INVALID',
+    'INVALID_ARGUMENT',
+    'INVALID_REFERENCE',
+    'INVALID_VALUE',
+    'LAYER_INVALID',
+    'MANIFEST_INVALID',
+    'MEDIA_TYPE_UNSUPPORTED',
+    'NO_COMMAND',
+    'NO_SUCH_CAPABILITY',
+    'NO_SUCH_USER',
+    'PLATFORM_INVALID',
+    'REFERENCE_INVALID',
+  ),
+  ...sameStatus(401, 'REGISTRY_UNAUTHORIZED'),
+  ...sameStatus(
+    403,
+    'ENDPOINT_EXISTS',
+    'NETWORK_IN_USE',
+    'NETWORK_IS_PREDEFINED',
+    'NO_FREE_SUBNET',
+    'REFERENCE_DENIED',
+    'SUBNET_OVERLAPS',
+  ),
+  ...sameStatus(
+    404,
+    'ENDPOINT_NOT_FOUND',
+    'IMAGE_NOT_FOUND',
+    'IMAGE_PLATFORM_NOT_HERE',
+    'NETWORK_NOT_FOUND',
+    'NO_SUCH_CONTAINER',
+    'NO_SUCH_EXEC',
+    'NO_SUCH_IMAGE',
+    'NO_SUCH_ROUTE',
+    'PLATFORM_MISSING',
+  ),
+  ...sameStatus(405, 'METHOD_NOT_ALLOWED'),
+  ...sameStatus(409, 'IMAGE_IN_USE', 'NAME_TAKEN', 'NETWORK_EXISTS', 'WRONG_PHASE', 'WRONG_STATE'),
+  ...sameStatus(501, 'NOT_SUPPORTED'),
+  ...sameStatus(503, 'QUEUE_FULL', 'STORE_FULL'),
 };
+
+function sameStatus(status: number, ...codes: string[]): Record<string, number> {
+  return Object.fromEntries(codes.map((code) => [code, status]));
+}
 
 /** `status` of an error's own data wins: layers that know Docker's answer for their case say it there. */
 export function statusOf(error: unknown, table: Readonly<Record<string, number>> = {}): number {

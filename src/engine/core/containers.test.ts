@@ -97,7 +97,13 @@ async function bench(
       deviceNumbers: () => ({ major: 8, minor: 0 }),
       initBinary: '/init',
     },
-    settings: { cgroupParent: '/estiba', logPath: (id) => `/logs/${id}`, stopGraceMs: 10_000, devices: async () => [] },
+    settings: {
+      cgroupParent: '/estiba',
+      logPath: (id) => `/logs/${id}`,
+      removeLogs: async () => undefined,
+      stopGraceMs: 10_000,
+      devices: async () => [],
+    },
   });
   return { node, clock, containers, actions, store, reboot: () => bench(node, clock, store) };
 }

@@ -35,6 +35,8 @@ export interface ContainersOptions {
     cgroupParent: string;
     /** `${logDirectory}/ID/ID-json.log`, by id. */
     logPath: (id: string) => string;
+    /** All that was logged, with what a log stands in: when the container goes. */
+    removeLogs: (id: string) => Promise<void>;
     stopGraceMs: number;
     devices: (spec: ContainerSpec) => Promise<LinuxDevice[]>;
   };
@@ -48,7 +50,6 @@ export interface WaitResult {
 }
 
 const SIGKILL = 9;
-const PASSWD_MAX_BYTES = 1024 * 1024;
 /** A killed process is gone in milliseconds, unless the kernel holds it in a system call. */
 const KILL_WAIT_MS = 10_000;
 
@@ -87,6 +88,11 @@ export class Containers {
 
   find(wish: string): ContainerRecord {
     return this.#o.registry.find(wish);
+  }
+
+  /** By full id; undefined once it is gone. */
+  peek(id: string): ContainerRecord | undefined {
+    return this.#o.registry.get(id);
   }
 
   list(): ContainerRecord[] {
@@ -350,7 +356,11 @@ export class Containers {
       await this.#save(record, { ...record.state, phase: 'starting', error: '' });
       const rootfs = await parts.roots.mount(id);
       undo.add('root', () => parts.roots.unmount(id));
-      const net = await parts.network.attach(id, { ...record, exposedPorts: record.process.exposedPorts });
+      const net = await parts.network.attach(id, {
+        ...record,
+        exposedPorts: record.process.exposedPorts,
+        ...this.#sharedNetwork(record.spec),
+      });
       undo.add('network', () => parts.network.detach(id));
       undo.add('volumes', () => parts.volumes.detach(id));
       const config = await this.#config(record, rootfs, net);
@@ -431,29 +441,33 @@ export class Containers {
 
   /** Names mean what the container's own files say. */
   async #user({ id, spec }: ContainerRecord, wish: string): Promise<ResolvedUser> {
-    const read = (path: string): Promise<string> => this.#o.parts.roots.readFile(id, path, PASSWD_MAX_BYTES);
+    const read = (path: string): Promise<string> => this.#o.parts.roots.readFile(id, path);
     const [passwd, group] = await Promise.all([read('/etc/passwd'), read('/etc/group')]);
     return resolveUser(wish, { passwd, group }, spec.process.groups);
   }
 
-  /** Namespaces of sandboxes, and those of other containers by the pid that is theirs now. */
-  #joined(spec: ContainerSpec): Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> {
-    const join: Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> = {};
-    for (const type of ['network', 'pid', 'ipc', 'uts'] as const) {
+  /** Namespaces of other containers, by the pid that is theirs now. */
+  #joined(spec: ContainerSpec): Partial<Record<'pid' | 'ipc' | 'uts', string>> {
+    const join: Partial<Record<'pid' | 'ipc' | 'uts', string>> = {};
+    for (const type of ['pid', 'ipc', 'uts'] as const) {
       const mode = spec.namespaces[type];
-      if (mode.kind === 'sandbox') {
-        const path = this.#o.parts.sandboxes.find(mode.id).namespaces[type];
-        if (path !== undefined) join[type] = path;
-      }
-      if (mode.kind !== 'container') continue;
-      const other = this.find(mode.id);
-      if (!isRunning(other.state))
-        throw new WrongPhase({
-          message: `cannot join ${type} namespace of container ${other.name}: it is not running`,
-        });
-      join[type] = `/proc/${other.state.pid}/ns/${type === 'network' ? 'net' : type}`;
+      if (mode.kind === 'container') join[type] = `/proc/${this.#host(mode.id, type).state.pid}/ns/${type}`;
     }
     return join;
+  }
+
+  #sharedNetwork({ namespaces: { network } }: ContainerSpec): { sharedWith?: { id: string; pid: number } } {
+    if (network.kind !== 'container') return {};
+    const { id, state } = this.#host(network.id, 'network');
+    return { sharedWith: { id, pid: state.pid } };
+  }
+
+  /** The container whose namespace is to be joined; it must run. */
+  #host(name: string, type: string): ContainerRecord {
+    const other = this.find(name);
+    if (!isRunning(other.state))
+      throw new WrongPhase({ message: `cannot join ${type} namespace of a non running container: ${other.name}` });
+    return other;
   }
 
   #io({ id, spec }: ContainerRecord): IoWish {
@@ -633,7 +647,7 @@ export class Containers {
   }
 
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
-    const { parts, registry } = this.#o;
+    const { parts, registry, settings } = this.#o;
     const { id } = record;
     this.#cancelRestart(id);
     await this.#save(record, { phase: 'removing' });
@@ -641,6 +655,7 @@ export class Containers {
     await parts.network.release(id);
     await parts.roots.remove(id);
     await parts.volumes.release(id, record.mounts, { removeAnonymous });
+    await settings.removeLogs(id);
     await registry.forget(id);
     this.#tell(record, 'destroy');
     this.#settle(id, { exitCode: record.state.exitCode }, true);

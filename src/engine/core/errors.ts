@@ -34,8 +34,3 @@ export const CannotRun = defineError('CANNOT_RUN', (d: { what: string; exitCode:
 export const BadSignal = defineError('INVALID_ARGUMENT', (d: { signal: string }) => ({
   message: `invalid signal: ${d.signal}`,
 }));
-
-export const NoSuchSandbox = defineError('NO_SUCH_SANDBOX', (d: { id: string }) => ({
-  message: `sandbox ${d.id} is not here`,
-  hint: 'a boot takes sandboxes away; whoever owns it makes it again',
-}));

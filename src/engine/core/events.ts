@@ -31,6 +31,10 @@ export class Events {
     for (const listener of this.#listeners) listener(stamped);
   }
 
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
   /** Calls back for each event from now on; returns what ends it. */
   subscribe(listener: Listener): () => void {
     this.#listeners.add(listener);

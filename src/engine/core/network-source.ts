@@ -14,6 +14,7 @@ import type { PortWish } from '#network/ports.ts';
 const HOST_RESOLV = '/etc/resolv.conf';
 const HOST_GATEWAY = 'host-gateway';
 const NONE = 'none';
+const FILES = ['hosts', 'resolv.conf', 'hostname'] as const;
 
 /**
  * A container's wishes in the network layer's words, and its answers in the container's record. The files a container sees as
@@ -46,8 +47,14 @@ export class NodeNetworkSource implements NetworkSource {
   async attach(id: string, wish: AttachWish): Promise<Attachment> {
     const { spec } = wish;
     const mode = spec.namespaces.network.kind;
-    if (mode === 'container' || mode === 'sandbox')
-      return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
+    // One network, one set of its files: a name that one of them learns is known to both.
+    if (wish.sharedWith)
+      return {
+        namespace: `/proc/${wish.sharedWith.pid}/ns/net`,
+        endpoints: {},
+        ports: [],
+        files: this.#filesOf(wish.sharedWith.id),
+      };
     const endpoints = mode === 'host' ? [] : ownEndpoints(spec);
     const sandbox =
       mode === 'host'
@@ -101,7 +108,7 @@ export class NodeNetworkSource implements NetworkSource {
     const embedded = networks.some((network) => network.names);
     const host = parseResolv(await readFile(this.#hostResolv, 'utf8'));
     const addresses = sandbox?.endpoints.flatMap((e) => [e.ipv4, e.ipv6].filter((ip) => ip !== undefined)) ?? [];
-    const texts = {
+    const texts: Record<(typeof FILES)[number], string> = {
       hosts: hostsFile({
         hostname: wish.hostname,
         ...(wish.spec.domainname ? { domain: wish.spec.domainname } : {}),
@@ -112,7 +119,11 @@ export class NodeNetworkSource implements NetworkSource {
       hostname: `${wish.hostname}\n`,
     };
     for (const [name, text] of Object.entries(texts)) await writeFile(join(dir, name), text, { mode: 0o644 });
-    return Object.keys(texts).map((name) => ({ path: `/etc/${name}`, source: join(dir, name) }));
+    return this.#filesOf(id);
+  }
+
+  #filesOf(id: string): Attachment['files'] {
+    return FILES.map((name) => ({ path: `/etc/${name}`, source: join(this.#filesDir, id, name) }));
   }
 
   #extraHosts(spec: ContainerSpec): { names: string[]; address: string }[] {

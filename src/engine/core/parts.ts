@@ -1,7 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
-import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
 import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
 import type { LinuxResources } from '#spec/oci/linux.ts';
@@ -13,11 +12,10 @@ export interface NodeParts {
   volumes: VolumeSource;
   network: NetworkSource;
   processes: ProcessSource;
-  sandboxes: SandboxSource;
 }
 
 export interface ImageSource {
-  /** IMAGE_NOT_FOUND when the node does not have it; pulling is the caller's decision. */
+  /** NO_SUCH_IMAGE when the node does not have it; pulling is the caller's decision. */
   find(reference: string): Promise<FoundImage>;
 }
 
@@ -26,8 +24,10 @@ export interface FoundImage {
   id: string;
   reference: string;
   config: RunConfig;
-  /** The chain of layers, as the snapshots name it. */
-  top: string;
+  /** Digest of the manifest or index that the name points to: what the image store finds it by. */
+  target: string;
+  /** `amd64`, as the configuration says. */
+  architecture: string;
 }
 
 /** Root file systems: an image's layers below, what the container writes on top. */
@@ -37,8 +37,8 @@ export interface RootSource {
   mount(id: string): Promise<string>;
   unmount(id: string): Promise<void>;
   remove(id: string): Promise<void>;
-  /** A file of the root as text, links resolved inside it; '' when there is none. */
-  readFile(id: string, path: string, maxBytes: number): Promise<string>;
+  /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
+  readFile(id: string, path: string): Promise<string>;
 }
 
 export interface VolumeSource {
@@ -70,6 +70,8 @@ export interface AttachWish {
   spec: ContainerSpec;
   exposedPorts: string[];
   endpoints: Record<string, EndpointRecord>;
+  /** The container whose network namespace this one shares (`container:NAME`). */
+  sharedWith?: { id: string; pid: number };
 }
 
 export interface Attachment {
@@ -79,39 +81,6 @@ export interface Attachment {
   ports: PortRecord[];
   /** `/etc/hosts` and its like, written and kept up to date outside the root. */
   files: { path: string; source: string }[];
-}
-
-/** Namespaces that several containers share: a pod. They need no process, outlive us, and are found again by id. */
-export interface SandboxSource {
-  create(id: string, wish: SandboxWish): Promise<SandboxRecord>;
-  /** NO_SUCH_SANDBOX */
-  find(id: string): SandboxRecord;
-  list(): string[];
-  /** Absent is fine. Its containers must be gone. */
-  remove(id: string): Promise<void>;
-}
-
-export interface SandboxWish {
-  /** For messages. */
-  name: string;
-  hostname: string;
-  /** Undefined: the host's. */
-  network: { name: string; ports: readonly PortWish[] } | undefined;
-  ipc: 'private' | 'host';
-  pid: 'shared' | 'private' | 'host';
-  shmBytes: number;
-  sysctls: Readonly<Record<string, string>>;
-}
-
-export interface SandboxRecord {
-  id: string;
-  /** Paths of those that are the sandbox's own. */
-  namespaces: { network?: string; ipc?: string; uts?: string; pid?: string };
-  ips: string[];
-  /** What its containers have as `/dev/shm`. */
-  shm: string;
-  /** PID 1 of the shared PID namespace. */
-  pause?: { pid: number; startTicks: string };
 }
 
 /** Processes behind shims: they outlive us, and are found again by id. */

@@ -29,15 +29,11 @@ export interface ManifestRecord {
   subject?: Digest;
   /** Of a manifest with a subject: what referrer lists show and filter by. */
   artifactType?: string;
-  /** Nobody pushed it: it is here because the node has it under a name of ours, and for as long. */
-  adopted?: true;
 }
 
 export interface TagRecord {
   tag: string;
   digest: Digest;
-  /** As in ManifestRecord. */
-  adopted?: true;
 }
 
 export interface Page<T> {
@@ -125,8 +121,8 @@ export class Repositories {
     return items.map((kv) => decodeValue<ManifestRecord>(kv));
   }
 
-  async tag(repository: string, tag: string): Promise<Omit<TagRecord, 'tag'> | undefined> {
-    return decode<Omit<TagRecord, 'tag'>>(await get(this.#store, tagKey(repository, tag)));
+  async tag(repository: string, tag: string): Promise<Digest | undefined> {
+    return decode<{ digest: Digest }>(await get(this.#store, tagKey(repository, tag)))?.digest;
   }
 
   /** Tags after `after`, without regard to case. */
@@ -137,21 +133,10 @@ export class Repositories {
     return { items: page.items.map(tagOf), more: page.more };
   }
 
-  async *allTags(repository: string): AsyncIterable<TagRecord> {
-    for (let last = ''; ; ) {
-      const page = await this.tags(repository, last, BATCH);
-      yield* page.items;
-      last = page.items.at(-1)?.tag ?? '';
-      if (!page.more) return;
-    }
-  }
-
-  /** With tags that name it; `adopted` is theirs, the record has its own. */
   async putManifest(
     repository: string,
     record: Omit<ManifestRecord, 'pushedAtMs'>,
     tags: readonly string[],
-    adopted: Pick<TagRecord, 'adopted'> = {},
   ): Promise<void> {
     const full: ManifestRecord = { ...record, pushedAtMs: this.#clock.now() };
     await this.#store.txn({
@@ -159,7 +144,7 @@ export class Repositories {
         this.#put(`${ROOT}/r/${repository}`, {}),
         this.#put(`${ROOT}/m/${repository}:${record.digest}`, full),
         ...(record.subject ? [this.#put(referrerKey(repository, record.subject, record.digest), full)] : []),
-        ...tags.map((tag) => this.#put(tagKey(repository, tag), { digest: record.digest, ...adopted })),
+        ...tags.map((tag) => this.#put(tagKey(repository, tag), { digest: record.digest })),
       ],
     });
   }
@@ -224,7 +209,8 @@ function tagKey(repository: string, tag: string): string {
 }
 
 function tagOf(kv: KeyValue): TagRecord {
-  return { ...decodeValue<Omit<TagRecord, 'tag'>>(kv), tag: kv.key.slice(kv.key.lastIndexOf('!') + 1) };
+  const { digest } = decodeValue<{ digest: Digest }>(kv);
+  return { tag: kv.key.slice(kv.key.lastIndexOf('!') + 1), digest };
 }
 
 function referrerKey(repository: string, subject: Digest, digest: Digest): string {

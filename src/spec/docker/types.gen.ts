@@ -1066,6 +1066,7 @@ export interface Bodies {
     Privileged?: boolean | null;
     User?: string | null;
     WorkingDir?: string | null;
+    Detach?: boolean | null;
   };
   ExecStart: {
     Detach?: boolean | null;

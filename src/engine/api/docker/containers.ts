@@ -22,7 +22,7 @@ export interface ContainerHandlersOptions {
   containers: Containers;
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
-  ancestors: (image: string) => ReadonlySet<string>;
+  ancestors: (image: string) => Promise<ReadonlySet<string>>;
   places: (record: ContainerRecord, withSizes: boolean) => Promise<InspectPlaces>;
 }
 
@@ -32,12 +32,15 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
   const id = (request: ApiRequest): string => request.params['id'] ?? '';
 
   return {
-    ContainerList: ({ query }) => {
+    ContainerList: async ({ query }) => {
+      const filters = parseFilters(textOf(query, 'filters'));
+      const ancestors = new Map<string, ReadonlySet<string>>();
+      for (const image of filters.get('ancestor')) ancestors.set(image, await o.ancestors(image));
       const wish = {
         all: flag(query, 'all'),
         limit: integer(query, 'limit') ?? 0,
-        filters: parseFilters(textOf(query, 'filters')),
-        ancestors: o.ancestors,
+        filters,
+        ancestors: (image: string) => ancestors.get(image) ?? new Set<string>(),
         nowMs: o.now(),
       };
       return json(selectContainers(containers.list(), wish).map((record) => containerSummary(record, o.now())));

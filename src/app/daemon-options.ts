@@ -1,0 +1,192 @@
+import { readFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { defineError, errnoOf, messageOf } from '#base/errors.ts';
+import { array, boolean, integer, object, optional, string } from '#base/shape.ts';
+
+/** What `estiba daemon` is asked to be. Command line over configuration file over defaults. */
+export interface DaemonOptions {
+  name: string;
+  dataRoot: string;
+  runRoot: string;
+  serves: ReadonlySet<Service>;
+  /** Addresses of the Docker API beside `R/docker.sock`. */
+  hosts: readonly HostAddress[];
+  /** Who may use the socket beside root. */
+  group: string;
+  kube: Listen;
+  registry: Listen | undefined;
+  registryMirrors: readonly string[];
+  insecureRegistries: readonly string[];
+  bip?: string;
+  mtuBytes: number;
+  bootstrap: boolean;
+  stopGraceMs: number;
+}
+
+export const SERVICES = ['engine', 'kube', 'registry'] as const;
+export type Service = (typeof SERVICES)[number];
+
+export type HostAddress = { kind: 'unix'; path: string } | ({ kind: 'tcp' } & Listen);
+
+export interface Listen {
+  host: string;
+  port: number;
+}
+
+export const HELP = `estiba daemon: containers, registry and Kubernetes API of one node
+
+  --only engine,kube,registry     serve these alone
+  --data-root D                   what lasts (/var/lib/estiba)
+  --run-root R                    what a reboot takes, and sockets: R/docker.sock, R/endpoints.json (/run/estiba)
+  --name N                        names the nftables table, the bridge N0, links N-… and the cgroup /N (estiba)
+  -H, --host ADDRESS              one more address of the Docker API: unix:///PATH, tcp://127.0.0.1:PORT; again for more
+  --group NAME                    who may use the socket beside root (docker)
+  --kube, --registry ADDRESS:PORT port 0 picks a free one, off serves none (127.0.0.1:6443, 127.0.0.1:5000)
+  --registry-mirror URL           a mirror of docker.io; again for more
+  --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
+  --bip CIDR, --mtu BYTES         of the default bridge
+  --bootstrap on|off              make debian and busybox here when no registry can be reached (on)
+  --stop-timeout SECONDS          grace of a stop that names none (10)
+  --config-file FILE              Docker's daemon.json: the same by Docker's names (/etc/estiba/daemon.json)
+`;
+
+export const DaemonUsage = defineError('USAGE', (d: { why: string }) => ({ message: d.why, hint: HELP }));
+
+export const ConfigInvalid = defineError('CONFIG_INVALID', (d: { path: string; why: string }) => ({
+  message: `${d.path}: ${d.why}`,
+}));
+
+const DEFAULT_CONFIG = '/etc/estiba/daemon.json';
+const NAME = /^[a-z][a-z0-9-]{0,11}$/;
+const DEFAULT_MTU_BYTES = 1500;
+const DEFAULT_STOP_SECONDS = 10;
+
+/** Docker's keys that mean something here. Others are refused: a setting that is not looked at would be believed. */
+const ConfigFile = object(
+  {
+    'data-root': optional(string({ nonEmpty: true })),
+    'exec-root': optional(string({ nonEmpty: true })),
+    hosts: optional(array(string())),
+    group: optional(string()),
+    bip: optional(string()),
+    mtu: optional(integer({ min: 68, max: 65_535 })),
+    'registry-mirrors': optional(array(string())),
+    'insecure-registries': optional(array(string())),
+    'shutdown-timeout': optional(integer({ min: 0 })),
+    'live-restore': optional(boolean()),
+  },
+  { unknown: 'reject' },
+);
+type ConfigFile = ReturnType<typeof ConfigFile>;
+
+/** Undefined: help was asked for. */
+export async function readDaemonOptions(args: string[]): Promise<DaemonOptions | undefined> {
+  const values = parseFlags(args);
+  if (values.help) return undefined;
+  return daemonOptions(values, await readConfig(values['config-file']));
+}
+
+function parseFlags(args: string[]) {
+  try {
+    return parseArgs({
+      args,
+      options: {
+        only: { type: 'string' },
+        'data-root': { type: 'string' },
+        'run-root': { type: 'string' },
+        name: { type: 'string' },
+        host: { type: 'string', short: 'H', multiple: true },
+        group: { type: 'string' },
+        kube: { type: 'string' },
+        registry: { type: 'string' },
+        'registry-mirror': { type: 'string', multiple: true },
+        'insecure-registry': { type: 'string', multiple: true },
+        bip: { type: 'string' },
+        mtu: { type: 'string' },
+        bootstrap: { type: 'string' },
+        'stop-timeout': { type: 'string' },
+        'config-file': { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values;
+  } catch (cause) {
+    throw new DaemonUsage({ why: messageOf(cause) }, { cause });
+  }
+}
+
+async function readConfig(named: string | undefined): Promise<ConfigFile> {
+  const path = named ?? DEFAULT_CONFIG;
+  try {
+    return ConfigFile(JSON.parse(await readFile(path, 'utf8')), '$');
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT' && named === undefined) return {};
+    throw new ConfigInvalid({ path, why: messageOf(cause) }, { cause });
+  }
+}
+
+/** Pure. */
+function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): DaemonOptions {
+  const name = flags.name ?? 'estiba';
+  if (!NAME.test(name)) throw new DaemonUsage({ why: `--name ${name}: twelve of a-z, 0-9 and -, a letter first` });
+  const bip = flags.bip ?? file.bip;
+  return {
+    name,
+    dataRoot: absolute(flags['data-root'] ?? file['data-root'] ?? '/var/lib/estiba', '--data-root'),
+    runRoot: absolute(flags['run-root'] ?? file['exec-root'] ?? '/run/estiba', '--run-root'),
+    serves: servicesOf(flags.only),
+    hosts: [...(flags.host ?? []), ...(file.hosts ?? [])].map(parseHost),
+    group: flags.group ?? file.group ?? 'docker',
+    kube: parseListen(flags.kube ?? '127.0.0.1:6443', '--kube'),
+    registry: flags.registry === 'off' ? undefined : parseListen(flags.registry ?? '127.0.0.1:5000', '--registry'),
+    registryMirrors: [...(flags['registry-mirror'] ?? []), ...(file['registry-mirrors'] ?? [])],
+    insecureRegistries: [...(flags['insecure-registry'] ?? []), ...(file['insecure-registries'] ?? [])],
+    ...(bip === undefined ? {} : { bip }),
+    mtuBytes: number(flags.mtu, '--mtu') ?? file.mtu ?? DEFAULT_MTU_BYTES,
+    bootstrap: onOff(flags.bootstrap ?? 'on', '--bootstrap'),
+    stopGraceMs:
+      (number(flags['stop-timeout'], '--stop-timeout') ?? file['shutdown-timeout'] ?? DEFAULT_STOP_SECONDS) * 1000,
+  };
+}
+
+function servicesOf(only: string | undefined): ReadonlySet<Service> {
+  if (only === undefined) return new Set(SERVICES);
+  return new Set(
+    only.split(',').map((word) => {
+      const service = SERVICES.find((s) => s === word);
+      if (!service) throw new DaemonUsage({ why: `--only ${word}: what there is to serve is ${SERVICES.join(', ')}` });
+      return service;
+    }),
+  );
+}
+
+/** `unix:///run/x.sock`, `tcp://127.0.0.1:2375`, as Docker writes them. */
+function parseHost(text: string): HostAddress {
+  if (text.startsWith('unix://')) return { kind: 'unix', path: absolute(text.slice('unix://'.length), '--host') };
+  if (!text.startsWith('tcp://'))
+    throw new DaemonUsage({ why: `--host ${text} is neither unix:///PATH nor tcp://ADDRESS:PORT` });
+  return { kind: 'tcp', ...parseListen(text.slice('tcp://'.length).replace(/\/$/, ''), '--host') };
+}
+
+function parseListen(text: string, what: string): Listen {
+  const [, v6, v4, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? [];
+  const host = v6 ?? v4;
+  if (host === undefined || Number(port) > 65_535)
+    throw new DaemonUsage({ why: `${what} ${text} is not ADDRESS:PORT` });
+  return { host: host === '' ? '0.0.0.0' : host, port: Number(port) };
+}
+
+function absolute(path: string, what: string): string {
+  if (!path.startsWith('/')) throw new DaemonUsage({ why: `${what} ${path} is not an absolute path` });
+  return path.length > 1 ? path.replace(/\/+$/, '') : path;
+}
+
+function number(text: string | undefined, what: string): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d{1,9}$/.test(text)) throw new DaemonUsage({ why: `${what} ${text} is not a number` });
+  return Number(text);
+}
+
+function onOff(text: string, what: string): boolean {
+  if (text !== 'on' && text !== 'off') throw new DaemonUsage({ why: `${what} ${text} is neither on nor off` });
+  return text === 'on';
+}

@@ -1,0 +1,94 @@
+import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
+import type { Server } from 'node:http';
+import { join } from 'node:path';
+import { startControlPlane } from '#app/control-plane.ts';
+import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
+import { closeServer, listenTcp, listenUnix } from '#app/listen.ts';
+import { openNode } from '#app/node.ts';
+import { VERSION } from '#app/version.ts';
+import { systemClock } from '#base/clock.ts';
+import { describeChain, EstibaError } from '#base/errors.ts';
+import { logger } from '#base/log.ts';
+import { Undo } from '#base/undo.ts';
+import { dockerHandlers } from '#engine/api/docker/handlers.ts';
+import { createApiServer, standardHeaders } from '#engine/api/server.ts';
+
+/**
+ * `estiba daemon`: the process that holds a node's state. Containers do not depend on it: SIGTERM and SIGKILL both leave
+ * them running, and the next daemon finds them.
+ *
+ *     R/daemon.lock       one daemon a run root (and one a data root: D/store/LOCK)
+ *     R/docker.sock       the Docker API; more addresses with --host
+ *     R/endpoints.json    what is served where, from ready to end
+ */
+interface Endpoints {
+  docker?: string;
+  kube?: string;
+}
+
+/** Requests under way when the daemon is told to end; what lasts longer (attach, logs, events) is cut. */
+const CLOSE_GRACE_MS = 500;
+
+async function main(args: string[]): Promise<void> {
+  if (args[0] === '--version') return void process.stdout.write(`estiba ${VERSION.version} (${VERSION.commit})\n`);
+  const options = await readDaemonOptions(args);
+  if (!options) return void process.stdout.write(HELP);
+  const stopped = new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+  });
+  const log = logger('app');
+  const undo = new Undo((what, error) => log.error(`${what} did not close`, { error: describeChain(error) }));
+  try {
+    const endpoints = await startAll(options, undo);
+    const text = `${JSON.stringify(endpoints)}\n`;
+    const path = join(options.runRoot, 'endpoints.json');
+    await writeFile(path, text);
+    undo.add('endpoints', () => rm(path, { force: true }));
+    process.stdout.write(text);
+    await stopped;
+  } finally {
+    await undo.unwind();
+  }
+  // All that is durable is closed. What is left are timers, and connections of clients that do not listen.
+  process.exit(0);
+}
+
+/** Each service when it is ready: a request sent now succeeds. */
+async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> {
+  const endpoints: Endpoints = {};
+  await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
+  if (options.serves.has('engine')) endpoints.docker = await startEngine(options, undo);
+  if (options.serves.has('kube')) {
+    const plane = await startControlPlane({ ...options, ...options.kube });
+    undo.add('control plane', () => plane.close());
+    await copyFile(plane.kubeconfigPath, join(options.runRoot, 'kubeconfig'));
+    endpoints.kube = plane.url;
+  }
+  return endpoints;
+}
+
+async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> {
+  const node = await openNode(options);
+  undo.add('node', () => node.close());
+  const handlers = dockerHandlers(node.engine, () => systemClock.now());
+  const newServer = (): Server => {
+    const server = createApiServer({
+      handlers,
+      headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
+      log: logger('api'),
+    });
+    undo.add('Docker API', () => closeServer(server, CLOSE_GRACE_MS));
+    return server;
+  };
+  for (const host of options.hosts) {
+    if (host.kind === 'unix') await listenUnix(newServer(), host.path, options.group);
+    else await listenTcp(newServer(), host, 'name another address with --host');
+  }
+  return listenUnix(newServer(), join(options.runRoot, 'docker.sock'), options.group);
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+  const hint = error instanceof EstibaError && error.hint ? `\n${error.hint}` : '';
+  process.stderr.write(`estiba daemon: ${describeChain(error)}${hint}\n`);
+  process.exit(1);
+});

@@ -1,0 +1,252 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { availableParallelism, release } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { connectEdge } from '#app/edge.ts';
+import { plainMounts } from '#app/plain-mounts.ts';
+import { VERSION } from '#app/version.ts';
+import { systemClock } from '#base/clock.ts';
+import { describeChain, errnoOf } from '#base/errors.ts';
+import { type Logger, logger } from '#base/log.ts';
+import { newId, type Random, systemRandom } from '#base/random.ts';
+import { Undo } from '#base/undo.ts';
+import { blockDeviceNumbers } from '#engine/core/devices.ts';
+import { type Engine, openEngine } from '#engine/core/engine.ts';
+import { Events } from '#engine/core/events.ts';
+import { imageEvent } from '#engine/core/images.ts';
+import { readSystem } from '#engine/core/system.ts';
+import { DiskContentStore } from '#image/content-disk.ts';
+import { ImageStore } from '#image/images.ts';
+import { WorkerPool } from '#image/layer/pool.ts';
+import { LayerStore } from '#image/layers.ts';
+import { SnapshotStore } from '#image/snapshots.ts';
+import { hierarchyOf } from '#kernel/cgroup/layout.ts';
+import { hostFiles } from '#kernel/files.ts';
+import { capabilityNames } from '#kernel/linux/names.ts';
+import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { findExecutor } from '#kernel/plan/execute.ts';
+import { SeccompCache } from '#kernel/seccomp/cache.ts';
+import { EdgeClient } from '#network/edge-wire.ts';
+import { Networks } from '#network/networks.ts';
+import { bootstrapper } from '#registry/bootstrap.ts';
+import { dockerConfigCredentials } from '#registry/client/credentials.ts';
+import { Registries } from '#registry/registries.ts';
+import { parseTable, type ResolutionTable, withDockerFlags } from '#registry/resolve.ts';
+import { readHost } from '#runtime/host-linux.ts';
+import { Spawner, spawnerSocket } from '#shim/spawner.ts';
+import { hostPlatform } from '#spec/image/platform.ts';
+import { type EmbeddedStore, openEmbedded } from '#storage/embedded.ts';
+import { lockDirectory } from '#storage/lock.ts';
+import { get, put } from '#storage/store.ts';
+
+export interface NodeOptions {
+  /** Names the nftables table, the default bridge (`NAME0`), links and the parent of all cgroups (`/NAME`). */
+  name: string;
+  dataRoot: string;
+  runRoot: string;
+  registryMirrors: readonly string[];
+  insecureRegistries: readonly string[];
+  /** Gateway and subnet of the default bridge. */
+  bip?: string;
+  mtuBytes: number;
+  /** Make `debian` and `busybox` here when no registry can be reached. */
+  bootstrap: boolean;
+  stopGraceMs: number;
+}
+
+/** One node's floors and the engine on them, as this process holds them. */
+export interface Node {
+  engine: Engine;
+  store: EmbeddedStore;
+  content: DiskContentStore;
+  registries: Registries;
+  options: NodeOptions;
+  /** Containers, names and published ports go on; another daemon finds them. */
+  close(): Promise<void>;
+}
+
+/** Revisions of the node's own records that somebody may still look back at. */
+const KEEP_REVISIONS = 1_000;
+/** As many containers as may start at once without waiting for the kernel to make a namespace. */
+const NAMESPACES_AHEAD = 4;
+const LAYER_THREADS_MOST = 4;
+
+/** From locks to a recovered engine; what is open is closed again when a later step fails. */
+export async function openNode(options: NodeOptions): Promise<Node> {
+  const log = logger('engine');
+  const undo = new Undo((what, error) => log.error(`${what} did not close`, { error: describeChain(error) }));
+  try {
+    return await openFloors(options, undo, log);
+  } catch (error) {
+    await undo.unwind();
+    throw error;
+  }
+}
+
+async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promise<Node> {
+  const { dataRoot, runRoot, name } = options;
+  const [clock, random] = [systemClock, systemRandom];
+  await mkdir(dataRoot, { recursive: true, mode: 0o711 });
+  await mkdir(runRoot, { recursive: true, mode: 0o711 });
+  const unlock = lockDirectory(join(runRoot, 'daemon.lock'));
+  undo.add('lock', unlock);
+
+  const [store, spawner] = await Promise.all([
+    openEmbedded(join(dataRoot, 'store'), { clock, keepRevisions: KEEP_REVISIONS, log: logger('storage') }),
+    Spawner.start(spawnerSocket(runRoot)),
+  ]);
+  undo.add('store', () => store.close());
+  undo.add('spawner', () => spawner.close());
+  const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
+
+  const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
+  const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
+  const layers = await LayerStore.open({
+    dataRoot,
+    runRoot,
+    store,
+    unpacker,
+    runPlan,
+    blobPath: async (digest) => {
+      const info = await content.info(digest);
+      return info && { path: content.pathOf(digest), sizeBytes: info.sizeBytes };
+    },
+    clock,
+    log: logger('image'),
+  });
+  undo.add('layers', () => layers.close());
+  undo.add('layer threads', () => unpacker.close());
+  const snapshots = await SnapshotStore.open({ dataRoot, store, layers, runPlan });
+  const events = new Events(() => BigInt(Math.floor(clock.now() * 1e6)));
+  const platform = hostPlatform(process.arch);
+  const publish = (event: Parameters<typeof imageEvent>[0]): void => events.publish(imageEvent(event));
+  const images = await ImageStore.open({ store, content, layers, snapshots, clock, platform, publish });
+  const registries = new Registries({
+    content,
+    table: withDockerFlags(await resolutionTable(dataRoot), options),
+    clock,
+    random,
+    log: logger('registry'),
+    credentials: dockerConfigCredentials(join(process.env['HOME'] ?? '/root', '.docker/config.json')),
+    env: process.env,
+    version: VERSION.version,
+    ...(options.bootstrap ? { bootstrap: bootstrapper({ content, clock, platform }) } : {}),
+  });
+  undo.add('registries', () => registries.close());
+
+  const net = await openNetworks(options, store, logger('network'));
+  undo.add('networks', () => net.close());
+
+  const host = readHost({ uid: 0, gid: 0 });
+  const engine = await openEngine(
+    {
+      store,
+      content,
+      layers,
+      snapshots,
+      images,
+      registries,
+      networks: net.networks,
+      volumes: plainMounts,
+      spawner,
+      seccomp: new SeccompCache({ native: host.arch }),
+      files: hostFiles,
+      events,
+      clock,
+      random,
+      log,
+      host,
+      ociHost: {
+        nodeArch: process.arch,
+        kernelRelease: release(),
+        bounding: capabilityNames(host.capabilities),
+        cgroupVersion: hierarchyOf(host.cgroups, 'memory')?.version ?? 2,
+        deviceNumbers: blockDeviceNumbers,
+        initBinary: findExecutor(),
+      },
+      platform,
+      system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
+    },
+    { ...options, cgroupParent: `/${name}` },
+  );
+  undo.add('engine', () => engine.close());
+  await engine.recover();
+  return { engine, store, content, registries, options, close: () => undo.unwind() };
+}
+
+async function openNetworks(
+  { name, runRoot, bip, mtuBytes }: NodeOptions,
+  store: EmbeddedStore,
+  log: Logger,
+): Promise<{ networks: Networks; close(): Promise<void> }> {
+  let closing = false;
+  const kernel = spawnNetHand(findNetHand(), () => {
+    if (closing) return;
+    log.error('estiba-net ended: without it no container gets a network; the daemon stops, to be started again');
+    process.exit(1);
+  });
+  const edge = new EdgeClient(
+    (start) => connectEdge(runRoot, start ? edgeCommand(runRoot) : undefined),
+    (error) => log.error('the edge process could not be told what it serves', { error: describeChain(error) }),
+  );
+  const networks = await Networks.open({
+    daemon: name,
+    kernel,
+    store,
+    edge,
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    netnsDir: join(runRoot, 'netns'),
+    ipv6: existsSync('/proc/sys/net/ipv6'),
+    poolSize: NAMESPACES_AHEAD,
+    mtuBytes,
+    ...(bip === undefined ? {} : { bip }),
+  });
+  return {
+    networks,
+    close: async () => {
+      closing = true;
+      await networks.close();
+      await edge.close();
+      kernel.close();
+    },
+  };
+}
+
+/** What this node is called for good, in every answer that names it. */
+async function nodeId(store: EmbeddedStore, random: Random): Promise<string> {
+  const known = await get(store, NODE_ID);
+  if (known) return Buffer.from(known.value).toString();
+  const id = newId(random);
+  await put(store, NODE_ID, Buffer.from(id));
+  return id;
+}
+
+const NODE_ID = 'node/id';
+
+/** This program's own way to say `estiba edge`. */
+function edgeCommand(runRoot: string): [string, ...string[]] {
+  return [process.execPath, join(distribution(), 'cli.run.cjs'), 'edge', '--run-root', runRoot];
+}
+
+function layerWorker(): string {
+  return join(distribution(), 'layer-worker.cjs');
+}
+
+/** Where the bundles lie: the daemon is one of them. */
+function distribution(): string {
+  return dirname(fileURLToPath(import.meta.url));
+}
+
+/** `D/registries.yaml`, when somebody has written one. */
+async function resolutionTable(dataRoot: string): Promise<ResolutionTable> {
+  const path = join(dataRoot, 'registries.yaml');
+  try {
+    return parseTable(await readFile(path, 'utf8'), path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return {};
+    throw error;
+  }
+}

@@ -1,0 +1,57 @@
+import { join } from 'node:path';
+import { containerHandlers } from '#engine/api/docker/containers.ts';
+import { execHandlers } from '#engine/api/docker/exec.ts';
+import { imageHandlers } from '#engine/api/docker/images.ts';
+import type { InspectPlaces } from '#engine/api/docker/inspect.ts';
+import { logsReply } from '#engine/api/docker/logs.ts';
+import { systemHandlers } from '#engine/api/docker/system.ts';
+import type { Handlers } from '#engine/api/server.ts';
+import type { Engine } from '#engine/core/engine.ts';
+import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+
+/** All operations of the Docker API that an engine answers: one map a file, by operation id. */
+export function dockerHandlers(engine: Engine, now: () => number): Handlers {
+  const { containers } = engine;
+  return {
+    ...systemHandlers(engine, now),
+    ...imageHandlers(engine),
+    ...containerHandlers({
+      containers,
+      now,
+      ancestors: (image) => engine.images.standingOn(image),
+      places: (record, withSizes) => placesOf(engine, record, withSizes),
+    }),
+    ...execHandlers(containers.execs),
+    ContainerLogs: (request) => {
+      const record = containers.find(request.params['id'] ?? '');
+      return logsReply(request, record, {
+        path: engine.logPath(record.id),
+        maxFiles: Number(record.spec.logging.options['max-file'] ?? 5),
+        record: () => containers.peek(record.id),
+        now,
+      });
+    },
+  };
+}
+
+async function placesOf(engine: Engine, record: ContainerRecord, withSizes: boolean): Promise<InspectPlaces> {
+  const { containers, roots } = engine;
+  const files = engine.filesDir(record.id);
+  const { lower, upper, work, merged } = await roots.describe(record.id);
+  return {
+    logPath: record.spec.logging.driver === 'none' ? '' : engine.logPath(record.id),
+    hostsPath: join(files, 'hosts'),
+    hostnamePath: join(files, 'hostname'),
+    resolvConfPath: join(files, 'resolv.conf'),
+    execIds: containers.execs.of(record.id),
+    sandboxKey: isRunning(record.state) ? (engine.networks.sandbox(record.id)?.netns ?? '') : '',
+    graph: { LowerDir: lower.join(':'), UpperDir: upper, WorkDir: work, MergedDir: merged },
+    ...(withSizes ? { sizes: await sizesOf(engine, record) } : {}),
+  };
+}
+
+async function sizesOf({ roots, images }: Engine, record: ContainerRecord): Promise<{ rw: number; root: number }> {
+  const { bytes } = await roots.usage(record.id);
+  const image = await images.store.find(record.image.id);
+  return { rw: bytes, root: bytes + (image ? images.sizeOf(image) : 0) };
+}

@@ -1,0 +1,154 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock } from '#base/clock.ts';
+import type { Logger } from '#base/log.ts';
+import type { Random } from '#base/random.ts';
+import { Containers } from '#engine/core/containers.ts';
+import { devicesOf } from '#engine/core/devices.ts';
+import type { Events } from '#engine/core/events.ts';
+import { NodeImages } from '#engine/core/images.ts';
+import { NodeNetworkSource } from '#engine/core/network-source.ts';
+import type { OciHost } from '#engine/core/oci.ts';
+import type { VolumeSource } from '#engine/core/parts.ts';
+import { ShimProcesses } from '#engine/core/processes.ts';
+import { isRunning } from '#engine/core/record.ts';
+import { ContainerRegistry } from '#engine/core/registry.ts';
+import { OverlayRoots } from '#engine/core/roots.ts';
+import type { SystemFacts } from '#engine/core/system.ts';
+import type { ContentStore } from '#image/content.ts';
+import type { ImageStore } from '#image/images.ts';
+import type { LayerStore } from '#image/layers.ts';
+import type { SnapshotStore } from '#image/snapshots.ts';
+import type { Files } from '#kernel/files.ts';
+import type { SeccompCache } from '#kernel/seccomp/cache.ts';
+import type { Networks } from '#network/networks.ts';
+import type { Registries } from '#registry/registries.ts';
+import type { Host } from '#runtime/host.ts';
+import type { Spawner } from '#shim/spawner.ts';
+import type { Platform } from '#spec/image/platform.ts';
+import type { Store } from '#storage/store.ts';
+
+/** The floors an engine stands on, open already; `app` chooses them. */
+export interface Floors {
+  store: Store;
+  content: ContentStore;
+  layers: LayerStore;
+  snapshots: SnapshotStore;
+  images: ImageStore;
+  registries: Registries;
+  networks: Networks;
+  volumes: VolumeSource;
+  spawner: Spawner;
+  seccomp: SeccompCache;
+  files: Files;
+  events: Events;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+  /** Facts of the machine for planners. */
+  host: Host;
+  ociHost: OciHost;
+  platform: Platform;
+  system: SystemFacts;
+}
+
+export interface EngineSettings {
+  /** `D/containers/ID`: logs. */
+  dataRoot: string;
+  /** `R/shims`, `R/oci`, `R/roots`, `R/files`: all that a reboot takes. */
+  runRoot: string;
+  /** Parent of all cgroups, `/estiba`. */
+  cgroupParent: string;
+  stopGraceMs: number;
+  /** As the daemon was told; for `docker info`. */
+  registryMirrors: readonly string[];
+  insecureRegistries: readonly string[];
+}
+
+/** One node's containers with their images and networks: what the Docker API, the CRI and the node agent each put into words. */
+export interface Engine {
+  containers: Containers;
+  images: NodeImages;
+  networks: Networks;
+  roots: OverlayRoots;
+  events: Events;
+  settings: EngineSettings;
+  system: SystemFacts;
+  /** Files of ours that a container sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`. */
+  filesDir: (id: string) => string;
+  logPath: (id: string) => string;
+  /** Finds what an earlier daemon left: containers that run on, what a crash left half done, restart policies. */
+  recover(): Promise<void>;
+  /** Ends timers; containers run on. */
+  close(): void;
+}
+
+export async function openEngine(floors: Floors, settings: EngineSettings): Promise<Engine> {
+  const { dataRoot, runRoot } = settings;
+  const logPath = (id: string): string => join(dataRoot, 'containers', id, `${id}-json.log`);
+  const filesDir = join(runRoot, 'files');
+  await mkdir(join(dataRoot, 'containers'), { recursive: true, mode: 0o711 });
+  await mkdir(filesDir, { recursive: true, mode: 0o711 });
+  const roots = await OverlayRoots.open({
+    images: floors.images,
+    snapshots: floors.snapshots,
+    runPlan: (plan) => floors.spawner.run(plan),
+    dir: join(runRoot, 'roots'),
+    kernelRelease: floors.ociHost.kernelRelease,
+    readInside: floors.host.readInside,
+  });
+  const images = new NodeImages(floors);
+  const processes = new ShimProcesses({
+    spawner: floors.spawner,
+    shims: join(runRoot, 'shims'),
+    root: join(runRoot, 'oci'),
+    host: () => floors.host,
+    files: floors.files,
+    seccomp: floors.seccomp,
+    clock: floors.clock,
+  });
+  const containers = new Containers({
+    parts: {
+      images,
+      roots,
+      volumes: floors.volumes,
+      network: new NodeNetworkSource({ networks: floors.networks, filesDir }),
+      processes,
+    },
+    registry: await ContainerRegistry.open(floors.store),
+    events: floors.events,
+    clock: floors.clock,
+    random: floors.random,
+    log: floors.log,
+    host: floors.ociHost,
+    settings: {
+      cgroupParent: settings.cgroupParent,
+      logPath,
+      removeLogs: (id) => rm(dirname(logPath(id)), { recursive: true, force: true }),
+      stopGraceMs: settings.stopGraceMs,
+      devices: devicesOf,
+    },
+  });
+  return {
+    containers,
+    images,
+    networks: floors.networks,
+    roots,
+    events: floors.events,
+    settings,
+    system: floors.system,
+    filesDir: (id) => join(filesDir, id),
+    logPath,
+    recover: async () => {
+      await containers.recover();
+      const running = new Set(
+        containers
+          .list()
+          .filter((r) => isRunning(r.state))
+          .map((r) => r.id),
+      );
+      await roots.sweep((id) => running.has(id));
+    },
+    close: () => containers.close(),
+  };
+}

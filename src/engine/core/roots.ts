@@ -1,0 +1,133 @@
+import { mkdir, readFile, rmdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { errnoOf } from '#base/errors.ts';
+import { KeyedSerial } from '#base/queue.ts';
+import type { FoundImage, RootSource } from '#engine/core/parts.ts';
+import type { ImageStore } from '#image/images.ts';
+import type { Rootfs, SnapshotStore } from '#image/snapshots.ts';
+import { overlayMount } from '#kernel/overlay.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
+import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
+
+export interface OverlayRootsOptions {
+  images: ImageStore;
+  snapshots: SnapshotStore;
+  runPlan(plan: Plan): Promise<unknown>;
+  /** `R/roots`: one mount point a container, by id. */
+  dir: string;
+  kernelRelease: string;
+  /** A small file below a root, links resolved inside it; undefined when there is none. */
+  readInside(root: string, path: string): string | undefined;
+}
+
+const MNT_DETACH = 2;
+
+/**
+ * Root file systems as overlays: the image's layers below, a directory of the container's own on top.
+ *
+ *     R/roots/ID        where it is mounted, from its first user to its last
+ *
+ * A run, an archive that is read and a volume that is filled each use the mount for a while; it goes with the last of them.
+ */
+export class OverlayRoots implements RootSource {
+  readonly #o: OverlayRootsOptions;
+  readonly #uses = new Map<string, number>();
+  readonly #serial = new KeyedSerial<string>('root');
+
+  private constructor(options: OverlayRootsOptions) {
+    this.#o = options;
+  }
+
+  /** Mounts of an earlier daemon are taken over, one user each: the run that goes on, or `sweep` finds that none does. */
+  static async open(options: OverlayRootsOptions): Promise<OverlayRoots> {
+    const roots = new OverlayRoots(options);
+    await mkdir(options.dir, { recursive: true, mode: 0o711 });
+    for (const mount of parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8')))
+      if (dirname(mount.mountPoint) === options.dir) roots.#uses.set(basename(mount.mountPoint), 1);
+    return roots;
+  }
+
+  async prepare(id: string, { target }: FoundImage): Promise<void> {
+    const { images, snapshots } = this.#o;
+    const layers = await images.layersOf(await images.get(target));
+    await snapshots.prepare(id, layers);
+  }
+
+  mount(id: string): Promise<string> {
+    return this.#serial.run(id, async () => {
+      const uses = this.#uses.get(id) ?? 0;
+      if (uses === 0) await this.#mount(id);
+      this.#uses.set(id, uses + 1);
+      return this.#point(id);
+    });
+  }
+
+  unmount(id: string): Promise<void> {
+    return this.#serial.run(id, async () => {
+      const uses = this.#uses.get(id) ?? 0;
+      if (uses > 1) this.#uses.set(id, uses - 1);
+      else await this.#unmount(id);
+    });
+  }
+
+  remove(id: string): Promise<void> {
+    return this.#serial.run(id, async () => {
+      await this.#unmount(id);
+      await this.#o.snapshots.remove(id);
+    });
+  }
+
+  async readFile(id: string, path: string): Promise<string> {
+    return this.#o.readInside(this.#point(id), path) ?? '';
+  }
+
+  /** After a crash: what is mounted and used by nobody goes. */
+  async sweep(isUsed: (id: string) => boolean): Promise<void> {
+    for (const id of [...this.#uses.keys()]) if (!isUsed(id)) await this.unmount(id);
+  }
+
+  /** Directories of an overlay, for `docker inspect`. */
+  async describe(id: string): Promise<Rootfs & { merged: string }> {
+    return { ...(await this.#o.snapshots.rootfs(id)), merged: this.#point(id) };
+  }
+
+  /** What the container wrote. */
+  usage(id: string): Promise<{ bytes: number; inodes: number }> {
+    return this.#o.snapshots.usage(id);
+  }
+
+  async #mount(id: string): Promise<void> {
+    const { lower, upper, work } = await this.#o.snapshots.rootfs(id);
+    const target = this.#point(id);
+    await mkdir(target, { recursive: true, mode: 0o711 });
+    await this.#o.runPlan({
+      steps: [
+        {
+          ...overlayMount({ lower, upper, work, target }, this.#o.kernelRelease),
+          where: 'host',
+          because: `root of container ${id}`,
+          undo: [{ op: 'umount', target, flags: MNT_DETACH }],
+        },
+      ],
+    });
+  }
+
+  async #unmount(id: string): Promise<void> {
+    const target = this.#point(id);
+    if (this.#uses.has(id)) {
+      await this.#o.runPlan({
+        steps: [{ op: 'umount', where: 'host', because: `root of container ${id} goes`, target, flags: MNT_DETACH }],
+      });
+      this.#uses.delete(id);
+    }
+    try {
+      await rmdir(target); // not `rm`: should it be mounted against all we know, nothing of it is lost
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
+  #point(id: string): string {
+    return join(this.#o.dir, id);
+  }
+}
