@@ -88,6 +88,7 @@
 	X(checkProc, 75, "s") \
 	X(openTree, 76, "fsuUUuf") \
 	X(fsMount, 77, "ssSU") \
+	X(mountLoop, 78, "sssUs") \
 	X(console, 80, "suuu") \
 	X(netlink, 90, "ubV") \
 	X(deviceFilter, 91, "sb") \
@@ -166,6 +167,7 @@ union args {
 	struct { struct arg path; } checkProc;
 	struct { struct arg into, path, recursive, set, clear, attrRecursive, userns; } openTree;
 	struct { struct arg target, type, options, attr; } fsMount;
+	struct { struct arg file, target, type, flags, data; } mountLoop;
 	struct { struct arg socket, rows, cols, bind; } console;
 	struct { struct arg protocol, messages, pidAt; } netlink;
 	struct { struct arg cgroup, program; } deviceFilter;

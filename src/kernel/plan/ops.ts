@@ -195,6 +195,12 @@ export const OPS = {
     says: 'attribute {name} of {path} = {value}',
   }, // links are not followed
   dumpXattrs: { code: 16, args: { path: 'str', to: 'str' }, says: 'list attributes below {path} in {to}' }, // format: src/image/xattrs.ts
+  // A file system in a file; the loop device goes with the mount.
+  mountLoop: {
+    code: 78,
+    args: { file: 'str', target: 'str', type: 'str', flags: 'u64', data: 'str' },
+    says: 'mount {type} in {file} on {target}',
+  },
   checkProc: { code: 75, args: { path: 'str' }, says: 'make sure {path} is proc itself' }, // CVE-2019-16884 and after
 
   // -- terminals, networks, hooks, devices
