@@ -63,10 +63,6 @@ export const TooManyLayers = defineError('TOO_MANY_LAYERS', (d: { count: number;
   hint: 'squash the image',
 }));
 
-export const RecordInvalid = defineError('IMAGE_RECORD_INVALID', (d: { key: string }) => ({
-  message: `the record ${d.key} in the node's store cannot be read`,
-}));
-
 export const NoSuchImage = defineError('NO_SUCH_IMAGE', (d: { reference: string }) => ({
   message: `No such image: ${d.reference}`,
   hint: 'pull it, or look at the list of images',

@@ -6,7 +6,6 @@ import { ImageAmbiguous, ImageInUse, NoSuchImage } from '#image/errors.ts';
 import { imageFor, type PlatformImage } from '#image/graph.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { LayerFollower } from '#image/pulling.ts';
-import { Records } from '#image/records.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import { type Digest, isDigest, parseDigest } from '#spec/image/digest.ts';
 import type { Descriptor } from '#spec/image/manifest.ts';
@@ -19,6 +18,7 @@ import {
   type Reference,
   withDefaultTag,
 } from '#spec/image/reference.ts';
+import { Records } from '#storage/records.ts';
 import type { Store, TxnOp } from '#storage/store.ts';
 
 /**

@@ -10,11 +10,11 @@ import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
 import type { UnpackJob } from '#image/layer/unpack.ts';
-import { Records } from '#image/records.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, finish, hasher, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
 import { renameDurably, sweepTemporary, temporaryName } from '#storage/files.ts';
+import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
 /**

@@ -4,11 +4,11 @@ import { array, object, oneOf, string } from '#base/shape.ts';
 import { type Change, changes, existsInLayers, tarOf } from '#image/diff.ts';
 import { LayerInUse, SnapshotExists, SnapshotNotFound, TooManyLayers } from '#image/errors.ts';
 import type { LayerStore } from '#image/layers.ts';
-import { Records } from '#image/records.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
+import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
 /**

@@ -51,3 +51,7 @@ export const StoreLocked = defineError('STORE_LOCKED', (d: { path: string; holde
   message: `${d.path} is in use by process ${d.holder}`,
   hint: 'stop that daemon, or give this one another --data-root',
 }));
+
+export const RecordInvalid = defineError('RECORD_INVALID', (d: { key: string }) => ({
+  message: `the record ${d.key} in the node's store cannot be read`,
+}));

@@ -1,6 +1,6 @@
 import { messageOf } from '#base/errors.ts';
 import type { Shape } from '#base/shape.ts';
-import { RecordInvalid } from '#image/errors.ts';
+import { RecordInvalid } from '#storage/errors.ts';
 import { get, type KeyValue, prefix, put, remove, type Store } from '#storage/store.ts';
 
 /** JSON records below one prefix of the node's store. */
