@@ -1,10 +1,11 @@
-import { constants, type Stats } from 'node:fs';
-import { lstat, open, readdir, readlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { lstat, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { EntryType, TarEntry } from '#image/tar/entry.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
+import { openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
 
 /**
  * What a container changed, from overlayfs' upper directory alone, without reading the layers below: a character device
@@ -16,35 +17,11 @@ export interface Change {
   kind: 'added' | 'changed' | 'deleted';
 }
 
-interface Found {
-  path: string;
-  stat: Stats;
-  opaque: boolean;
-}
-
-type Xattrs = ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
-
-/** Every file of a directory tree, parents first, names in byte order, links not followed. */
-async function* walk(root: string, xattrs: Xattrs): AsyncGenerator<Found> {
-  const pending: string[] = [''];
-  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    const stat = await lstat(join(root, path)).catch(gone);
-    if (!stat) continue; // removed meanwhile by the container
-    const opaque = Buffer.from(xattrs.get(path)?.get(OPAQUE_XATTR) ?? '').toString() === 'y';
-    yield { path, stat, opaque };
-    if (!stat.isDirectory()) continue;
-    const names = await readdir(join(root, path)).catch(gone);
-    for (const name of (names ?? []).sort().reverse()) pending.push(path === '' ? name : `${path}/${name}`);
-  }
-}
+export type Xattrs = ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>;
 
 /** `docker diff`: needs to know what the layers below have. `existsBelow` looks into them, uppermost first. */
-export async function* changes(
-  upper: string,
-  xattrs: Xattrs,
-  existsBelow: (path: string) => Promise<boolean>,
-): AsyncGenerator<Change> {
-  for await (const { path, stat } of walk(upper, xattrs)) {
+export async function* changes(upper: string, existsBelow: (path: string) => Promise<boolean>): AsyncGenerator<Change> {
+  for await (const { path, stat } of walkDirectory(upper)) {
     if (path === '') continue;
     if (isWhiteout(stat)) yield { path, kind: 'deleted' };
     else yield { path, kind: (await existsBelow(path)) ? 'changed' : 'added' };
@@ -68,35 +45,53 @@ export async function existsInLayers(lower: readonly string[], path: string): Pr
 export interface TarOptions {
   /** Whole trees (export) have no whiteouts to write: a device 0:0 is then a device. */
   whiteouts: boolean;
+  /** What a path of the tree is called in the archive; itself when absent. */
+  rename?: (path: string) => string;
 }
 
-/** The tree as a tar: with `whiteouts`, upper directory → OCI layer (image-spec, layer.md). The same tree gives the same bytes. */
-export async function* tarOf(root: string, xattrs: Xattrs, options: TarOptions): AsyncGenerator<Buffer> {
-  const links = new Map<string, string>();
-  for await (const { path, stat, opaque } of walk(root, xattrs)) {
+/** A tree as a tar: with `whiteouts`, upper directory → OCI layer (image-spec, layer.md). The same tree gives the same bytes. */
+export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options: TarOptions): AsyncGenerator<Buffer> {
+  const rename = options.rename ?? ((path: string): string => path);
+  for await (const { seen, entry } of members(tree, xattrs)) {
+    const { path, stat } = seen;
     if (options.whiteouts && isWhiteout(stat)) {
-      yield header(emptyFile(whiteoutOf(path), stat));
+      yield header(emptyFile(rename(whiteoutOf(path)), stat));
       continue;
     }
-    if (stat.isSocket()) continue; // sockets live with their process; no tar holds them
-    const first = stat.nlink > 1 && !stat.isDirectory() ? links.get(`${stat.dev}:${stat.ino}`) : undefined;
-    if (first === undefined && stat.nlink > 1) links.set(`${stat.dev}:${stat.ino}`, path);
-    const entry = await entryOf(root, path, stat, xattrs.get(path), first);
-    if (entry.type === 'file') yield* fileOf(root, entry);
-    else yield header(entry);
-    if (options.whiteouts && opaque)
-      yield header(emptyFile(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`, stat));
+    const named = { ...entry, path: rename(path) };
+    if (entry.type === 'hardlink') named.linkTarget = rename(entry.linkTarget);
+    if (entry.type === 'file') yield* fileOf(seen.access, named);
+    else yield header(named);
+    if (options.whiteouts && isOpaque(xattrs.get(path)))
+      yield header(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat));
   }
   yield endOfArchive();
 }
 
-async function entryOf(
-  root: string,
-  path: string,
-  stat: Stats,
+/** What a tar would hold of a tree, in its order: hard links known by their first name, sockets (which live with their process) left out. */
+export async function* members(
+  tree: AsyncIterable<Seen>,
+  xattrs: Xattrs,
+): AsyncGenerator<{ seen: Seen; entry: TarEntry }> {
+  const links = new Map<string, string>();
+  for await (const seen of tree) {
+    const { path, stat } = seen;
+    if (stat.isSocket()) continue;
+    const inode = `${stat.dev}:${stat.ino}`;
+    const first = stat.nlink > 1 && !stat.isDirectory() ? links.get(inode) : undefined;
+    if (first === undefined && stat.nlink > 1) links.set(inode, path);
+    const linkTarget = stat.isSymbolicLink() && first === undefined ? await readlink(seen.access).catch(gone) : '';
+    if (linkTarget === undefined) continue; // something else now
+    yield { seen, entry: entryOf(seen, xattrs.get(path), linkTarget, first) };
+  }
+}
+
+function entryOf(
+  { path, stat }: Seen,
   xattrs: ReadonlyMap<string, Uint8Array> | undefined,
+  linkTarget: string,
   linkedTo: string | undefined,
-): Promise<TarEntry> {
+): TarEntry {
   const type: EntryType = linkedTo === undefined ? typeOf(stat) : 'hardlink';
   const isDevice = type === 'char' || type === 'block';
   return {
@@ -109,7 +104,7 @@ async function entryOf(
     gname: '',
     ...timeOf(stat),
     size: type === 'file' ? stat.size : 0,
-    linkTarget: type === 'symlink' ? await readlink(join(root, path)) : (linkedTo ?? ''),
+    linkTarget: linkedTo ?? linkTarget,
     deviceMajor: isDevice ? majorOf(stat.rdev) : 0,
     deviceMinor: isDevice ? minorOf(stat.rdev) : 0,
     xattrs: type === 'hardlink' ? undefined : withoutOverlay(xattrs),
@@ -118,10 +113,9 @@ async function entryOf(
 }
 
 /** Its size is promised in the header: a file that grows or shrinks meanwhile is cut or filled up, as GNU tar does. */
-async function* fileOf(root: string, entry: TarEntry): AsyncGenerator<Buffer> {
-  // O_NOFOLLOW: a container may put a link in the file's place between our look and this.
-  const handle = await open(join(root, entry.path), constants.O_RDONLY | constants.O_NOFOLLOW).catch(gone);
-  if (!handle) return;
+async function* fileOf(access: string, entry: TarEntry): AsyncGenerator<Buffer> {
+  const handle = await openFile(access);
+  if (!handle) return; // a container put something else in its place
   try {
     yield header(entry);
     let left = entry.size;
@@ -165,6 +159,10 @@ function whiteoutOf(path: string): string {
   return `${path.slice(0, slash)}.wh.${path.slice(slash)}`;
 }
 
+function isOpaque(xattrs: ReadonlyMap<string, Uint8Array> | undefined): boolean {
+  return Buffer.from(xattrs?.get(OPAQUE_XATTR) ?? '').toString() === 'y';
+}
+
 function isWhiteout(stat: Stats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0;
 }
@@ -198,6 +196,7 @@ function minorOf(device: number): number {
 }
 
 function gone(error: unknown): undefined {
-  if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ELOOP') return undefined;
+  const errno = errnoOf(error);
+  if (errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'EINVAL') return undefined;
   throw error;
 }

@@ -18,6 +18,7 @@ import { chainIdOf } from '#image/graph.ts';
 import type { Image } from '#image/images.ts';
 import { importLayer, makeImage, makeLayer, withLayer } from '#image/make.ts';
 import { readXattrs } from '#image/xattrs.ts';
+import { walkDirectory } from '#kernel/beneath.ts';
 import { runPlan } from '#kernel/plan/execute.ts';
 import { hostPlatform } from '#spec/image/platform.ts';
 import { parseReference } from '#spec/image/reference.ts';
@@ -238,7 +239,9 @@ describe('moving images', () => {
         lines.slice(1).map((l) => l.replace(/ user\.umoci\S+| user\.rootless\S+/g, ''));
       expect(plain(await describeTree(target))).toEqual(plain(await describeTree(join(node.root, 'tree'))));
       const exported: Buffer[] = [];
-      for await (const part of tarOf(target, await readXattrs(rootfs.upper, runPlan), { whiteouts: false }))
+      for await (const part of tarOf(walkDirectory(target), await readXattrs(rootfs.upper, runPlan), {
+        whiteouts: false,
+      }))
         exported.push(part);
       writeFileSync(join(node.root, 'export.tar'), Buffer.concat(exported));
       expect(shell('tar -tf export.tar | sed s,^[.]/,, | sort', node.root).toString()).toBe(

@@ -5,6 +5,7 @@ import { type Change, changes, existsInLayers, tarOf } from '#image/diff.ts';
 import { LayerInUse, SnapshotExists, SnapshotNotFound, TooManyLayers } from '#image/errors.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { readXattrs } from '#image/xattrs.ts';
+import { walkDirectory } from '#kernel/beneath.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
@@ -126,13 +127,13 @@ export class SnapshotStore {
   /** What `docker diff` lists. */
   async *changes(id: string): AsyncGenerator<Change> {
     const { upper, lower } = await this.rootfs(id);
-    yield* changes(upper, await readXattrs(upper, this.#options.runPlan), (path) => existsInLayers(lower, path));
+    yield* changes(upper, (path) => existsInLayers(lower, path));
   }
 
   /** What was written, as an OCI layer (tar, not compressed). */
   async *diff(id: string): AsyncGenerator<Buffer> {
     const upper = this.#path(this.#get(id), 'fs');
-    yield* tarOf(upper, await readXattrs(upper, this.#options.runPlan), { whiteouts: true });
+    yield* tarOf(walkDirectory(upper), await readXattrs(upper, this.#options.runPlan), { whiteouts: true });
   }
 
   /** Removes it with all that was written. A second call, or one for an unknown id, does nothing. */

@@ -8,12 +8,15 @@ import { temporaryName } from '#storage/files.ts';
  * for them; the executor writes them to a file (native/ops_xattr.c):
  *
  *     u32+path, u32 count, count × (u32+name, u32+value), little endian
+ *
+ * The file lies beside the directory, or beside another path when that place is not ours to write to.
  */
 export async function readXattrs(
   directory: string,
   runPlan: (plan: Plan) => Promise<unknown>,
+  beside = directory,
 ): Promise<Map<string, Map<string, Uint8Array>>> {
-  const to = temporaryName(directory);
+  const to = temporaryName(beside);
   try {
     await runPlan({
       steps: [{ op: 'dumpXattrs', where: 'host', because: `what changed in ${directory}`, path: directory, to }],

@@ -34,3 +34,7 @@ export const CannotRun = defineError('CANNOT_RUN', (d: { what: string; exitCode:
 export const BadSignal = defineError('INVALID_ARGUMENT', (d: { signal: string }) => ({
   message: `invalid signal: ${d.signal}`,
 }));
+
+export const BadMount = defineError('INVALID_ARGUMENT', (d: { type: string; rule: string }) => ({
+  message: `invalid mount config for type "${d.type}": ${d.rule}`,
+}));

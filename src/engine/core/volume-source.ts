@@ -1,0 +1,159 @@
+import { mkdir, stat } from 'node:fs/promises';
+import { BadMount } from '#engine/core/errors.ts';
+import { idMapFor } from '#engine/core/owner-map.ts';
+import type { VolumeSource, WithRoot } from '#engine/core/parts.ts';
+import { type ContainerRecord, isRunning, type MountRecord } from '#engine/core/record.ts';
+import type { MountSpec, ReadonlyMode } from '#engine/core/spec.ts';
+import { imageContent, type TreeTools } from '#engine/core/volume-content.ts';
+import type { NodeVolumes } from '#engine/core/volumes.ts';
+import type { OciMount } from '#spec/oci/config.ts';
+import type { Volumes, VolumeUse } from '#volume/volumes.ts';
+
+type VolumeMount = MountSpec & { type: 'volume' };
+type BindMount = MountSpec & { type: 'bind' };
+
+/** A container's mounts in the volume layer's words, and its answers in the container's record. */
+export class NodeVolumeSource implements VolumeSource {
+  readonly #volumes: Volumes;
+  readonly #node: NodeVolumes;
+  readonly #tools: TreeTools;
+
+  constructor(options: { volumes: Volumes; node: NodeVolumes; tools: TreeTools }) {
+    this.#volumes = options.volumes;
+    this.#node = options.node;
+    this.#tools = options.tools;
+  }
+
+  async resolve(id: string, mounts: readonly MountSpec[]): Promise<MountRecord[]> {
+    const records: MountRecord[] = [];
+    try {
+      for (const wish of mounts) records.push(await this.#resolve(id, wish));
+      return records;
+    } catch (error) {
+      await this.release(id, records, { removeAnonymous: true });
+      throw error;
+    }
+  }
+
+  async populate(_id: string, mounts: readonly MountRecord[], withRoot: WithRoot): Promise<void> {
+    const empty: { name: string; target: string }[] = [];
+    for (const { wish, name, target } of mounts) {
+      if (wish.type !== 'volume' || name === undefined || wish.noCopy || wish.subpath) continue;
+      if (await this.#volumes.mayBeFilled(name)) empty.push({ name, target });
+    }
+    if (empty.length === 0) return;
+    await withRoot(async (rootfs) => {
+      for (const { name, target } of empty)
+        await this.#volumes.fill(name, () => imageContent(rootfs, target, this.#tools));
+    });
+  }
+
+  async attach(id: string, record: MountRecord): Promise<OciMount> {
+    const { wish } = record;
+    switch (wish.type) {
+      case 'tmpfs':
+        return { destination: wish.target, type: 'tmpfs', source: 'tmpfs', options: tmpfsOptions(wish) };
+      case 'bind':
+        return this.#bind(record, wish);
+      case 'volume':
+        return this.#volume(id, record, wish);
+    }
+  }
+
+  async detach(id: string): Promise<void> {
+    await this.#volumes.unmountAll(id);
+  }
+
+  async release(id: string, mounts: readonly MountRecord[], wish: { removeAnonymous: boolean }): Promise<void> {
+    await this.#volumes.unmountAll(id);
+    const own = this.#volumes.anonymousOf(id);
+    for (const { name } of mounts) if (name !== undefined) this.#volumes.give(name, id);
+    if (!wish.removeAnonymous) return;
+    for (const name of own) {
+      this.#volumes.give(name, id); // taken by a create that died before its mounts were on record
+      await this.#node.remove(name, { force: true });
+    }
+  }
+
+  async #resolve(id: string, wish: MountSpec): Promise<MountRecord> {
+    const { target } = wish;
+    const common = { target, readonly: wish.readonly !== false, wish };
+    if (wish.type === 'tmpfs') return { ...common, type: 'tmpfs', source: '', propagation: '', mode: '' };
+    if (wish.type === 'bind') {
+      if (!wish.createSource) await checkSource(wish.source);
+      const propagation = wish.propagation ?? 'rprivate';
+      return { ...common, type: 'bind', source: wish.source, propagation, mode: '' };
+    }
+    const {
+      name,
+      driver,
+      path: source,
+    } = await this.#node.create({
+      ...(wish.name === '' ? { anonymousOf: id } : { name: wish.name }),
+      labels: wish.labels,
+      ...(wish.driver ? { driver: wish.driver.name, options: wish.driver.options } : {}),
+    });
+    this.#volumes.take(name, id);
+    return { ...common, type: 'volume', name, driver, source, propagation: '', mode: 'z' };
+  }
+
+  async #volume(id: string, record: MountRecord, wish: VolumeMount): Promise<OciMount> {
+    const name = record.name ?? wish.name;
+    const path = await this.#volumes.mount(name, id);
+    const source = wish.subpath ? await this.#volumes.bindSubpath(name, id, wish.subpath) : path;
+    this.#node.tell(name, 'mount', {
+      container: id,
+      destination: wish.target,
+      driver: 'local',
+      propagation: '',
+      'read/write': String(!record.readonly),
+    });
+    return {
+      destination: wish.target,
+      type: 'bind',
+      source,
+      options: ['rbind', 'rprivate', ...readonlyOptions(wish.readonly, true)],
+      ...(await idMapFor(wish.owner, source)),
+    };
+  }
+
+  async #bind(record: MountRecord, wish: BindMount): Promise<OciMount> {
+    if (wish.createSource) await mkdir(wish.source, { recursive: true, mode: 0o755 });
+    return {
+      destination: wish.target,
+      type: 'bind',
+      source: wish.source,
+      options: [
+        wish.recursive ? 'rbind' : 'bind',
+        record.propagation,
+        ...readonlyOptions(wish.readonly, wish.recursive),
+      ],
+      ...(await idMapFor(wish.owner, wish.source)),
+    };
+  }
+}
+
+/** What a start of the daemon tells the volumes: who has which, and who runs with it. */
+export function volumeUses(records: readonly ContainerRecord[]): VolumeUse[] {
+  return records.flatMap(({ id, state, mounts }) =>
+    mounts.flatMap(({ name }) => (name === undefined ? [] : [{ name, container: id, active: isRunning(state) }])),
+  );
+}
+
+/** Docker's defaults; what was asked for comes later and wins. */
+function tmpfsOptions(wish: MountSpec & { type: 'tmpfs' }): string[] {
+  return ['noexec', 'nosuid', 'nodev', 'rprivate', ...wish.options, ...(wish.readonly ? ['ro'] : [])];
+}
+
+function readonlyOptions(mode: ReadonlyMode, recursive: boolean): string[] {
+  if (mode === false) return [];
+  return mode === 'top' || !recursive ? ['ro'] : ['ro', 'rro'];
+}
+
+async function checkSource(source: string): Promise<void> {
+  try {
+    await stat(source);
+  } catch (cause) {
+    throw new BadMount({ type: 'bind', rule: `bind source path does not exist: ${source}` }, { cause });
+  }
+}
