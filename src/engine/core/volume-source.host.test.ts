@@ -97,8 +97,8 @@ describe('volumes of containers', () => {
     const { source, volumes } = await node();
     const mounts = await source.resolve('c1', [
       volume('vv', '/data'),
-      volume('w', '/empty'),
-      volume('x', '/data', { noCopy: true }),
+      volume('ww', '/empty'),
+      volume('xx', '/data', { noCopy: true }),
     ]);
     await source.populate('c1', mounts, withRoot);
     expect(await described(volumes.find('vv').path)).toEqual(await described(join(rootfs, 'data')));
@@ -150,6 +150,7 @@ describe('volumes of containers', () => {
       const never = new Promise<never>((_, reject) => {
         bury = () => reject(new Error('dead'));
       });
+      never.catch(() => undefined);
       let died = (): void => undefined;
       const death = new Promise<void>((resolve) => {
         died = resolve;
