@@ -19,7 +19,7 @@ static struct { uint8_t *p; size_t len, room; } out;
 static int netlink_open(int protocol) {
   int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
   if (s < 0) return -1;
-  int on = 1, size = 1 << 20;
+  int on = 1, size = 1 << 23; /* a bound, not an allocation: a transaction is one datagram */
   struct timeval limit = { .tv_sec = 5 }; /* the kernel answers within the call; this only guards against our own miscounting */
   setsockopt(s, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
   setsockopt(s, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof on); /* Linux 4.20 */

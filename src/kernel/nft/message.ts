@@ -52,7 +52,15 @@ export interface TableRef {
   table: string;
 }
 
-export const SET_FLAG = { ANONYMOUS: 1, CONSTANT: 2, INTERVAL: 4, MAP: 8, TIMEOUT: 16, CONCAT: 0x80 } as const;
+export const SET_FLAG = {
+  ANONYMOUS: 1,
+  CONSTANT: 2,
+  INTERVAL: 4,
+  MAP: 8,
+  TIMEOUT: 16,
+  EVAL: 32,
+  CONCAT: 0x80,
+} as const;
 export const ELEMENT_INTERVAL_END = 1;
 
 /** nft's own numbers for what a key holds: only its printing needs them. A concatenation packs six bits a field. */
@@ -138,6 +146,8 @@ export interface SetSpec {
   interval?: boolean;
   /** Made for one rule of the same batch and gone with it; the rule names it by `id`. */
   anonymous?: boolean;
+  /** Filled from the packet path (`dynset`), with elements that end by themselves; at most so many. */
+  dynamic?: { maxElements: number };
   /** Any number not used twice in a batch. */
   id: number;
 }
@@ -147,7 +157,8 @@ export function addSet(ref: TableRef, set: SetSpec): Message {
     (set.data ? SET_FLAG.MAP : 0) |
     (set.interval ? SET_FLAG.INTERVAL : 0) |
     (set.fields && set.interval ? SET_FLAG.CONCAT : 0) |
-    (set.anonymous ? SET_FLAG.ANONYMOUS | SET_FLAG.CONSTANT : 0);
+    (set.anonymous ? SET_FLAG.ANONYMOUS | SET_FLAG.CONSTANT : 0) |
+    (set.dynamic ? SET_FLAG.TIMEOUT | SET_FLAG.EVAL : 0);
   return make(MSG.NEWSET, ref.family, NLM_F_CREATE, [
     str(1, ref.table),
     str(2, set.name),
@@ -166,6 +177,7 @@ export function addSet(ref: TableRef, set: SetSpec): Message {
           ]),
         ]
       : []),
+    ...(set.dynamic ? [nested(9, [u32be(1, set.dynamic.maxElements)])] : []),
     u32be(10, set.id),
     // libnftnl's user data 0: the key is in the host's byte order. Only nft's printing needs it.
     ...(set.keyType === DATATYPE.ifname || set.keyType === DATATYPE.mark

@@ -1,0 +1,182 @@
+import { isIP } from 'node:net';
+import { keyOf, type Live, type ObjectKey } from '#cluster/client/resources.ts';
+import type { Family } from '#kernel/netlink/ip.ts';
+import type { Endpoint, EndpointSlice, Service, ServicePort } from '#spec/kubernetes/types.gen.ts';
+
+/** A Service as the node's kernel should serve it. Pure: objects in, plain values out. */
+export interface ServicePlan {
+  key: ObjectKey;
+  pools: readonly Pool[];
+  frontends: readonly Frontend[];
+}
+
+export type Protocol = 'tcp' | 'udp' | 'sctp';
+
+/** Where connections go: one of these targets, by chance or as the client was sent before. */
+export interface Pool {
+  /** Unique in its Service: `IPv4 http/tcp all`. */
+  name: string;
+  family: Family;
+  targets: readonly Target[];
+  /** Session affinity by client address. */
+  stickyMs: number | undefined;
+  /** Without targets: tell the client at once, or (a Local policy on a node without endpoints) say nothing, as upstream does. */
+  whenEmpty: 'reject' | 'drop';
+  /** The targets are on their way out and serve only because nobody else does. */
+  leaving: boolean;
+}
+
+export interface Target {
+  ip: string;
+  port: number;
+  /** On another node: what comes from outside must be answered through this one. */
+  remote: boolean;
+}
+
+export interface Frontend {
+  /** Absent: a node port, at every address of the host. */
+  address: string | undefined;
+  family: Family;
+  protocol: Protocol;
+  port: number;
+  pool: string;
+  /** Clients that may come, as CIDRs; absent: all (`loadBalancerSourceRanges`). */
+  sources?: readonly string[];
+}
+
+/** Left to another proxy by its label, or nothing to do for a proxy at all. */
+export function isProxied(service: Service): boolean {
+  const { type, clusterIP } = service.spec ?? {};
+  if (service.metadata.labels?.['service.kubernetes.io/service-proxy-name'] !== undefined) return false;
+  return type !== 'ExternalName' && clusterIP !== undefined && clusterIP !== '' && clusterIP !== 'None';
+}
+
+export function planService(service: Live<Service>, slices: readonly EndpointSlice[], nodeName: string): ServicePlan {
+  const key = keyOf(service);
+  if (!isProxied(service)) return { key, pools: [], frontends: [] };
+  const pools = new Map<string, Pool>();
+  const frontends: Frontend[] = [];
+  for (const family of familiesOf(service)) {
+    for (const port of service.spec?.ports ?? []) {
+      const protocol = (port.protocol ?? 'TCP').toLowerCase() as Protocol;
+      const poolFor = (local: boolean): string => {
+        const name = `IPv${family} ${port.name ?? ''}/${protocol} ${local ? 'local' : 'all'}`;
+        if (!pools.has(name)) pools.set(name, poolOf(service, port, slices, { name, family, local, nodeName }));
+        return name;
+      };
+      frontends.push(...frontendsOf(service, port, protocol, family, poolFor));
+    }
+  }
+  return { key, pools: [...pools.values()], frontends };
+}
+
+function familiesOf(service: Service): Family[] {
+  const named = service.spec?.ipFamilies ?? ['IPv4'];
+  return named.map((name) => (name === 'IPv6' ? 6 : 4));
+}
+
+function frontendsOf(
+  service: Service,
+  port: ServicePort,
+  protocol: Protocol,
+  family: Family,
+  poolFor: (local: boolean) => string,
+): Frontend[] {
+  const spec = service.spec ?? {};
+  const ofFamily = (address: string): boolean => isIP(address) === family;
+  const clusterIps = (spec.clusterIPs ?? [spec.clusterIP ?? '']).filter(ofFamily);
+  const fromOutside = spec.externalTrafficPolicy === 'Local';
+  // A load balancer that is a proxy of its own (ipMode Proxy) wants to see its clients again, not be passed by.
+  const balanced = (service.status?.loadBalancer?.ingress ?? [])
+    .filter((i) => i.ipMode !== 'Proxy')
+    .map((i) => i.ip ?? '')
+    .filter(ofFamily);
+  const external = (spec.externalIPs ?? []).filter(ofFamily);
+  const base = { family, protocol, port: port.port };
+  const sources = spec.loadBalancerSourceRanges?.filter((cidr) => cidr.includes(':') === (family === 6));
+  return [
+    ...clusterIps.map((address) => ({ ...base, address, pool: poolFor(spec.internalTrafficPolicy === 'Local') })),
+    ...external.map((address) => ({ ...base, address, pool: poolFor(fromOutside) })),
+    ...balanced.map((address) => ({
+      ...base,
+      address,
+      pool: poolFor(fromOutside),
+      ...(spec.loadBalancerSourceRanges?.length ? { sources: sources ?? [] } : {}),
+    })),
+    ...(port.nodePort ? [{ ...base, address: undefined, port: port.nodePort, pool: poolFor(fromOutside) }] : []),
+  ];
+}
+
+function poolOf(
+  service: Service,
+  port: ServicePort,
+  slices: readonly EndpointSlice[],
+  at: { name: string; family: Family; local: boolean; nodeName: string },
+): Pool {
+  const found = endpointsOf(port, slices, at.family).filter(
+    ({ endpoint }) => !at.local || endpoint.nodeName === at.nodeName,
+  );
+  const ready = found.filter(({ endpoint: { conditions } }) => (conditions?.ready ?? true) && !conditions?.terminating);
+  // KEP-1669: the last ones that still serve while they end are better than nobody.
+  const leaving = found.filter(({ endpoint: { conditions } }) => conditions?.serving && conditions.terminating);
+  const chosen = ready.length > 0 ? ready : leaving;
+  const targets = new Map(
+    chosen.map(({ endpoint, number }): [string, Target] => {
+      const ip = endpoint.addresses[0] ?? '';
+      const remote = endpoint.nodeName !== undefined && endpoint.nodeName !== at.nodeName;
+      return [`${ip} ${number}`, { ip, port: number, remote }];
+    }),
+  );
+  return {
+    name: at.name,
+    family: at.family,
+    targets: [...targets.values()],
+    stickyMs: stickyMsOf(service),
+    whenEmpty: at.local && endpointsOf(port, slices, at.family).length > 0 ? 'drop' : 'reject',
+    leaving: ready.length === 0,
+  };
+}
+
+function endpointsOf(
+  port: ServicePort,
+  slices: readonly EndpointSlice[],
+  family: Family,
+): { endpoint: Endpoint; number: number }[] {
+  return slices
+    .filter((slice) => slice.addressType === (family === 4 ? 'IPv4' : 'IPv6'))
+    .flatMap((slice) => {
+      const found = slice.ports?.find(
+        (p) => (p.name ?? '') === (port.name ?? '') && (p.protocol ?? 'TCP') === (port.protocol ?? 'TCP'),
+      );
+      const number = found?.port;
+      if (number === undefined) return [];
+      return (slice.endpoints ?? []).map((endpoint) => ({ endpoint, number }));
+    })
+    .filter(({ endpoint }) => isIP(endpoint.addresses[0] ?? '') === family);
+}
+
+const STICKY_SECONDS = 10_800;
+
+function stickyMsOf({ spec }: Service): number | undefined {
+  if (spec?.sessionAffinity !== 'ClientIP') return undefined;
+  return (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? STICKY_SECONDS) * 1000;
+}
+
+/**
+ * Targets in their slots, changing as few slots as can be: one that stays keeps its slot, the last ones move into the holes.
+ * So a change costs as many messages as endpoints changed, whatever the size of the Service.
+ */
+export function arrange(before: readonly string[], wanted: ReadonlySet<string>): string[] {
+  const slots: (string | undefined)[] = before.map((id) => (wanted.has(id) ? id : undefined));
+  const kept = new Set(slots);
+  const fresh = [...wanted].filter((id) => !kept.has(id));
+  for (let at = 0; at < slots.length; at++) if (slots[at] === undefined) slots[at] = fresh.shift();
+  slots.push(...fresh);
+  while (slots.length > 0 && slots.at(-1) === undefined) slots.pop();
+  for (let at = 0; at < slots.length; at++) {
+    if (slots[at] !== undefined) continue;
+    slots[at] = slots.pop();
+    while (slots.length > 0 && slots.at(-1) === undefined) slots.pop();
+  }
+  return slots.filter((id) => id !== undefined);
+}

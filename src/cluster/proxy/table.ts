@@ -1,0 +1,325 @@
+import { type Cidr, type Family, ipBytes, lastOf, networkOf, parseCidr } from '#kernel/netlink/ip.ts';
+import type { Message } from '#kernel/netlink/wire.ts';
+import { CMP, type Expression, ifname, META, REG_1, REG_VERDICT, reg32 } from '#kernel/nft/expression.ts';
+import {
+  counter,
+  daddrIsLocal,
+  drop,
+  isFamily,
+  loadDaddr,
+  loadDport,
+  loadL4proto,
+  loadSaddr,
+  saddrStarts,
+  say,
+  wasDnated,
+} from '#kernel/nft/match.ts';
+import {
+  addChain,
+  addElements,
+  addRule,
+  addSet,
+  addTable,
+  concatType,
+  DATATYPE,
+  deleteTable,
+  type Element,
+  NFPROTO,
+  type SetSpec,
+  type TableRef,
+} from '#kernel/nft/message.ts';
+
+/**
+ * The cluster's one table. Its rules know no Service: Services and endpoints are elements of maps, so that a change is a small
+ * message whatever else there is, and a packet's way is as long with one Service as with ten thousand.
+ *
+ *   prerouting  -110  sources     clients that a load balancer's source ranges leave out
+ *               -100  dnat        ─┐  front4 (address.port) or port4 (port of the node) ─▶ pick chain ─▶ DNAT
+ *   output      -100  dnat-local  ─┘
+ *   forward, input, output  -1    what met no endpoint: refused (or dropped), and so is the rest of the service range
+ *   forward       -9, -8          policy-egress, policy-ingress (policy-table.ts)
+ *   postrouting   99  snat        a pod that reached itself; 127.0.0.1; clients from outside on their way to another node
+ *
+ * Two look-ups find the target: the frontend gives the pool's number, and the number with a random slot gives address and port.
+ * How many slots there are is in the name of the chain: `pick4-f-3` chooses one of three. Such chains are made when first needed.
+ */
+export const FAMILIES = [4, 6] as const;
+const WORDS = { 4: 1, 6: 4 } as const;
+const BYTES = { 4: 4, 6: 16 } as const;
+const IP_TYPE = { 4: DATATYPE.ipv4, 6: DATATYPE.ipv6 } as const;
+/** Clients remembered at once, all Services together. */
+const STICKY_MAX = 262_144;
+
+export const PROTOCOL_NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
+
+/** Docker-side table is named after the daemon; this one beside it. */
+export function tableOf(daemon: string): TableRef {
+  return { family: NFPROTO.INET, table: `${daemon}-services` };
+}
+
+export interface TableSettings {
+  daemon: string;
+  /** Addresses in it that no Service has are refused. */
+  serviceCidrs: readonly string[];
+  /** All pods of the cluster: their address stays when they reach other nodes. */
+  podCidrs: readonly string[];
+}
+
+function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
+  const ip = IP_TYPE[family];
+  const n = BYTES[family];
+  const address = { type: concatType(DATATYPE.inetProto, ip, DATATYPE.inetService), bytes: n + 8, fields: [1, n, 2] };
+  const port = { type: concatType(DATATYPE.inetProto, DATATYPE.inetService), bytes: 8, fields: [1, 2] };
+  const target = { type: concatType(ip, DATATYPE.inetService), bytes: n + 4 };
+  const number = { type: DATATYPE.mark, bytes: 4 };
+  const map = (name: string, key: typeof address, data: SetSpec['data']): Omit<SetSpec, 'id'> => ({
+    name: `${name}${family}`,
+    keyType: key.type,
+    keyBytes: key.bytes,
+    fields: key.fields,
+    ...(data ? { data } : {}),
+  });
+  const slot = { type: concatType(DATATYPE.mark, DATATYPE.mark), bytes: 8, fields: [4, 4] };
+  const client = { type: concatType(DATATYPE.mark, ip), bytes: 4 + n, fields: [4, n] };
+  const live = {
+    type: concatType(DATATYPE.mark, ip, DATATYPE.inetService),
+    bytes: 8 + n,
+    fields: [4, n, 2],
+  };
+  const pair = { type: concatType(ip, ip), bytes: 2 * n, fields: [n, n] };
+  const guarded = {
+    type: concatType(DATATYPE.inetProto, ip, DATATYPE.inetService, ip),
+    bytes: 2 * n + 8,
+    fields: [1, n, 2, n],
+  };
+  return [
+    map('front', address, 'verdict'),
+    map('front-pool', address, number),
+    map('front-empty', address, 'verdict'),
+    map('port', port, 'verdict'),
+    map('port-pool', port, number),
+    map('port-empty', port, 'verdict'),
+    map('slots', slot, target),
+    { ...map('sticky', client, target), dynamic: { maxElements: STICKY_MAX } },
+    map('live', live, undefined),
+    map('self', pair, undefined),
+    { name: `remote${family}`, keyType: ip, keyBytes: n },
+    { name: `services${family}`, keyType: ip, keyBytes: n, interval: true },
+    { name: `pods${family}`, keyType: ip, keyBytes: n, interval: true },
+    map('guarded', address, undefined),
+    { ...map('allowed', guarded, undefined), interval: true },
+  ];
+}
+
+/** The table with its rules and no Service in it; an older one of that name goes in the same transaction. */
+export function createTable(settings: TableSettings): Message[] {
+  const t = tableOf(settings.daemon);
+  const sets = FAMILIES.flatMap(setsOf);
+  const rule = (chain: string, expressions: Expression[], comment?: string): Message =>
+    addRule(t, chain, expressions, comment);
+  const refuseIn = ['refuse-forward', 'refuse-input', 'refuse-output'] as const;
+  return [
+    addTable(t), // so that the delete finds one
+    deleteTable(t),
+    addTable(t),
+    ...sets.map((set, index) => addSet(t, { ...set, id: index + 1 })),
+    ...FAMILIES.flatMap((family) => [
+      ...ranges(t, `services${family}`, settings.serviceCidrs, family),
+      ...ranges(t, `pods${family}`, settings.podCidrs, family),
+    ]),
+    addChain(t, 'find'),
+    addChain(t, 'refuse'),
+    addChain(t, 'reject'),
+    addChain(t, 'drop'),
+    addChain(t, 'sources', { type: 'filter', hook: 'prerouting', priority: -110, policy: 'accept' }),
+    addChain(t, 'dnat', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
+    addChain(t, 'dnat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
+    addChain(t, 'refuse-forward', { type: 'filter', hook: 'forward', priority: -1, policy: 'accept' }),
+    addChain(t, 'refuse-input', { type: 'filter', hook: 'input', priority: -1, policy: 'accept' }),
+    addChain(t, 'refuse-output', { type: 'filter', hook: 'output', priority: -1, policy: 'accept' }),
+    addChain(t, 'snat', { type: 'nat', hook: 'postrouting', priority: 99, policy: 'accept' }),
+
+    ...FAMILIES.flatMap((family) => [
+      rule('sources', [
+        ...isFamily(family),
+        ...frontKey(family),
+        { expr: 'lookup', sreg: REG_1, set: `guarded${family}` },
+        ...frontKey(family),
+        loadSaddr(family, reg32(2 + WORDS[family])),
+        { expr: 'lookup', sreg: REG_1, set: `allowed${family}`, invert: true },
+        counter,
+        drop,
+      ]),
+      rule('find', [...isFamily(family), ...frontKey(family), verdictFrom(`front${family}`)]),
+    ]),
+    ...FAMILIES.map((family) =>
+      rule('find', [...isFamily(family), ...daddrIsLocal, ...portKey(), verdictFrom(`port${family}`)]),
+    ),
+    rule('dnat', [say({ verdict: 'jump', chain: 'find' })]),
+    rule('dnat-local', [say({ verdict: 'jump', chain: 'find' })]),
+
+    ...refuseIn.map((chain) => rule(chain, [say({ verdict: 'jump', chain: 'refuse' })])),
+    ...FAMILIES.flatMap((family) => [
+      rule('refuse', [...isFamily(family), ...frontKey(family), verdictFrom(`front-empty${family}`)]),
+      rule('refuse', [...isFamily(family), ...daddrIsLocal, ...portKey(), verdictFrom(`port-empty${family}`)]),
+      rule('refuse', [
+        ...isFamily(family),
+        loadDaddr(family, REG_1),
+        { expr: 'lookup', sreg: REG_1, set: `services${family}` },
+        say({ verdict: 'goto', chain: 'reject' }),
+      ]),
+    ]),
+    rule('reject', [
+      loadL4proto(REG_1),
+      { expr: 'cmp', sreg: REG_1, op: CMP.EQ, data: Uint8Array.of(PROTOCOL_NUMBER.tcp) },
+      counter,
+      { expr: 'reject', type: REJECT_TCP_RESET, code: 0 },
+    ]),
+    rule('reject', [counter, { expr: 'reject', type: REJECT_ICMPX, code: ICMPX_PORT_UNREACHABLE }]),
+    rule('drop', [counter, drop]),
+
+    ...FAMILIES.flatMap((family) => [
+      rule(
+        'snat',
+        [
+          ...isFamily(family),
+          ...wasDnated,
+          loadSaddr(family, REG_1),
+          loadDaddr(family, reg32(WORDS[family])),
+          { expr: 'lookup', sreg: REG_1, set: `self${family}` },
+          { expr: 'masq' },
+        ],
+        'a pod that reached itself by a Service',
+      ),
+      rule(
+        'snat',
+        [
+          ...isFamily(family),
+          ...wasDnated,
+          loadDaddr(family, REG_1),
+          { expr: 'lookup', sreg: REG_1, set: `remote${family}` },
+          loadSaddr(family, REG_1),
+          { expr: 'lookup', sreg: REG_1, set: `pods${family}`, invert: true },
+          { expr: 'masq' },
+        ],
+        'answers from another node come back here',
+      ),
+    ]),
+    rule(
+      'snat',
+      [
+        ...isFamily(4),
+        ...saddrStarts(Uint8Array.of(127)),
+        ...wasDnated,
+        { expr: 'meta', key: META.OIFNAME, dreg: REG_1 },
+        { expr: 'cmp', sreg: REG_1, op: CMP.NEQ, data: ifname('lo') },
+        { expr: 'masq' },
+      ],
+      'node ports on 127.0.0.1',
+    ),
+  ];
+}
+
+export function removeTable(daemon: string): Message[] {
+  return [addTable(tableOf(daemon)), deleteTable(tableOf(daemon))];
+}
+
+/** A chain that chooses one of `slots` targets for frontends of its kind. */
+export interface Pick {
+  family: Family;
+  /** How the frontend is known: by address and port, or by a port of the node. */
+  by: 'front' | 'port';
+  slots: number;
+  stickyMs: number | undefined;
+}
+
+export function pickChain({ family, by, slots, stickyMs }: Pick): string {
+  return `pick${family}-${by}-${slots}${stickyMs === undefined ? '' : `-${stickyMs}`}`;
+}
+
+// Registers of a pick: 0– the frontend's key, later the target; 8 the pool's number, 9– what belongs to it.
+const POOL = reg32(8);
+const BEHIND = reg32(9);
+
+export function createPick(daemon: string, pick: Pick): Message[] {
+  const t = tableOf(daemon);
+  const chain = pickChain(pick);
+  const { family, by, slots, stickyMs } = pick;
+  const pool = (dreg: number): Expression[] => [
+    ...(by === 'front' ? frontKey(family) : portKey()),
+    { expr: 'lookup', sreg: REG_1, set: `${by}-pool${family}`, dreg },
+  ];
+  const choose: Expression[] = [
+    ...pool(POOL),
+    { expr: 'random', dreg: BEHIND, modulus: slots },
+    { expr: 'lookup', sreg: POOL, set: `slots${family}`, dreg: BEHIND },
+  ];
+  const go: Expression = {
+    expr: 'nat',
+    type: 'dnat',
+    family: family === 4 ? NFPROTO.IPV4 : NFPROTO.IPV6,
+    addr: BEHIND,
+    port: BEHIND + WORDS[family],
+  };
+  if (stickyMs === undefined) return [addChain(t, chain), addRule(t, chain, [...isFamily(family), ...choose, go])];
+
+  const sticky = `sticky${family}`;
+  const remembered: Expression[] = [
+    ...isFamily(family),
+    ...pool(POOL),
+    loadSaddr(family, BEHIND),
+    { expr: 'lookup', sreg: POOL, set: sticky, dreg: BEHIND },
+  ];
+  const remember = (op: 'add' | 'update'): Expression[] => [
+    ...pool(REG_1),
+    loadSaddr(family, reg32(1)),
+    { expr: 'dynset', op, set: sticky, key: REG_1, data: BEHIND, timeoutMs: BigInt(stickyMs) },
+  ];
+  return [
+    addChain(t, chain),
+    addRule(t, chain, [...remembered, { expr: 'lookup', sreg: POOL, set: `live${family}` }, ...remember('update'), go]),
+    // Remembered, but gone: forget it and choose anew. The kernel wants a data register for every change of a map, a deletion too.
+    addRule(t, chain, [
+      ...remembered,
+      ...pool(POOL),
+      loadSaddr(family, BEHIND),
+      { expr: 'dynset', op: 'delete', set: sticky, key: POOL, data: BEHIND },
+    ]),
+    addRule(t, chain, [...isFamily(family), ...choose, ...remember('add'), go]),
+  ];
+}
+
+// linux/netfilter/nf_tables.h: NFT_REJECT_TCP_RST, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH.
+const REJECT_TCP_RESET = 1;
+const REJECT_ICMPX = 2;
+const ICMPX_PORT_UNREACHABLE = 1;
+
+function verdictFrom(set: string): Expression {
+  return { expr: 'lookup', sreg: REG_1, set, dreg: REG_VERDICT };
+}
+
+/** `meta l4proto . ip daddr . th dport`, in the first registers. */
+function frontKey(family: Family): Expression[] {
+  return [loadL4proto(REG_1), loadDaddr(family, reg32(1)), loadDport(reg32(1 + WORDS[family]))];
+}
+
+function portKey(): Expression[] {
+  return [loadL4proto(REG_1), loadDport(reg32(1))];
+}
+
+function ranges(t: TableRef, set: string, cidrs: readonly string[], family: Family): Message[] {
+  const elements = cidrs
+    .map(parseCidr)
+    .filter((cidr) => cidr.ip.family === family)
+    .flatMap(interval);
+  return elements.length === 0 ? [] : [addElements(t, set, elements)];
+}
+
+/** An interval set's two elements for a range; one that ends with the last address of all has no end. */
+export function interval(cidr: Cidr): Element[] {
+  const { family } = cidr.ip;
+  const behind = lastOf(cidr).value + 1n;
+  const start = { key: ipBytes(networkOf(cidr).ip) };
+  if (behind >> BigInt(family === 4 ? 32 : 128) !== 0n) return [start];
+  return [start, { key: ipBytes({ family, value: behind }), intervalEnd: true }];
+}
