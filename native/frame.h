@@ -27,6 +27,7 @@ enum kind {
 	TELL_STDERR = 66,
 	TELL_EXIT = 67,	  /* process u32, status u32, oom u32, time u64 (ns) */
 	TELL_OOM = 68,
+	TELL_LISTENS = 69, /* to ASK_SHIM, before its result: DIR/shim.sock takes connections, which wait until the container is there */
 };
 enum { STREAM_IN = 1, STREAM_OUT = 2, STREAM_ERR = 4 };
 

@@ -138,6 +138,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	prctl(PR_SET_NAME, "estiba-init");
+	note_ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	if (front) return front_or_script(argv);
 	return run ? run_main((int)plan_fd, (int)result_fd) : spawner_main(argv[2]);

@@ -134,10 +134,11 @@ int op_close(struct run *run, const union args *a)
 
 static bool is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
 
-/* Everything below `dir`, which is closed. Goes by fds, so nobody can slip a link under us; `device` keeps it on one mount. */
-static int remove_below(struct run *run, int dir, dev_t device, int depth)
+/* Everything below `dir`, which is closed. Goes by fds, so nobody can slip a link under us; `device` keeps it on one mount. In a
+ * hurry it is left at -EAGAIN after some names, or at the first file, which may be large. */
+static int remove_below(struct run *run, int dir, dev_t device, int depth, int *names)
 {
-	enum { DEEPEST = 512 }; /* an fd a level */
+	enum { DEEPEST = 512, QUICK = 16 }; /* an fd a level */
 	int rc = 0;
 	DIR *list = depth > DEEPEST ? NULL : fdopendir(dir);
 	if (!list) {
@@ -147,6 +148,10 @@ static int remove_below(struct run *run, int dir, dev_t device, int depth)
 	}
 	for (struct dirent *e; rc == 0 && (e = readdir(list));) {
 		if (is_dots(e->d_name)) continue;
+		if (run->hurry && ((*names)++ >= QUICK || e->d_type == DT_REG || e->d_type == DT_UNKNOWN)) {
+			rc = -EAGAIN;
+			break;
+		}
 		if (unlinkat(dirfd(list), e->d_name, 0) == 0 || errno == ENOENT) continue;
 		if (errno != EISDIR && errno != EPERM) {
 			rc = fail(run, -errno, "%s", e->d_name);
@@ -161,7 +166,7 @@ static int remove_below(struct run *run, int dir, dev_t device, int depth)
 			close(below);
 			rc = fail(run, -EXDEV, "%s is a mount", e->d_name);
 		} else {
-			rc = remove_below(run, below, device, depth + 1);
+			rc = remove_below(run, below, device, depth + 1, names);
 			if (rc == 0 && unlinkat(dirfd(list), e->d_name, AT_REMOVEDIR) < 0 && errno != ENOENT) rc = fail(run, -errno, "%s", e->d_name);
 		}
 	}
@@ -173,16 +178,16 @@ int op_removeTree(struct run *run, const union args *a)
 {
 	const char *path = str(a->removeTree.path);
 	struct stat st;
+	int names = 0;
 	if (unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0;
 	if (rmdir(path) == 0) return 0;
-	if (run->hurry) return -EAGAIN; /* a tree may be large */
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0) return -errno;
 	if (fstat(dir, &st) < 0) {
 		close(dir);
 		return -errno;
 	}
-	int rc = remove_below(run, dir, st.st_dev, 0);
+	int rc = remove_below(run, dir, st.st_dev, 0, &names);
 	return rc < 0 ? rc : absent_is_fine(negative(rmdir(path)));
 }
 

@@ -97,16 +97,13 @@ static uint64_t attr_of_flags(uint64_t ms)
 
 /* -- mounts below a root */
 
-/* Mounts over the directory in `target` without naming it: mount(2) takes ".", which nobody can swap. */
+/* Mounts over the directory in `target` without naming it: mount(2) takes ".", which nobody can swap. The working directory is "/"
+ * afterwards: plans name all by absolute paths, and one has to be left for the mount to be seen. */
 static int mount_over(int target, const char *source, const char *type, uint64_t flags, const char *data)
 {
-	int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int rc = negative(fchdir(target));
 	if (rc == 0) rc = negative(mount(*source ? source : NULL, ".", type, (unsigned long)flags, *data ? data : NULL));
-	if (here >= 0) {
-		(void)!fchdir(here);
-		close(here);
-	}
+	(void)!chdir("/");
 	return rc;
 }
 

@@ -117,10 +117,11 @@ int op_capBounding(struct run *run, const union args *a)
 	(void)run;
 	for (int cap = 0; cap < 64; cap++) {
 		if (a->capBounding.keep.n >> cap & 1) continue;
-		/* Ask first: dropping what is dropped needs CAP_SETPCAP all the same. EINVAL: beyond the kernel's last. */
-		int has = prctl(PR_CAPBSET_READ, (unsigned long)cap, 0ul, 0ul, 0ul);
+		if (prctl(PR_CAPBSET_DROP, (unsigned long)cap, 0ul, 0ul, 0ul) == 0) continue;
+		/* Dropping what is dropped needs CAP_SETPCAP all the same. EINVAL: beyond the kernel's last. */
+		int has = errno == EPERM ? prctl(PR_CAPBSET_READ, (unsigned long)cap, 0ul, 0ul, 0ul) : -1;
+		if (has > 0) return -EPERM;
 		if (has < 0) return errno == EINVAL ? 0 : -errno;
-		if (has && prctl(PR_CAPBSET_DROP, (unsigned long)cap, 0ul, 0ul, 0ul) < 0) return -errno;
 	}
 	return 0;
 }
@@ -327,14 +328,24 @@ static int find_program(struct run *run, const char *name, struct arg env)
 
 int op_lookup(struct run *run, const union args *a) { return find_program(run, str(a->lookup.path), a->lookup.env); }
 
+static uint64_t ignored_by_caller;
+
+void note_ignored_signals(void)
+{
+	for (int number = 1; number < 65; number++) {
+		struct sigaction action;
+		if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN) ignored_by_caller |= 1ull << (number - 1);
+	}
+}
+
 /* Handlers go with exec by themselves; what is ignored or blocked stays, and a program expects neither. */
 void default_signals(void)
 {
+	static const int BY_US[] = { SIGPIPE, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM };
 	sigset_t none;
-	for (int signal = 1; signal < 65; signal++) {
-		struct sigaction action = { .sa_handler = SIG_DFL };
-		sigaction(signal, &action, NULL);
-	}
+	for (size_t i = 0; i < LENGTH(BY_US); i++) ignored_by_caller |= 1ull << (BY_US[i] - 1);
+	for (int number = 1; number < 65; number++)
+		if (ignored_by_caller >> (number - 1) & 1) signal(number, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -135,11 +135,46 @@ static int walk_in(struct run *run, int root, const char *path, uint64_t kind, m
 	return last ? -EINVAL : open_done(root, &w);
 }
 
+/* The directory of the last name, which goes into `name`: by one call, when all of it is there. */
+static int open_parent(int root, const char *path, uint64_t resolve, char name[256])
+{
+	char parent[PATH_SIZE];
+	size_t length = strlen(path);
+	if (length >= sizeof parent) return -ENAMETOOLONG;
+	memcpy(parent, path, length + 1);
+	while (length && parent[length - 1] == '/') parent[--length] = 0;
+	char *slash = strrchr(parent, '/'), *last = slash ? slash + 1 : parent;
+	if (!*last || !strcmp(last, ".") || !strcmp(last, "..") || strlen(last) > 255) return -EINVAL;
+	strcpy(name, last);
+	*last = 0;
+	return open2(root, *parent ? parent : ".", O_PATH | O_DIRECTORY, resolve);
+}
+
+/* Most often only the last name is missing. Its fd, or an error at which the walk has to find out more. */
+static int make_last(int root, const char *path, uint64_t resolve, uint64_t kind, mode_t mode, int like)
+{
+	char name[256];
+	struct stat st;
+	int dir = open_parent(root, path, resolve, name);
+	if (dir < 0) return dir;
+	int fd = make_one(dir, name, kind, mode, like);
+	if (fd == 0) fd = value_of(openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	close(dir);
+	if (fd < 0 || (fstat(fd, &st) == 0 && !S_ISLNK(st.st_mode))) return fd;
+	close(fd);
+	return -ELOOP;
+}
+
 int make_in(struct run *run, int root, const char *path, uint64_t create, mode_t mode, int like)
 {
 	bool links = !(create & TARGET_NO_LINKS);
 	uint64_t kind = create & 0xff;
-	int fd = open2(root, path, O_PATH, RESOLVE_IN_ROOT_ | (links ? RESOLVE_NO_MAGICLINKS_ : RESOLVE_NO_SYMLINKS_));
+	uint64_t resolve = RESOLVE_IN_ROOT_ | (links ? RESOLVE_NO_MAGICLINKS_ : RESOLVE_NO_SYMLINKS_);
+	int fd = open2(root, path, O_PATH, resolve);
+	if (fd == -ENOENT && kind != CREATE_NOTHING) {
+		fd = make_last(root, path, resolve, kind, mode, like);
+		if (fd < 0) fd = -ENOENT;
+	}
 	if (fd == -ELOOP && !links) return fail(run, fd, "%s is reached through a link", path);
 	if ((fd == -ENOENT || fd == -EAGAIN) && kind != CREATE_NOTHING) fd = walk_in(run, root, path, kind, mode, like, links, NULL);
 	if (fd < 0) return fd;
@@ -153,5 +188,6 @@ int make_in(struct run *run, int root, const char *path, uint64_t create, mode_t
 
 int parent_in(struct run *run, int root, const char *path, mode_t mode, char name[256])
 {
-	return walk_in(run, root, path, CREATE_DIRECTORY, mode, -1, true, name);
+	int dir = open_parent(root, path, RESOLVE_IN_ROOT_ | RESOLVE_NO_MAGICLINKS_, name);
+	return dir >= 0 ? dir : walk_in(run, root, path, CREATE_DIRECTORY, mode, -1, true, name);
 }

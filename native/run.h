@@ -82,6 +82,8 @@ void relay_terminal(struct run *run);
 /* Before the program runs: what we write to is a terminal of its own, or a file, and adds a carriage return if it wants one. */
 void relay_prepare(int master);
 int do_op(struct run *run, struct op op);
+/* Before we change any: what our caller ignores, the programs we run shall not (default_signals in ops_process.c). */
+void note_ignored_signals(void);
 
 #define OP_DECLARE(name, code, signature) int op_##name(struct run *, const union args *);
 FOR_EACH_OP(OP_DECLARE)

@@ -59,18 +59,35 @@ static const char *read_options(struct arg options)
 
 static bool yes(const char *value) { return value && !strcmp(value, "1"); }
 
-/* The directory, the socket, the log: all that may fail before a process is made. */
+const char *shim_open_door(struct arg options, struct shim_door *door, int *error)
+{
+	const char *dir = option(options, "dir");
+	door->listener = -1;
+	door->dir = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	*error = dir ? errno : EINVAL;
+	if (door->dir < 0) return "the shim's directory";
+	door->listener = listen_unix(door->dir, "shim.sock");
+	*error = -door->listener;
+	if (door->listener >= 0) return NULL;
+	close(door->dir);
+	return "shim.sock";
+}
+
+void shim_close_door(struct shim_door *door, bool remove)
+{
+	if (remove) unlinkat(door->dir, "shim.sock", 0);
+	close(door->listener);
+	close(door->dir);
+}
+
+/* The log and what tells of us: all that may fail before a process is made. */
 static void settle(struct arg options, int answer)
 {
-	const char *dir = option(options, "dir"), *wrong;
+	const char *wrong;
 	sigset_t watched;
-	shim.dir = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (shim.dir < 0) refuse(answer, dir ? -errno : -EINVAL, "the shim's directory");
 	if ((wrong = read_options(options))) refuse(answer, -EINVAL, wrong);
 	int rc = log_open(&shim.log);
 	if (rc < 0) refuse(answer, rc, "the log file");
-	shim.listener = listen_unix(shim.dir, "shim.sock");
-	if (shim.listener < 0) refuse(answer, shim.listener, "shim.sock");
 	if ((rc = write_process_file(shim.dir, "pid", getpid())) < 0) refuse(answer, rc, "the pid file");
 	sigemptyset(&watched);
 	sigaddset(&watched, SIGCHLD);
@@ -259,9 +276,11 @@ static bool all_ended(void)
 	return shim.over;
 }
 
-void shim_main(struct request *request, struct request_memory memory, int answer)
+void shim_main(struct request *request, struct shim_door door, struct request_memory memory, int answer)
 {
-	shim.dir = shim.listener = shim.signals = shim.oom_fd = -1;
+	shim.dir = door.dir;
+	shim.listener = door.listener;
+	shim.signals = shim.oom_fd = -1;
 	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_open(&shim.clients[i], -1);
 	shim.plan_memory = memory;
 	shim.offsets = request->offsets;

@@ -4,6 +4,7 @@
  *     ── ASK_RUN plan ────────────▶   runs it, or forks ─────────▶   runs it
  *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────
  *     ── ASK_SHIM options, plan ──▶   forks ─────────────────────▶   becomes a shim; creates the container
+ *     ◀──────────── TELL_LISTENS ──
  *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────   … and lives on, whatever happens to us
  */
 #include "shim.h"
@@ -12,7 +13,7 @@
 
 enum { MOST_CONNS = 64, MOST_JOBS = 256, JOB_ROOM = 68 << 10 };
 
-struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; };
+struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; bool shim; };
 struct spawner {
 	int listener;
 	struct conn conns[MOST_CONNS];
@@ -87,27 +88,53 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 	static struct run run;
 	int pipe_[2];
 	struct job *job = free_job(s);
+	bool shim = frame.kind == ASK_SHIM;
+	struct shim_door door;
+	int error;
 	if (!job) return refuse(conn, frame.id, 0, EAGAIN, "too many plans at once");
-	if (pipe2(pipe_, O_CLOEXEC) < 0) return refuse(conn, frame.id, 0, errno, "pipe");
+	const char *wrong = shim ? shim_open_door(request->options, &door, &error) : NULL;
+	if (wrong) return refuse(conn, frame.id, 0, error, wrong);
+	if (pipe2(pipe_, O_CLOEXEC) < 0) {
+		error = errno;
+		if (shim) shim_close_door(&door, true);
+		return refuse(conn, frame.id, 0, error, "pipe");
+	}
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct request_memory memory = { conn->in, conn->in_room };
 		close(pipe_[0]);
 		leave_spawner(s, conn);
-		if (frame.kind == ASK_SHIM) shim_main(request, memory, pipe_[1]);
+		if (shim) shim_main(request, door, memory, pipe_[1]);
 		prepare(&run, request, write_record, &pipe_[1]);
 		run_private(&run, pipe_[1]);
 		run.at = at;
 		run_and_report(&run);
 		_exit(0);
 	}
+	error = errno;
 	close(pipe_[1]);
+	if (shim) shim_close_door(&door, pid < 0);
 	if (pid < 0) {
 		close(pipe_[0]);
-		return refuse(conn, frame.id, 0, errno, "fork");
+		return refuse(conn, frame.id, 0, error, "fork");
 	}
 	uint32_t place = (uint32_t)(conn - s->conns);
-	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place] };
+	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place], .shim = shim };
+	/* While the container is made the client can connect, which costs it a quarter of a millisecond. */
+	if (shim) conn_send(conn, TELL_LISTENS, frame.id, NULL, 0);
+}
+
+/* A shim that has made its container says so and lives on: nothing follows. One that failed first takes back what it made. */
+static bool is_made(const struct job *job)
+{
+	uint32_t at = 0;
+	while (job->shim && job->got - at >= RECORD_HEAD) {
+		uint32_t kind = u32_at(job->answer + at + 4), detail = u32_at(job->answer + at + RECORD_HEAD - 4);
+		if (detail > job->got - at - RECORD_HEAD) return false;
+		if (kind == RECORD_DONE) return true;
+		at += RECORD_HEAD + detail;
+	}
+	return false;
 }
 
 /* Takes what a child has written; at its end of file the answer goes to whoever asked, if he is still there. */
@@ -117,7 +144,7 @@ static void hear_job(struct spawner *s, struct job *job)
 	ssize_t n = read(job->fd, job->answer + job->got, JOB_ROOM - job->got);
 	if (n > 0) {
 		job->got += (uint32_t)n;
-		if (job->got < JOB_ROOM) return;
+		if (job->got < JOB_ROOM && !is_made(job)) return;
 	}
 	struct conn *conn = &s->conns[job->conn];
 	if (conn->fd >= 0 && s->serials[job->conn] == job->serial) {

@@ -28,6 +28,9 @@
 static inline int negative(long rc) { return rc < 0 ? -errno : 0; } /* a call that gives no value */
 static inline int value_of(long rc) { return rc < 0 ? -errno : (int)rc; } /* a call that gives an fd, a pid, a count */
 
+/* musl's open(2) sets close-on-exec a second time by fcntl(2), for kernels before 2.6.23: one call in twenty of a start. */
+#define open(...) openat(AT_FDCWD, __VA_ARGS__)
+
 /* -- kernel interfaces newer than the headers we may meet */
 struct open_how_ { uint64_t flags, mode, resolve; };
 struct mount_attr_ { uint64_t set, clear, propagation, userns; };

@@ -14,6 +14,7 @@ import {
   familiarName,
   familiarReference,
   formatReference,
+  nameOf,
   parseReference,
   type Reference,
   withDefaultTag,
@@ -124,6 +125,11 @@ export class ImageStore {
     return target && this.#image(target);
   }
 
+  /** What this very name points to; nothing is read from disk. */
+  targetOf(name: Reference): Digest | undefined {
+    return this.#names.get(formatReference(name));
+  }
+
   async list(): Promise<Image[]> {
     const images = await Promise.all([...this.#targets.keys()].map((digest) => this.#image(digest).catch(unreadable)));
     return images.filter((image) => image !== undefined);
@@ -148,6 +154,28 @@ export class ImageStore {
     const user = this.#userOf(image);
     if (user !== undefined && !wish.force) throw new ImageInUse({ reference: text, by: `container ${user}` });
     return this.#untag(image, this.#namesOf(image.target.digest), true);
+  }
+
+  /** Takes a tag away; see `retire` for what is left then. */
+  async untag(name: Reference): Promise<void> {
+    const target = this.targetOf(name);
+    if (target === undefined) return;
+    await this.#untag(await this.#image(target), [formatReference(name)], false);
+    await this.retire(target, name);
+  }
+
+  /**
+   * After its tag went elsewhere: without any other tag in that repository the image loses its digest there as well, and
+   * with its last name it goes, unless a container uses it.
+   */
+  async retire(target: Digest, within: Reference): Promise<void> {
+    if (!this.#targets.has(target)) return;
+    const names = this.#namesOf(target).map((name) => parseReference(name));
+    if (names.some((name) => name.tag !== undefined && nameOf(name) === nameOf(within))) return;
+    const gone = names.filter((name) => nameOf(name) === nameOf(within));
+    const image = await this.#image(target);
+    const isLast = gone.length === names.length && this.#userOf(image) === undefined;
+    await this.#untag(image, gone.map(formatReference), isLast);
   }
 
   /** Images without a name and, with `all`, every image that no container uses. `keep` can spare some. */

@@ -18,6 +18,8 @@ export interface CreateRequest {
   driver?: string;
   internal?: boolean;
   attachable?: boolean;
+  /** Off: no embedded DNS; containers get the resolvers they are given. */
+  names?: boolean;
   ipv6?: boolean;
   subnets?: readonly {
     subnet?: string;
@@ -78,7 +80,7 @@ export function createDecision(request: CreateRequest, around: Surroundings): Ne
     labels: request.labels ?? {},
     options,
     attachable: request.attachable ?? false,
-    names: true,
+    names: request.names ?? true,
   };
 }
 

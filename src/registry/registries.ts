@@ -36,6 +36,8 @@ export interface RegistriesOptions {
   env: Readonly<Record<string, string | undefined>>;
   certsFolders?: readonly string[];
   version?: string;
+  /** What this node's own registry is called (`registryAuthorities`), once it listens. */
+  ownAuthorities?: () => readonly string[];
   /** Makes an image that no registry can be reached for (ARCHITECTURE §9); undefined when it does not know the name. */
   bootstrap?: Bootstrap;
 }
@@ -102,7 +104,9 @@ export class Registries {
     // Mirrors are for reading; a push goes to the registry that the name names.
     const { content, clock, random } = this.#o;
     const clientFor = this.#clientsFor(request.credentials);
-    return push(resolveReference(reference, this.#o.table), root, { ...request, content, clock, random, clientFor });
+    const isOwn = this.#o.ownAuthorities?.().includes(reference.registry) ?? false;
+    const resolution = resolveReference(reference, this.#o.table);
+    return push(resolution, root, { ...request, content, clock, random, clientFor, isOwn });
   }
 
   /** A client for one registry: tags, deletes, login. */

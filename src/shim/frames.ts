@@ -22,7 +22,7 @@ export const ASK = {
   reopen: 18,
   end: 19,
 } as const;
-export const TELL = { result: 64, stdout: 65, stderr: 66, exit: 67, oom: 68 } as const;
+export const TELL = { result: 64, stdout: 65, stderr: 66, exit: 67, oom: 68, listens: 69 } as const;
 export const STREAMS = { stdin: 1, stdout: 2, stderr: 4 } as const;
 
 const HEAD_BYTES = 12;
@@ -37,11 +37,17 @@ export interface Frame {
   payload: Buffer;
 }
 
+interface Waiting {
+  resolve: (payload: Buffer) => void;
+  reject: (error: unknown) => void;
+  news: (kind: number) => void;
+}
+
 /** One connection: requests by id, and a handler for what comes unasked. */
 export class FrameSocket {
   readonly path: string;
   readonly #socket: Socket;
-  readonly #waiting = new Map<number, { resolve: (payload: Buffer) => void; reject: (error: unknown) => void }>();
+  readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
   #rest: Buffer = Buffer.alloc(0);
   #closed = false;
@@ -75,10 +81,15 @@ export class FrameSocket {
 
   /** Sends a request and waits for its answer's payload. */
   request(kind: number, ...payload: readonly Uint8Array[]): Promise<Buffer> {
+    return this.requestWithNews(() => undefined, kind, ...payload);
+  }
+
+  /** As `request`; `news` is called for frames with the request's id that come before its answer. */
+  requestWithNews(news: (kind: number) => void, kind: number, ...payload: readonly Uint8Array[]): Promise<Buffer> {
     if (this.#closed) return Promise.reject(new ConnectionLost({ path: this.path, what: 'the connection is closed' }));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
+      this.#waiting.set(id, { resolve, reject, news });
       if (this.#background) this.#socket.ref();
       this.#write(kind, id, payload);
     });
@@ -157,8 +168,10 @@ export class FrameSocket {
   }
 
   #deliver(frame: Frame): void {
-    const waiting = frame.kind === TELL.result ? this.#waiting.get(frame.id) : undefined;
-    if (waiting) {
+    const waiting = this.#waiting.get(frame.id);
+    if (waiting && frame.kind !== TELL.result) {
+      waiting.news(frame.kind);
+    } else if (waiting) {
       this.#waiting.delete(frame.id);
       if (this.#background && this.#waiting.size === 0) this.#socket.unref();
       waiting.resolve(frame.payload);

@@ -87,11 +87,13 @@ export class Shim {
    * The shim of a directory: just made, or found after a restart. One that has ended is still answered for: `wait` gives
    * its exit status. Throws SHIM_VANISHED when it was killed and nobody knows.
    */
-  static async connect(dir: string, made?: { pid: number; plan: Plan }): Promise<Shim> {
-    const path = join(dir, 'shim.sock');
-    let control: FrameSocket | undefined;
+  static async connect(
+    dir: string,
+    made?: { pid: number; plan: Plan; control: FrameSocket | undefined },
+  ): Promise<Shim> {
+    let control = made?.control;
     try {
-      control = await FrameSocket.connect(path);
+      control ??= await Shim.reach(dir);
     } catch (error) {
       // It may have ended between making and connecting, or long ago.
       if (!(await readExit(dir, 'exit'))) {
@@ -105,6 +107,11 @@ export class Shim {
     // Subscribed before anything else is asked: requests of one socket are served in order, so nobody has to wait for this one.
     control?.request(ASK.watch).catch(() => undefined); // a lost connection is told by `wait`
     return shim;
+  }
+
+  /** A connection to the shim of a directory; Shim.connect makes one from it. */
+  static reach(dir: string): Promise<FrameSocket> {
+    return FrameSocket.connect(join(dir, 'shim.sock'));
   }
 
   /** Lets the container's program begin. Throws PlanFailed when it cannot be executed. */

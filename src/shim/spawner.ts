@@ -7,13 +7,14 @@ import { findExecutor, type PlanResult, Results } from '#kernel/plan/execute.ts'
 import type { Plan } from '#kernel/plan/plan.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import { ConnectionLost } from '#shim/errors.ts';
-import { ASK, encodeOptions, FrameSocket } from '#shim/frames.ts';
+import { ASK, encodeOptions, FrameSocket, TELL } from '#shim/frames.ts';
 import { Shim, type ShimOptions, shimOptions } from '#shim/shim.ts';
 
 //   daemon                          spawner                        shim
 //     ── run: plan ───────────────▶   runs it, or a child does
 //     ◀────────────────── result ──
 //     ── shim: options, plan ─────▶   forks ─────────────────────▶   runs the plan up to `ready`
+//     ◀───────────────── listens ──
 //     ◀────────────────── result ──   ◀───────────── result ──────   … and lives on
 //     ── DIR/shim.sock ───────────────────────────────────────────▶   start, attach, exec, watch …
 
@@ -53,9 +54,19 @@ export class Spawner {
    * be empty; it is the shim's from here on, and says everything about it to whoever comes later.
    */
   async create(plan: Plan, options: ShimOptions): Promise<Shim> {
-    const answer = await this.#connection.request(ASK.shim, encodeOptions(shimOptions(options)), encodePlan(plan));
-    const { pid } = finish(plan, answer);
-    return Shim.connect(options.dir, { pid, plan });
+    // It listens before the container is made: connecting goes on beside that.
+    let control: Promise<FrameSocket | undefined> = Promise.resolve(undefined);
+    const news = (kind: number): void => {
+      if (kind === TELL.listens) control = Shim.reach(options.dir).catch(() => undefined); // the result says why
+    };
+    const request = [encodeOptions(shimOptions(options)), encodePlan(plan)];
+    try {
+      const { pid } = finish(plan, await this.#connection.requestWithNews(news, ASK.shim, ...request));
+      return await Shim.connect(options.dir, { pid, plan, control: await control });
+    } catch (error) {
+      (await control)?.close();
+      throw error;
+    }
   }
 
   /** Ends the spawner; shims live on. */

@@ -446,12 +446,18 @@ export class Containers {
     return resolveUser(wish, { passwd, group }, spec.process.groups);
   }
 
-  /** Namespaces of other containers, by the pid that is theirs now. */
-  #joined(spec: ContainerSpec): Partial<Record<'pid' | 'ipc' | 'uts', string>> {
-    const join: Partial<Record<'pid' | 'ipc' | 'uts', string>> = {};
-    for (const type of ['pid', 'ipc', 'uts'] as const) {
+  /** Namespaces of sandboxes, and those of other containers by the pid that is theirs now. */
+  #joined(spec: ContainerSpec): Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> {
+    const join: Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> = {};
+    for (const type of ['network', 'pid', 'ipc', 'uts'] as const) {
       const mode = spec.namespaces[type];
-      if (mode.kind === 'container') join[type] = `/proc/${this.#host(mode.id, type).state.pid}/ns/${type}`;
+      if (mode.kind === 'sandbox') {
+        const path = this.#o.parts.sandboxes.find(mode.id).namespaces[type];
+        if (path !== undefined) join[type] = path;
+      }
+      // A shared network comes with the attachment, since its files do too.
+      if (mode.kind === 'container' && type !== 'network')
+        join[type] = `/proc/${this.#host(mode.id, type).state.pid}/ns/${type}`;
     }
     return join;
   }

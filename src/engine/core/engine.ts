@@ -14,6 +14,7 @@ import { ShimProcesses } from '#engine/core/processes.ts';
 import { isRunning } from '#engine/core/record.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import { OverlayRoots } from '#engine/core/roots.ts';
+import { NodeSandboxes } from '#engine/core/sandboxes.ts';
 import type { SystemFacts } from '#engine/core/system.ts';
 import type { ContentStore } from '#image/content.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -68,6 +69,7 @@ export interface EngineSettings {
 /** One node's containers with their images and networks: what the Docker API, the CRI and the node agent each put into words. */
 export interface Engine {
   containers: Containers;
+  sandboxes: NodeSandboxes;
   images: NodeImages;
   networks: Networks;
   roots: OverlayRoots;
@@ -107,6 +109,13 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     seccomp: floors.seccomp,
     clock: floors.clock,
   });
+  const sandboxes = await NodeSandboxes.open({
+    dir: join(runRoot, 'sandboxes'),
+    networks: floors.networks,
+    run: (plan) => floors.spawner.run(plan),
+    initBinary: floors.ociHost.initBinary,
+    log: floors.log,
+  });
   const containers = new Containers({
     parts: {
       images,
@@ -114,6 +123,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       volumes: floors.volumes,
       network: new NodeNetworkSource({ networks: floors.networks, filesDir }),
       processes,
+      sandboxes,
     },
     registry: await ContainerRegistry.open(floors.store),
     events: floors.events,
@@ -131,6 +141,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   });
   return {
     containers,
+    sandboxes,
     images,
     networks: floors.networks,
     roots,

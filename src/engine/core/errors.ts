@@ -38,3 +38,8 @@ export const BadSignal = defineError('INVALID_ARGUMENT', (d: { signal: string })
 export const BadMount = defineError('INVALID_ARGUMENT', (d: { type: string; rule: string }) => ({
   message: `invalid mount config for type "${d.type}": ${d.rule}`,
 }));
+
+export const NoSuchSandbox = defineError('NO_SUCH_SANDBOX', (d: { id: string }) => ({
+  message: `sandbox ${d.id} is not here`,
+  hint: 'a boot takes sandboxes away; whoever owns it makes it again',
+}));

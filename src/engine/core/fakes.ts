@@ -1,4 +1,5 @@
 import { PassThrough } from 'node:stream';
+import { NoSuchSandbox } from '#engine/core/errors.ts';
 import type {
   Attached,
   CreatedProcess,
@@ -6,6 +7,7 @@ import type {
   ExitStatus,
   NodeParts,
   RunningProcess,
+  SandboxRecord,
 } from '#engine/core/parts.ts';
 
 /** Floors below the engine that only remember what they hold: for tests of the engine itself. */
@@ -14,6 +16,7 @@ export class FakeNode {
   readonly held = new Set<string>();
   readonly calls: string[] = [];
   readonly processes = new Map<string, FakeProcess>();
+  readonly sandboxes = new Map<string, SandboxRecord>();
   /** Fails the call of this number, counted from 1. */
   failAt = 0;
   ignoreSignals = false;
@@ -81,6 +84,24 @@ export class FakeNode {
       },
       detach: async (id) => void this.held.delete(`network ${id}`),
       release: async (id) => void this.held.delete(`addresses ${id}`),
+    },
+    sandboxes: {
+      create: async (id) => {
+        this.#take('sandboxes.create', `sandbox ${id}`);
+        const record = { id, namespaces: { network: `/ns/${id}` }, ips: ['10.0.0.2'], shm: '/shm' };
+        this.sandboxes.set(id, record);
+        return record;
+      },
+      find: (id) => {
+        const record = this.sandboxes.get(id);
+        if (!record) throw new NoSuchSandbox({ id });
+        return record;
+      },
+      list: () => [...this.sandboxes.keys()],
+      remove: async (id) => {
+        this.held.delete(`sandbox ${id}`);
+        this.sandboxes.delete(id);
+      },
     },
     processes: {
       create: async (id) => {

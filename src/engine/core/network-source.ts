@@ -55,6 +55,8 @@ export class NodeNetworkSource implements NetworkSource {
         ports: [],
         files: this.#filesOf(wish.sharedWith.id),
       };
+    // The sandbox's network stands already, and its owner knows its addresses.
+    if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
     const endpoints = mode === 'host' ? [] : ownEndpoints(spec);
     const sandbox =
       mode === 'host'

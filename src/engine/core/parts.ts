@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
+import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
 import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
 import type { LinuxResources } from '#spec/oci/linux.ts';
@@ -12,6 +13,7 @@ export interface NodeParts {
   volumes: VolumeSource;
   network: NetworkSource;
   processes: ProcessSource;
+  sandboxes: SandboxSource;
 }
 
 export interface ImageSource {
@@ -81,6 +83,39 @@ export interface Attachment {
   ports: PortRecord[];
   /** `/etc/hosts` and its like, written and kept up to date outside the root. */
   files: { path: string; source: string }[];
+}
+
+/** Namespaces that several containers share: a pod. They need no process, outlive us, and are found again by id. */
+export interface SandboxSource {
+  create(id: string, wish: SandboxWish): Promise<SandboxRecord>;
+  /** NO_SUCH_SANDBOX */
+  find(id: string): SandboxRecord;
+  list(): string[];
+  /** Absent is fine. Its containers must be gone. */
+  remove(id: string): Promise<void>;
+}
+
+export interface SandboxWish {
+  /** For messages. */
+  name: string;
+  hostname: string;
+  /** Undefined: the host's. */
+  network: { name: string; ports: readonly PortWish[] } | undefined;
+  ipc: 'private' | 'host';
+  pid: 'shared' | 'private' | 'host';
+  shmBytes: number;
+  sysctls: Readonly<Record<string, string>>;
+}
+
+export interface SandboxRecord {
+  id: string;
+  /** Paths of those that are the sandbox's own. */
+  namespaces: { network?: string; ipc?: string; uts?: string; pid?: string };
+  ips: string[];
+  /** What its containers have as `/dev/shm`. */
+  shm: string;
+  /** PID 1 of the shared PID namespace. */
+  pause?: { pid: number; startTicks: string };
 }
 
 /** Processes behind shims: they outlive us, and are found again by id. */

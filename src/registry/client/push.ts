@@ -32,6 +32,8 @@ export interface PushOptions {
   /** Foreign layers are sent too, for registries without a way out (Docker's `allow-nondistributable-artifacts`). */
   pushForeign?: boolean;
   parallel?: number;
+  /** The registry is this node's own: asked for the name, it links what the node has under it, and nothing need be sent. */
+  isOwn?: boolean;
 }
 
 export const ImageIncomplete = defineError('IMAGE_INCOMPLETE', (d: { what: string; missing: Digest }) => ({
@@ -57,6 +59,7 @@ export async function push(
   try {
     o.onProgress({ at: 'manifest', reference: name });
     const nodes = await collect(root, undefined, name, 0, o, lease);
+    if (o.isOwn && reference.tag !== undefined) await adopt(client, reference.repository, reference.tag, o);
     await sendBlobs(client, reference.repository, nodes, o);
     // Children first: a registry takes no index whose images it does not have.
     const own = nodes.at(-1);
@@ -77,6 +80,15 @@ export async function push(
     return { digest: root, sizeBytes };
   } finally {
     lease.release();
+  }
+}
+
+async function adopt(client: RegistryClient, repository: string, tag: string, o: PushOptions): Promise<void> {
+  try {
+    await client.headManifest(repository, tag, o.signal);
+  } catch (error) {
+    // Not there, or not for this account to read: then the push sends everything, and says what it may not.
+    if (!isCode(error, 'IMAGE_NOT_FOUND', 'REGISTRY_UNAUTHORIZED')) throw error;
   }
 }
 

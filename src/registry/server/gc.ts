@@ -1,4 +1,5 @@
 import type { ContentStore } from '#image/content.ts';
+import { dropAdopted } from '#registry/server/adopt.ts';
 import { readManifest } from '#registry/server/manifest.ts';
 import type { Repositories } from '#registry/server/repositories.ts';
 import type { Services } from '#registry/server/services.ts';
@@ -6,7 +7,8 @@ import type { Digest } from '#spec/image/digest.ts';
 
 /**
  * Garbage collection while serving, in two floors. The repositories' links are swept here: a blob that no manifest of its
- * repository names, and that was linked longer than `graceMs` ago, is unlinked. Bytes are swept by the content store's
+ * repository names, and that was linked longer than `graceMs` ago, is unlinked, and so is what was adopted from the node and is
+ * not there any more. Bytes are swept by the content store's
  * collector, which also knows the images of the node; `registryRoots` tells it what the registry still needs.
  *
  * The grace is what makes it safe beside a push, which links blobs first and names them in a manifest last. Links and
@@ -19,6 +21,7 @@ export async function collectLinks(
   const result = { unlinked: 0, repositories: 0 };
   for await (const repository of allRepositories(s.repositories)) {
     const unlinked = await s.repositories.exclusively(repository, async () => {
+      await dropAdopted(repository, s);
       const old = await unusedBlobs(repository, s, s.clock.now() - rule.graceMs);
       for (const digest of old) await s.repositories.unlinkBlob(repository, digest);
       if (await s.repositories.removeIfEmpty(repository)) result.repositories++;

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { writeBlob } from '#image/content.ts';
 import { accepts, parseAccept } from '#registry/http/accept.ts';
+import { currentOf } from '#registry/server/adopt.ts';
 import { matches } from '#registry/server/blobs.ts';
 import { refuse } from '#registry/server/errors.ts';
 import type { Exchange } from '#registry/server/exchange.ts';
@@ -9,13 +10,12 @@ import type { ManifestRecord } from '#registry/server/repositories.ts';
 import { isTag, type ManifestReference } from '#registry/server/route.ts';
 import { holding, type Services } from '#registry/server/services.ts';
 import { algorithmOf, type Digest, digestOf, isDigest } from '#spec/image/digest.ts';
-import { INDEX_MAX_DEPTH } from '#spec/image/manifest.ts';
 
 type At = { repository: string; reference: ManifestReference };
 
 /** GET and HEAD of a manifest (end-3). */
 export async function serveManifest(x: Exchange, at: At, s: Services): Promise<void> {
-  const record = await negotiate(x, at, await find(at, s), s);
+  const record = await negotiate(x, at, await find(x, at, s), s);
   const headers = {
     'content-type': record.mediaType,
     'docker-content-digest': record.digest,
@@ -47,7 +47,7 @@ export async function putManifest(x: Exchange, at: At, s: Services): Promise<voi
         { digest, mediaType, sizeBytes: bytes.byteLength, ...referrer },
         tags,
       );
-      for (const tag of tags) await s.names.tagged(repository, tag, digest);
+      for (const tag of tags) await s.names.tagged(repository, tag, { digest, mediaType }, x.header('host'));
     }),
   );
   x.answer(201, {
@@ -74,44 +74,10 @@ export async function deleteManifest(x: Exchange, at: At, s: Services): Promise<
   x.answer(202);
 }
 
-async function find(at: At, s: Services): Promise<ManifestRecord> {
+async function find(x: Exchange, at: At, s: Services): Promise<ManifestRecord> {
   const { repository, reference } = at;
-  if (reference.tag !== undefined) await adopt(repository, reference.tag, s);
-  const digest = reference.digest ?? (await s.repositories.tag(repository, reference.tag));
+  const digest = reference.digest ?? (await currentOf(repository, reference.tag, x.header('host'), s));
   return (digest && (await s.repositories.manifest(repository, digest))) || unknown(at);
-}
-
-/**
- * What the node has under this name is in the registry too: its bytes lie in the content store already, so they are linked
- * when first asked for. Of an index, the platforms that are here.
- */
-async function adopt(repository: string, tag: string, s: Services): Promise<void> {
-  const root = await s.names.find(repository, tag);
-  if (root === undefined || (await s.repositories.tag(repository, tag)) === root) return;
-  await holding(s, root, `registry adopts ${repository}:${tag}`, () =>
-    s.repositories.exclusively(repository, () => link(repository, root, [tag], 0, s)),
-  );
-}
-
-/** Children first, as in a push. What is not here is left out; the depth is that of a sane index. */
-async function link(
-  repository: string,
-  digest: Digest,
-  tags: readonly string[],
-  depth: number,
-  s: Services,
-): Promise<void> {
-  const info = await s.content.info(digest);
-  if (!info || depth > INDEX_MAX_DEPTH) return;
-  const facts = readManifest(await s.content.read(digest, s.limits.manifestMaxBytes), '');
-  for (const child of facts.manifests) await link(repository, child, [], depth + 1, s);
-  for (const blob of facts.blobs) {
-    const sizeBytes = (await s.content.info(blob))?.sizeBytes;
-    if (sizeBytes !== undefined) await s.repositories.linkBlob(repository, blob, sizeBytes);
-  }
-  const { mediaType, subject, artifactType } = facts;
-  const referrer = { ...(subject ? { subject } : {}), ...(artifactType ? { artifactType } : {}) };
-  await s.repositories.putManifest(repository, { digest, mediaType, sizeBytes: info.sizeBytes, ...referrer }, tags);
 }
 
 function unknown(at: At): never {
@@ -162,7 +128,7 @@ function expectedDigest(x: Exchange, reference: ManifestReference, bytes: Buffer
 async function checkPreconditions(x: Exchange, { repository, reference }: At, s: Services): Promise<void> {
   const [ifMatch, ifNoneMatch] = [x.header('if-match'), x.header('if-none-match')];
   if (ifMatch === undefined && ifNoneMatch === undefined) return;
-  const digest = reference.tag === undefined ? reference.digest : await s.repositories.tag(repository, reference.tag);
+  const digest = reference.digest ?? (await s.repositories.tag(repository, reference.tag))?.digest;
   const present = digest && (await s.repositories.manifest(repository, digest)) ? digest : undefined;
   const holds = ifMatch === undefined || (present !== undefined && matches(ifMatch, present));
   const excluded = present !== undefined && matches(ifNoneMatch, present);

@@ -29,11 +29,15 @@ export interface ManifestRecord {
   subject?: Digest;
   /** Of a manifest with a subject: what referrer lists show and filter by. */
   artifactType?: string;
+  /** Nobody pushed it: it is here because the node has it under a name of ours, and for as long. */
+  adopted?: true;
 }
 
 export interface TagRecord {
   tag: string;
   digest: Digest;
+  /** As in ManifestRecord. */
+  adopted?: true;
 }
 
 export interface Page<T> {
@@ -121,8 +125,8 @@ export class Repositories {
     return items.map((kv) => decodeValue<ManifestRecord>(kv));
   }
 
-  async tag(repository: string, tag: string): Promise<Digest | undefined> {
-    return decode<{ digest: Digest }>(await get(this.#store, tagKey(repository, tag)))?.digest;
+  async tag(repository: string, tag: string): Promise<Omit<TagRecord, 'tag'> | undefined> {
+    return decode<Omit<TagRecord, 'tag'>>(await get(this.#store, tagKey(repository, tag)));
   }
 
   /** Tags after `after`, without regard to case. */
@@ -133,10 +137,21 @@ export class Repositories {
     return { items: page.items.map(tagOf), more: page.more };
   }
 
+  async *allTags(repository: string): AsyncIterable<TagRecord> {
+    for (let last = ''; ; ) {
+      const page = await this.tags(repository, last, BATCH);
+      yield* page.items;
+      last = page.items.at(-1)?.tag ?? '';
+      if (!page.more) return;
+    }
+  }
+
+  /** With tags that name it; `adopted` is theirs, the record has its own. */
   async putManifest(
     repository: string,
     record: Omit<ManifestRecord, 'pushedAtMs'>,
     tags: readonly string[],
+    adopted: Pick<TagRecord, 'adopted'> = {},
   ): Promise<void> {
     const full: ManifestRecord = { ...record, pushedAtMs: this.#clock.now() };
     await this.#store.txn({
@@ -144,7 +159,7 @@ export class Repositories {
         this.#put(`${ROOT}/r/${repository}`, {}),
         this.#put(`${ROOT}/m/${repository}:${record.digest}`, full),
         ...(record.subject ? [this.#put(referrerKey(repository, record.subject, record.digest), full)] : []),
-        ...tags.map((tag) => this.#put(tagKey(repository, tag), { digest: record.digest })),
+        ...tags.map((tag) => this.#put(tagKey(repository, tag), { digest: record.digest, ...adopted })),
       ],
     });
   }
@@ -209,8 +224,7 @@ function tagKey(repository: string, tag: string): string {
 }
 
 function tagOf(kv: KeyValue): TagRecord {
-  const { digest } = decodeValue<{ digest: Digest }>(kv);
-  return { tag: kv.key.slice(kv.key.lastIndexOf('!') + 1), digest };
+  return { ...decodeValue<Omit<TagRecord, 'tag'>>(kv), tag: kv.key.slice(kv.key.lastIndexOf('!') + 1) };
 }
 
 function referrerKey(repository: string, subject: Digest, digest: Digest): string {

@@ -206,7 +206,7 @@ describe('manifests', () => {
   it('the node learns each tag as it is pushed and deleted', async () => {
     const seen: string[] = [];
     const names = {
-      tagged: async (repository: string, tag: string, digest: Digest) =>
+      tagged: async (repository: string, tag: string, { digest }: { digest: Digest }) =>
         void seen.push(`+${repository}:${tag}@${digest}`),
       untagged: async (repository: string, tag: string) => void seen.push(`-${repository}:${tag}`),
       find: async () => undefined,

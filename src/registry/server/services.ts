@@ -22,12 +22,20 @@ export interface Services {
   sparse: boolean;
 }
 
-/** The node's image names, which follow the registry's tags: what was pushed runs at once, from the same bytes. */
+/**
+ * The node's image names, which follow the registry's tags: what was pushed runs at once, from the same bytes. `host` is the
+ * registry's name as the client wrote it.
+ */
 export interface ImageNames {
-  tagged(repository: string, tag: string, digest: Digest): Promise<void>;
+  tagged(
+    repository: string,
+    tag: string,
+    manifest: { digest: Digest; mediaType: string },
+    host: string | undefined,
+  ): Promise<void>;
   untagged(repository: string, tag: string): Promise<void>;
   /** The image the node itself has under the registry's name: one that was built or tagged here, and never pushed. */
-  find(repository: string, tag: string): Promise<Digest | undefined>;
+  find(repository: string, tag: string, host?: string): Promise<Digest | undefined>;
 }
 
 /** For a registry that serves no node. */
