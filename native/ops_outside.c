@@ -61,8 +61,8 @@ int op_console(struct run *run, const union args *a)
 
 static void put_u32(unsigned char *p, uint32_t n) { memcpy(p, &n, 4); }
 
-/* Counts the messages that will be acknowledged; -EBADMSG when they do not add up. */
-static int count_messages(const unsigned char *bytes, size_t size)
+/* Counts the messages that will be acknowledged, a dump by its DONE; -EBADMSG when they do not add up. */
+static int count_messages(const unsigned char *bytes, size_t size, bool *dumps)
 {
 	int acks = 0;
 	for (size_t at = 0; at < size;) {
@@ -70,7 +70,10 @@ static int count_messages(const unsigned char *bytes, size_t size)
 		if (size - at < sizeof head) return -EBADMSG;
 		memcpy(&head, bytes + at, sizeof head);
 		if (head.nlmsg_len < sizeof head || head.nlmsg_len > size - at) return -EBADMSG;
-		if (head.nlmsg_flags & NLM_F_ACK) acks++;
+		/* NEW… uses the same bits otherwise; requests for what there is are every fourth, from 18 on (rtnetlink.h). */
+		bool dump = (head.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP && head.nlmsg_type % 4 == 2;
+		*dumps |= dump;
+		if (dump || head.nlmsg_flags & NLM_F_ACK) acks++;
 		at += NLMSG_ALIGN(head.nlmsg_len);
 	}
 	return acks;
@@ -91,12 +94,14 @@ static void kernel_says(struct run *run, const unsigned char *message, size_t si
 	}
 }
 
-static void keep_answer(struct run *run, const unsigned char *message, size_t size)
+static int keep_answer(struct run *run, const unsigned char *message, size_t size)
 {
 	if (!run->data) run->data = take(DATA_SIZE);
-	if (!run->data || size > DATA_SIZE - run->data_size) return;
+	if (!run->data) return -ENOMEM;
+	if (size > DATA_SIZE - run->data_size) return fail(run, -EMSGSIZE, "the answer has more than %u bytes", DATA_SIZE);
 	memcpy(run->data + run->data_size, message, size);
 	run->data_size += (uint32_t)size;
+	return 0;
 }
 
 /* Reads until every acknowledgement is there; the first error ends it. Answers that are none are kept for the caller. */
@@ -119,8 +124,11 @@ static int hear_netlink(struct run *run, int fd, int acks, unsigned char *buffer
 					kernel_says(run, buffer + at, head.nlmsg_len, seen);
 					return error;
 				}
+			} else if (head.nlmsg_type == NLMSG_DONE) {
+				acks--, seen++;
 			} else if (head.nlmsg_type >= NLMSG_MIN_TYPE) {
-				keep_answer(run, buffer + at, head.nlmsg_len);
+				int rc = keep_answer(run, buffer + at, head.nlmsg_len);
+				if (rc < 0) return rc;
 			}
 			at += NLMSG_ALIGN(head.nlmsg_len);
 		}
@@ -141,13 +149,16 @@ int op_netlink(struct run *run, const union args *a)
 		if (at > size || size - at < 4) rc = fail(run, -EINVAL, "pid offset %u is outside the messages", (unsigned)at);
 		else put_u32(bytes + at, (uint32_t)run->pid);
 	}
-	int acks = count_messages(bytes, size);
+	bool dumps = false;
+	int acks = count_messages(bytes, size, &dumps);
 	if (rc == 0 && acks < 0) rc = fail(run, acks, "the messages are malformed");
 	if (rc == 0) rc = fd = value_of(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, (int)a->netlink.protocol.n));
 	if (rc >= 0) {
 		struct timeval patience = { .tv_sec = 10 };
 		setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
 		setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+		/* Linux 4.20: a dump heeds the fields of its request, so "of this link" gives no more than that. */
+		if (dumps) setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof on);
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 		if (size > 100000) setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof big);
 		struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };

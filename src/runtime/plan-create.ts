@@ -47,7 +47,7 @@ import {
   type UserNamespace,
   usernsKind,
 } from '#runtime/namespaces.ts';
-import { planNetDevices } from '#runtime/net-devices.ts';
+import { type NetDevice, planNetDevices } from '#runtime/net-devices.ts';
 import { type ProcessContext, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
 import { type ContainerRecord, type ProcessIdentity, paths, RECORD_VERSION } from '#runtime/state.ts';
 import { checkSysctls, planSysctls } from '#runtime/sysctl.ts';
@@ -83,6 +83,8 @@ export interface CreateOptions {
    */
   start?: 'later' | 'word' | 'now' | 'foreground';
   seccomp?: ProcessContext['seccomp'];
+  /** What `readNetDevices` has found for `linux.netDevices`. */
+  netDevices?: readonly NetDevice[];
 }
 
 export interface CreatePlan {
@@ -331,7 +333,7 @@ function joinCgroupsAndSession(c: Create): void {
   // After the joins: the namespace's root is the cgroup one is in when it is made.
   const i = config.linux?.namespaces?.findIndex((ns) => ns.type === 'cgroup' && !ns.path) ?? -1;
   if (i >= 0) b.init(`$.linux.namespaces[${i}]`, { op: 'unshare', flags: namespaceRow('cgroup').flag });
-  planNetDevices(b, config);
+  planNetDevices(b, config, options.netDevices ?? []);
   planLimits(b, c.processContext);
 }
 

@@ -43,6 +43,7 @@ const IFLA = {
   STATS64: 23,
   AF_SPEC: 26,
   NET_NS_FD: 28,
+  NEW_IFINDEX: 49,
 } as const;
 const INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5 } as const;
 const BRIDGE = { FORWARD_DELAY: 1, AGEING_TIME: 4, STP_STATE: 5, VLAN_FILTERING: 7, MCAST_SNOOPING: 23 } as const;
@@ -125,6 +126,8 @@ export interface LinkChange {
   mtuBytes?: number;
   mac?: Uint8Array;
   netns?: Netns;
+  /** With `netns`, Linux 5.13: the number it shall have there; without, the kernel may choose another. */
+  newIndex?: number;
   /** Only together with an index: the name in a request is what the kernel looks the link up by. */
   newName?: string;
   /** What the link is for, in words; shown by `ip link`. */
@@ -145,6 +148,7 @@ export function setLink(link: LinkRef, change: LinkChange): Message {
       ...(name === undefined ? [] : [str(IFLA.IFNAME, name)]),
       ...(change.master === undefined ? [] : [u32(IFLA.MASTER, change.master)]),
       ...(change.alias === undefined ? [] : [str(IFLA.IFALIAS, change.alias)]),
+      ...(change.newIndex === undefined ? [] : [u32(IFLA.NEW_IFINDEX, change.newIndex)]),
       ...(change.noLinkLocal
         ? [nested(IFLA.AF_SPEC, [nested(AF_INET6, [u8(INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)])])]
         : []),

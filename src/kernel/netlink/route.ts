@@ -32,6 +32,7 @@ const RTMSG_BYTES = 12;
 
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
 const IFA_F_NODAD = 0x02;
+const IFA_F_PERMANENT = 0x80;
 const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const NDA = { DST: 1, LLADDR: 2 } as const;
 
@@ -71,8 +72,20 @@ export function deleteAddress(address: Address): Message {
   return { type: RTM.DELADDR, flags: NLM_F_ACK, body: addressBody(address) };
 }
 
-export function dumpAddresses(): Message {
-  return { type: RTM.GETADDR, flags: NLM_F_DUMP, body: [new Uint8Array(IFADDRMSG_BYTES)] };
+/** Of one link alone where the socket checks strictly (NETLINK_GET_STRICT_CHK); else filter what comes. */
+export function dumpAddresses(index = 0): Message {
+  const head = bytes(IFADDRMSG_BYTES, (v) => v.setUint32(4, index, true));
+  return { type: RTM.GETADDR, flags: NLM_F_DUMP, body: [head] };
+}
+
+/** Those that somebody gave the link for good, for talking to the world (RFC 3549, 2.3.3.2): no DHCP lease, no link-local one. */
+export function parseLastingAddresses(messages: readonly Received[]): Address[] {
+  return parseAddresses(
+    messages.filter(({ body }) => {
+      const flags = attributes(body.subarray(IFADDRMSG_BYTES)).get(IFA.FLAGS);
+      return ((flags ? asU32(flags) : (body[2] ?? 0)) & IFA_F_PERMANENT) !== 0 && body[3] === RT_SCOPE_UNIVERSE;
+    }),
+  );
 }
 
 export function parseAddresses(messages: readonly Received[]): Address[] {

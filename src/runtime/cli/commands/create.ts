@@ -9,6 +9,7 @@ import { count, isOn, text } from '#runtime/cli/flags.ts';
 import { identityOf } from '#runtime/cli/identity.ts';
 import { carryOut, showPlan } from '#runtime/cli/plans.ts';
 import { BundleUnreadable, ContainerExists, Unsupported } from '#runtime/errors.ts';
+import { readNetDevices } from '#runtime/net-devices.ts';
 import { type CreateOptions, type CreatePlan, planCreate } from '#runtime/plan-create.ts';
 import { paths } from '#runtime/state.ts';
 import { checkId, loadContainer } from '#runtime/store.ts';
@@ -16,7 +17,7 @@ import { type OciConfig, parseConfig } from '#spec/oci/config.ts';
 
 /** runtime.md, "Create". */
 export async function create(c: Command): Promise<Outcome> {
-  const { made } = prepare(c, 'later');
+  const { made } = await prepare(c, 'later');
   if (c.plan !== 'run') return showPlan(c, made.plan);
   await carryOut(c, 'create', made.plan, { preserveFds: preserved(c) });
   return 0;
@@ -25,7 +26,7 @@ export async function create(c: Command): Promise<Outcome> {
 /** Create and start in one plan; the executor waits for nobody in between. */
 export async function run(c: Command): Promise<Outcome> {
   const detach = isOn(c.flags, 'detach');
-  const { made, id } = prepare(c, detach ? 'now' : 'foreground');
+  const { made, id } = await prepare(c, detach ? 'now' : 'foreground');
   if (c.plan !== 'run') return showPlan(c, made.plan);
   const keep = detach || isOn(c.flags, 'keep');
   await using undo = new Undo((what, error) => c.log.warn(`${what}: ${String(error)}`));
@@ -50,7 +51,10 @@ function listenFds(c: Command): number {
   return value !== undefined && /^\d{1,4}$/.test(value) ? Number(value) : 0;
 }
 
-function prepare(c: Command, start: NonNullable<CreateOptions['start']>): { made: CreatePlan; id: string } {
+async function prepare(
+  c: Command,
+  start: NonNullable<CreateOptions['start']>,
+): Promise<{ made: CreatePlan; id: string }> {
   const [id = ''] = c.args;
   checkId(id);
   const bundle = posix.resolve(c.cwd, text(c.flags, 'bundle') ?? '.');
@@ -84,6 +88,7 @@ function prepare(c: Command, start: NonNullable<CreateOptions['start']>): { made
       preserveFds: preserved(c),
       extraEnv: listenFds(c) > 0 ? [`LISTEN_FDS=${listenFds(c)}`, 'LISTEN_PID=1'] : [],
       cgroups,
+      netDevices: await readNetDevices(config, (plan) => c.execute(plan)),
       start,
       creator: identityOf(c),
       ...(pidFile === undefined ? {} : { pidFile: posix.resolve(c.cwd, pidFile) }),

@@ -129,7 +129,7 @@ export function featuresOf(c: Command): OciFeatures {
       intelRdt: { enabled: false },
       memoryPolicy: { modes: [...MEMORY_POLICY_MODES], flags: [...MEMORY_POLICY_FLAGS] },
       mountExtensions: { idmap: { enabled: true } },
-      netDevices: { enabled: false },
+      netDevices: { enabled: true },
     },
     annotations: {
       'org.opencontainers.runc.version': c.version.version,
