@@ -2,16 +2,18 @@ import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type In
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex, Readable } from 'node:stream';
-import { type ConnectionOptions, type SecureContextOptions, connect as tlsConnect } from 'node:tls';
+import { type ConnectionOptions, type SecureContext, connect as tlsConnect } from 'node:tls';
 import { urlToHttpOptions } from 'node:url';
 import { messageOf } from '#base/errors.ts';
 import { RegistryMisbehaved, RegistryUnreachable } from '#registry/client/errors.ts';
 import { type ProxySettings, proxyFor } from '#registry/client/proxy.ts';
 
 /** How a host is spoken to: what a file in certs.d or the resolution table says of it. */
-export interface HostTls extends Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> {
+export interface HostTls {
   /** False: any certificate will do (an insecure registry). */
   verify: boolean;
+  /** What is trusted, and the client's own certificate. Absent: Node's roots. */
+  secureContext?: SecureContext;
 }
 
 export interface TransportOptions {
