@@ -1,10 +1,10 @@
+import { lookup } from 'node:dns/promises';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { availableParallelism, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connectEdge } from '#app/edge.ts';
-import { plainMounts } from '#app/plain-mounts.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
@@ -148,7 +148,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
       images,
       registries,
       networks: net.networks,
-      volumes: plainMounts,
+      lookup: async (host) => (await lookup(host)).address,
       spawner,
       seccomp: new SeccompCache({ native: host.arch }),
       files: hostFiles,

@@ -99,6 +99,16 @@ export class Containers {
     return this.#o.registry.list();
   }
 
+  /** Whom its programs run as. Its root has to be mounted. */
+  user(record: ContainerRecord): Promise<ResolvedUser> {
+    return this.#user(record, record.process.user);
+  }
+
+  /** Something was done with a container that leaves it as it is. */
+  tell(record: ContainerRecord, action: string, attributes: Record<string, string> = {}): void {
+    this.#tell(record, action, attributes);
+  }
+
   /** The running process, for exec, attach and statistics. */
   running(id: string): RunningProcess {
     const live = this.#live.get(id);

@@ -3,24 +3,27 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
+import { ContainerFiles } from '#engine/core/container-files.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { devicesOf } from '#engine/core/devices.ts';
 import type { Events } from '#engine/core/events.ts';
 import { NodeImages } from '#engine/core/images.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
 import type { OciHost } from '#engine/core/oci.ts';
-import type { VolumeSource } from '#engine/core/parts.ts';
 import { ShimProcesses } from '#engine/core/processes.ts';
 import { isRunning } from '#engine/core/record.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import { OverlayRoots } from '#engine/core/roots.ts';
 import { NodeSandboxes } from '#engine/core/sandboxes.ts';
 import type { SystemFacts } from '#engine/core/system.ts';
+import { NodeVolumeSource, volumeUses } from '#engine/core/volume-source.ts';
+import { NodeVolumes } from '#engine/core/volumes.ts';
 import type { ContentStore } from '#image/content.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import type { Files } from '#kernel/files.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import type { Networks } from '#network/networks.ts';
 import type { Registries } from '#registry/registries.ts';
@@ -28,6 +31,7 @@ import type { Host } from '#runtime/host.ts';
 import type { Spawner } from '#shim/spawner.ts';
 import type { Platform } from '#spec/image/platform.ts';
 import type { Store } from '#storage/store.ts';
+import { Volumes } from '#volume/volumes.ts';
 
 /** The floors an engine stands on, open already; `app` chooses them. */
 export interface Floors {
@@ -38,8 +42,9 @@ export interface Floors {
   images: ImageStore;
   registries: Registries;
   networks: Networks;
-  volumes: VolumeSource;
   spawner: Spawner;
+  /** Address of a host name, for volumes of other machines. */
+  lookup: (host: string) => Promise<string>;
   seccomp: SeccompCache;
   files: Files;
   events: Events;
@@ -73,6 +78,8 @@ export interface Engine {
   images: NodeImages;
   networks: Networks;
   roots: OverlayRoots;
+  volumes: NodeVolumes;
+  files: ContainerFiles;
   events: Events;
   settings: EngineSettings;
   system: SystemFacts;
@@ -99,6 +106,11 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     kernelRelease: floors.ociHost.kernelRelease,
     readInside: floors.host.readInside,
   });
+  const registry = await ContainerRegistry.open(floors.store);
+  const runPlan = (plan: Plan): Promise<unknown> => floors.spawner.run(plan);
+  const volumes = await Volumes.open({ ...floors, dataRoot, runRoot, runPlan }, volumeUses(registry.list()));
+  const nodeVolumes = new NodeVolumes(volumes, floors.events);
+  const tools = { runPlan, scratch: runRoot };
   const images = new NodeImages(floors);
   const processes = new ShimProcesses({
     spawner: floors.spawner,
@@ -120,12 +132,12 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     parts: {
       images,
       roots,
-      volumes: floors.volumes,
+      volumes: new NodeVolumeSource({ volumes, node: nodeVolumes, tools }),
       network: new NodeNetworkSource({ networks: floors.networks, filesDir }),
       processes,
       sandboxes,
     },
-    registry: await ContainerRegistry.open(floors.store),
+    registry,
     events: floors.events,
     clock: floors.clock,
     random: floors.random,
@@ -145,6 +157,8 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     images,
     networks: floors.networks,
     roots,
+    volumes: nodeVolumes,
+    files: new ContainerFiles({ containers, roots, volumes, snapshots: floors.snapshots, tools }),
     events: floors.events,
     settings,
     system: floors.system,

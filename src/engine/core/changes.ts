@@ -1,0 +1,81 @@
+import type { Stats } from 'node:fs';
+import { lstat, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf } from '#base/errors.ts';
+
+export interface Changed {
+  path: string;
+  kind: 'added' | 'changed' | 'deleted';
+}
+
+/**
+ * Made by the runtime to mount something on, in images that do not have them. They are no change of the container's: Docker
+ * makes the same in a layer of its own, which neither diff nor commit shows.
+ */
+const MOUNT_POINTS = new Set([
+  '/.dockerenv',
+  '/dev',
+  '/dev/console',
+  '/dev/mqueue',
+  '/dev/pts',
+  '/dev/shm',
+  '/etc/hostname',
+  '/etc/hosts',
+  '/etc/mtab',
+  '/etc/resolv.conf',
+  '/proc',
+  '/sys',
+]);
+
+/** True for a file in the upper directory that is only there to be mounted on. */
+export function isMountPoint(path: string, stat: Stats, isEmptyDirectory: boolean): boolean {
+  if (!MOUNT_POINTS.has(path)) return false;
+  return stat.isDirectory() ? isEmptyDirectory : stat.isFile() && stat.size === 0;
+}
+
+/** Leaves mount points out, and directories that are in the upper directory for the sake of one alone. */
+export async function withoutMountPoints(
+  changes: readonly Changed[],
+  upper: string,
+  lower: readonly string[],
+): Promise<Changed[]> {
+  const kept: Changed[] = [];
+  const suspects: Changed[] = [];
+  for (const change of changes) {
+    const isPoint = change.kind === 'added' && (await isPointIn(upper, change.path));
+    if (isPoint) continue;
+    const holdsOne = change.kind === 'changed' && [...MOUNT_POINTS].some((p) => p.startsWith(`${change.path}/`));
+    (holdsOne ? suspects : kept).push(change);
+  }
+  for (const suspect of suspects) {
+    const hasOther = kept.some(({ path }) => path.startsWith(`${suspect.path}/`));
+    if (hasOther || !(await looksAsBelow(upper, lower, suspect.path))) kept.push(suspect);
+  }
+  return kept.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+async function isPointIn(upper: string, path: string): Promise<boolean> {
+  if (!MOUNT_POINTS.has(path)) return false;
+  const stat = await lstat(join(upper, path)).catch(absent);
+  if (!stat) return false;
+  const names = stat.isDirectory() ? await readdir(join(upper, path)) : [];
+  return isMountPoint(
+    path,
+    stat,
+    names.every((name) => MOUNT_POINTS.has(`${path}/${name}`)),
+  );
+}
+
+async function looksAsBelow(upper: string, lower: readonly string[], path: string): Promise<boolean> {
+  const above = await lstat(join(upper, path)).catch(absent);
+  for (const layer of lower) {
+    const below = await lstat(join(layer, path)).catch(absent);
+    if (below) return above?.mode === below.mode && above.uid === below.uid && above.gid === below.gid;
+  }
+  return false;
+}
+
+function absent(error: unknown): undefined {
+  if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+  throw error;
+}
