@@ -17,7 +17,7 @@ const LAYERS: Record<string, readonly string[]> = {
   image: ['spec', 'kernel', 'storage'],
   registry: ['spec', 'storage', 'image'],
   'engine/core': BELOW_ENGINE,
-  build: ['spec', 'image', 'registry', 'engine/core'],
+  build: ['spec', 'storage', 'image', 'registry', 'engine/core'],
   'engine/api': ['spec', 'build', 'engine/core'],
   'engine/client': ['spec'],
   cri: ['spec', 'engine/core'],

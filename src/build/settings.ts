@@ -21,7 +21,7 @@ export interface ImageSettings {
 
 /** Durations in nanoseconds, as Docker writes them. */
 export interface HealthcheckSetting {
-  Test: string[];
+  Test?: string[];
   Interval?: number;
   Timeout?: number;
   StartPeriod?: number;

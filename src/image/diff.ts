@@ -47,23 +47,26 @@ export interface TarOptions {
   whiteouts: boolean;
   /** What a path of the tree is called in the archive; itself when absent. */
   rename?: (path: string) => string;
+  /** Nothing is written as younger than this (SOURCE_DATE_EPOCH). */
+  newestSec?: number;
 }
 
 /** A tree as a tar: with `whiteouts`, upper directory → OCI layer (image-spec, layer.md). The same tree gives the same bytes. */
 export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options: TarOptions): AsyncGenerator<Buffer> {
-  const rename = options.rename ?? ((path: string): string => path);
+  const { newestSec = Number.MAX_SAFE_INTEGER, rename = (path: string): string => path } = options;
+  const clamp = (entry: TarEntry): TarEntry => ({ ...entry, mtimeSec: Math.min(entry.mtimeSec, newestSec) });
   for await (const { seen, entry } of members(tree, xattrs)) {
     const { path, stat } = seen;
     if (options.whiteouts && isWhiteout(stat)) {
-      yield header(emptyFile(rename(whiteoutOf(path)), stat));
+      yield header(clamp(emptyFile(rename(whiteoutOf(path)), stat)));
       continue;
     }
-    const named = { ...entry, path: rename(path) };
+    const named = clamp({ ...entry, path: rename(path) });
     if (entry.type === 'hardlink') named.linkTarget = rename(entry.linkTarget);
     if (entry.type === 'file') yield* fileOf(seen.access, named);
     else yield header(named);
     if (options.whiteouts && isOpaque(xattrs.get(path)))
-      yield header(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat));
+      yield header(clamp(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat)));
   }
   yield endOfArchive();
 }

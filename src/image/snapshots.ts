@@ -130,10 +130,10 @@ export class SnapshotStore {
     yield* changes(upper, (path) => existsInLayers(lower, path));
   }
 
-  /** What was written, as an OCI layer (tar, not compressed). */
-  async *diff(id: string): AsyncGenerator<Buffer> {
+  /** What was written, as an OCI layer (tar, not compressed); nothing in it younger than `newestSec`. */
+  async *diff(id: string, wish: { newestSec?: number } = {}): AsyncGenerator<Buffer> {
     const upper = this.#path(this.#get(id), 'fs');
-    yield* tarOf(walkDirectory(upper), await readXattrs(upper, this.#options.runPlan), { whiteouts: true });
+    yield* tarOf(walkDirectory(upper), await readXattrs(upper, this.#options.runPlan), { whiteouts: true, ...wish });
   }
 
   /** Removes it with all that was written. A second call, or one for an unknown id, does nothing. */

@@ -1,0 +1,198 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type BuildFixture, openBuildFixture } from '#app/fixtures/build-node.ts';
+import type { BuildRequest, Finished } from '#build/builder.ts';
+import { receiveTar } from '#build/context/receive.ts';
+import type { BuildEvent } from '#build/events.ts';
+import { DEFAULT_LIMITS } from '#build/sandbox.ts';
+import { readXattrs } from '#image/xattrs.ts';
+import { runPlan } from '#kernel/plan/execute.ts';
+import { parseReference } from '#spec/image/reference.ts';
+
+describe('the builder on real shims', () => {
+  let fixture: BuildFixture;
+  beforeAll(async () => {
+    fixture = await openBuildFixture('main');
+  });
+  afterAll(() => fixture.close());
+
+  /** Files by path; a `name -> target` is a link. */
+  async function context(files: Record<string, string>): Promise<BuildRequest['contexts']> {
+    const dir = join(fixture.root, `context-${Math.random().toString(36).slice(2)}`);
+    mkdirSync(dir);
+    for (const [path, text] of Object.entries(files)) {
+      mkdirSync(join(dir, path, '..'), { recursive: true });
+      writeFileSync(join(dir, path), text);
+    }
+    const tar = execFileSync('tar', ['-C', dir, '-c', '.'], { maxBuffer: 1 << 28 });
+    return new Map([['', await receiveTar(Readable.from([tar]), fixture.builder.node.files, { what: 'context' })]]);
+  }
+
+  interface Outcome extends Finished {
+    events: BuildEvent[];
+    output: string;
+    cached: number;
+  }
+
+  async function build(
+    text: string,
+    files: Record<string, string> = {},
+    changes: Partial<BuildRequest> = {},
+    signal = new AbortController().signal,
+  ): Promise<Outcome> {
+    const events: BuildEvent[] = [];
+    const finished = await fixture.builder.build(
+      {
+        file: { name: 'Dockerfile', text },
+        contexts: await context(files),
+        options: {
+          args: new Map(),
+          targetPlatform: 'linux/amd64',
+          buildPlatform: 'linux/amd64',
+          contexts: new Set(),
+          labels: {},
+          noCache: false,
+          ...changes.options,
+        },
+        given: { secrets: new Map(), agents: new Map() },
+        limits: { ...DEFAULT_LIMITS, network: 'none' },
+        allow: new Set(),
+        pull: false,
+        epochSec: undefined,
+        names: [],
+        ...changes,
+      },
+      (event) => events.push(event),
+      signal,
+    );
+    const output = events.map((e) => (e.at === 'output' ? e.text.toString() : '')).join('');
+    return { ...finished, events, output, cached: events.filter((e) => e.at === 'cached').length };
+  }
+
+  /** `ls` of the image's root below a path, as `mode owner path[ -> target]`. */
+  async function listing({ image }: Finished, path = ''): Promise<string[]> {
+    const root = await fixture.builder.node.overlays.view(await fixture.images.images.layersOf(image));
+    try {
+      const text = execFileSync('find', [join(root, path), '-mindepth', '1', '-printf', '%M %U:%G %P %l\n']);
+      return text.toString().trim().split('\n').map((line) => line.trim()).sort((a, b) => a.slice(a.indexOf(' ')).localeCompare(b.slice(b.indexOf(' '))));
+    } finally {
+      await fixture.builder.node.overlays.unmount(root);
+    }
+  }
+
+  it('copies, runs and sets, and does nothing of it again the second time', async () => {
+    const text =
+      'FROM busybox\nWORKDIR /app\nCOPY a.txt .\nRUN cat a.txt && echo made > made && mkdir d\nENV X=1\nCMD ["cat", "made"]\n';
+    const first = await build(text, { 'a.txt': 'hello\n' }, { names: [parseReference('first:1')] });
+    expect(first.output).toBe('hello\n');
+    expect(await listing(first, 'app')).toEqual(['-rw-r--r-- 0:0 a.txt', 'drwxr-xr-x 0:0 d', '-rw-r--r-- 0:0 made']);
+    expect(first.image.platform.config.config).toEqual({
+      Env: ['PATH=/bin', 'X=1'],
+      Cmd: ['cat', 'made'],
+      WorkingDir: '/app',
+    });
+    expect(first.image.platform.config.history?.map((h) => [h.created_by, h.empty_layer ?? false])).toEqual([
+      ['busybox of this host', false],
+      ['WORKDIR /app', false],
+      ['COPY a.txt .', false],
+      ['RUN /bin/sh -c cat a.txt && echo made > made && mkdir d', false],
+      ['ENV X=1', true],
+      ['CMD ["cat", "made"]', true],
+    ]);
+    const second = await build(text, { 'a.txt': 'hello\n' });
+    expect([second.cached, second.output]).toEqual([3, '']);
+    expect(second.image.id).toBe(first.image.id);
+    const third = await build(text, { 'a.txt': 'other\n' });
+    expect([third.cached, third.output]).toEqual([1, 'other\n']);
+  });
+
+  it('leaves no mount point, cgroup or snapshot of a command', async () => {
+    const { image } = await build('FROM busybox\nRUN --mount=type=tmpfs,target=/a/b/c true\nRUN ls / > /list\n');
+    expect(await listing({ image } as Finished, 'etc')).toEqual(['-rw-r--r-- 0:0 group', '-rw-r--r-- 0:0 passwd']);
+    const names = (await listing({ image } as Finished)).map((line) => line.split(' ')[2]);
+    expect(names).not.toContain('a');
+    expect(fixture.images.snapshots.list()).toEqual([]);
+  });
+
+  it('shows line, command, exit code and last output of a failure, and keeps its root', async () => {
+    const failed = build('FROM busybox\nRUN echo one > /left; \\\n  echo last words >&2; exit 7\n');
+    await expect(failed).rejects.toMatchObject({
+      code: 'BUILD_STEP_FAILED',
+      data: { lines: { start: 2, end: 3 }, excerpt: expect.stringContaining('2 | >>> RUN echo one') },
+      cause: { data: { code: 7, tail: 'last words\n' } },
+    });
+    expect(fixture.builder.failed.list()).toHaveLength(1);
+    await fixture.builder.failed.prune(0);
+  });
+
+  it('gives secrets to the command and to nobody else', async () => {
+    const { image, output } = await build(
+      'FROM busybox\nRUN --mount=type=secret,id=s,required=true --mount=type=secret,id=s,env=S cat /run/secrets/s; echo $S\n',
+      {},
+      { given: { secrets: new Map([['s', Buffer.from('hush')]]), agents: new Map() } },
+    );
+    expect(output).toBe('hushhush\n');
+    expect(JSON.stringify(image.platform.config)).not.toContain('hush');
+    await expect(build('FROM busybox\nRUN --mount=type=secret,id=t,required=true x\n')).rejects.toThrow(/secret t is required/);
+  });
+
+  it('keeps cache mounts from build to build, and binds contexts and stages', async () => {
+    const text = (n: number): string =>
+      `FROM busybox AS s\nRUN echo stage > /f\nFROM busybox\nRUN --mount=type=cache,target=/c --mount=type=bind,target=/ctx --mount=type=bind,from=s,source=/f,target=/g echo ${n} >> /c/log; cat /c/log /ctx/a /g\n`;
+    expect((await build(text(1), { a: 'A\n' })).output).toContain('1\nA\nstage\n');
+    expect((await build(text(2), { a: 'A\n' })).output).toContain('1\n2\nA\nstage\n');
+  });
+
+  it('gives the same digest for the same input, from nothing, with SOURCE_DATE_EPOCH', async () => {
+    const text = 'FROM busybox\nCOPY a /x/\nRUN date > /dev/null; echo b > /b; mkdir -p /q/r\nWORKDIR /new\n';
+    const options = { noCache: true } as BuildRequest['options'];
+    const once = await build(text, { a: 'A' }, { epochSec: 1_700_000_000, options });
+    const again = await build(text, { a: 'A' }, { epochSec: 1_700_000_000, options });
+    expect(again.image.target.digest).toBe(once.image.target.digest);
+  });
+
+  it('runs independent stages at once', async () => {
+    const stage = (n: string): string => `FROM busybox AS ${n}\nRUN sleep 0.6; echo ${n} > /${n}\n`;
+    const startedAtMs = performance.now();
+    const result = await build(`${stage('a')}${stage('b')}FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\n`);
+    const both = result.events.flatMap((e) => (e.at === 'done' && e.tookMs > 500 ? [e.tookMs] : []));
+    expect(both).toHaveLength(2);
+    expect(performance.now() - startedAtMs).toBeLessThan((both[0] ?? 0) + (both[1] ?? 0));
+  });
+
+  it('ends within a second when it is cancelled, and leaves nothing but cache', async () => {
+    const cancel = new AbortController();
+    const running = build('FROM busybox\nRUN echo up; sleep 100\n', {}, {}, cancel.signal);
+    const ended = expect(running).rejects.toMatchObject({ code: 'BUILD_CANCELLED' });
+    await new Promise((go) => setTimeout(go, 300));
+    const atMs = performance.now();
+    cancel.abort();
+    await ended;
+    expect(performance.now() - atMs).toBeLessThan(1000);
+    expect(fixture.images.snapshots.list()).toEqual([]);
+  });
+
+  it('keeps owners, modes, links and attributes of what it copies from a stage', async () => {
+    const result = await build(
+      `FROM busybox AS s
+RUN mkdir -p /o/d && echo x > /o/d/f && chmod 4711 /o/d/f && ln -s f /o/d/l && ln /o/d/f /o/d/h && chown 5:6 /o/d/f && mkfifo /o/p
+FROM busybox
+COPY --from=s /o /t
+COPY --from=s --chown=7:8 --chmod=u=rw,go=r /o/d/f /u/
+`,
+    );
+    expect(await listing(result, 't')).toEqual([
+      'drwxr-xr-x 0:0 d',
+      '-rws--x--x 5:6 d/f',
+      '-rws--x--x 5:6 d/h',
+      'lrwxrwxrwx 0:0 d/l f',
+      'prw-r--r-- 0:0 p',
+    ]);
+    expect(await listing(result, 'u')).toEqual(['-rw-r--r-- 7:8 f']);
+    void readXattrs;
+    void runPlan;
+  });
+});

@@ -1,0 +1,185 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { StepCache } from '#build/cache.ts';
+import { CacheMounts } from '#build/cache-mounts.ts';
+import { checkDockerfile, heedDirective } from '#build/checks.ts';
+import { FileStore } from '#build/context/files.ts';
+import { type ContextTree, treeSource } from '#build/context/tree.ts';
+import { readText } from '#build/copy/resolve.ts';
+import { BuildCancelled, ChecksFailed, DockerfileMissing, TooManyRounds } from '#build/errors.ts';
+import type { Tell } from '#build/events.ts';
+import { Execution, excerptOf, type StepStack } from '#build/execute.ts';
+import { FailedSteps } from '#build/failed.ts';
+import type { BuildGraph } from '#build/graph.ts';
+import { StepLayers } from '#build/layers.ts';
+import type { BuildNode } from '#build/node.ts';
+import { type BuildOptions, imageKey, planBuild, type ResolvedImage } from '#build/plan.ts';
+import { type Built, storeImage } from '#build/result.ts';
+import type { Given } from '#build/run-mounts.ts';
+import type { SandboxLimits } from '#build/sandbox.ts';
+import { PROXY_ARGS } from '#build/scope.ts';
+import type { Image } from '#image/images.ts';
+import type { BuildWarning } from '#spec/dockerfile/errors.ts';
+import type { Ignore } from '#spec/dockerfile/ignore.ts';
+import { type Dockerfile, parseDockerfile } from '#spec/dockerfile/instructions.ts';
+import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
+import type { Reference } from '#spec/image/reference.ts';
+import type { Store } from '#storage/store.ts';
+
+/** One build, whoever asks: everything has been received and parsed. */
+export interface BuildRequest {
+  file: { name: string; text: string };
+  contexts: ReadonlyMap<string, ContextTree>;
+  options: BuildOptions;
+  given: Given;
+  limits: SandboxLimits;
+  allow: ReadonlySet<string>;
+  /** Ask registries for newer base images. */
+  pull: boolean;
+  epochSec: number | undefined;
+  names: readonly Reference[];
+}
+
+export interface Finished {
+  image: Image;
+  graph: BuildGraph;
+}
+
+/** A plan asks for images, gets them, and may ask again (ONBUILD): more rounds than this nobody needs. */
+const ROUNDS_MAX = 100;
+
+/** Builds of one node. */
+export class Builder {
+  readonly node: BuildNode;
+  readonly failed: FailedSteps;
+
+  private constructor(node: BuildNode, failed: FailedSteps) {
+    this.node = node;
+    this.failed = failed;
+  }
+
+  /** `dataDirectory` keeps files of contexts and cache mounts. What builds of an earlier daemon left is removed. */
+  static async open(
+    parts: Omit<BuildNode, 'files' | 'cache' | 'stepLayers' | 'cacheMounts'> & {
+      dataDirectory: string;
+      store: Store;
+    },
+  ): Promise<Builder> {
+    const { content, layers, snapshots, images, clock, random, dataDirectory, store } = parts;
+    await rm(parts.runDirectory, { recursive: true, force: true });
+    await mkdir(parts.runDirectory, { recursive: true, mode: 0o700 });
+    const cache = await StepCache.open({ store, content, layers, snapshots, images, clock });
+    const node: BuildNode = {
+      ...parts,
+      files: await FileStore.openAt(`${dataDirectory}/files`, clock, random),
+      cache,
+      stepLayers: new StepLayers({ content, layers, cache, random }),
+      cacheMounts: new CacheMounts(`${dataDirectory}/mounts`, clock),
+    };
+    const failed = new FailedSteps(snapshots, clock, random);
+    await failed.sweep();
+    return new Builder(node, failed);
+  }
+
+  /** Every build, from the docker CLI's to `estiba up`'s, ends here. */
+  async build(request: BuildRequest, tell: Tell, signal: AbortSignal): Promise<Finished> {
+    const { node } = this;
+    const file = parseDockerfile(request.file.text, request.file.name);
+    const { graph, images, warnings } = await this.plan(file, request, tell, signal);
+    this.#warn(request, file, [...checkDockerfile(file), ...warnings], tell);
+    tell({ at: 'steps', titles: graph.steps.map((step) => step.title) });
+    const execution = new Execution(node, {
+      ...request,
+      graph,
+      images,
+      proxies: proxiesOf(request.options.args),
+      failed: this.failed,
+      tell,
+      signal,
+    });
+    try {
+      const { layers } = await execution.stack(graph.target.root);
+      for (const step of execution.unvisited()) tell({ at: 'cached', step });
+      const built = await this.#built(request, graph, images, layers, execution);
+      return { image: await storeImage(node, built, request.names, execution.lease), graph };
+    } catch (error) {
+      if (signal.aborted) throw new BuildCancelled({}, { cause: error });
+      throw error;
+    } finally {
+      await execution.close();
+    }
+  }
+
+  /** Warnings alone: nothing is resolved, fetched or run. */
+  check(request: Pick<BuildRequest, 'file'>, ignore?: Ignore): { warnings: BuildWarning[]; fail: boolean } {
+    const file = parseDockerfile(request.file.text, request.file.name);
+    return heedDirective(file.directives.check, checkDockerfile(file, ignore));
+  }
+
+  /** Plans until every image that the target stands on is here. */
+  async plan(
+    file: Dockerfile,
+    request: Pick<BuildRequest, 'options' | 'pull'>,
+    tell: Tell,
+    signal: AbortSignal,
+  ): Promise<{ graph: BuildGraph; images: Map<string, Image>; warnings: BuildWarning[] }> {
+    const resolved = new Map<string, ResolvedImage>();
+    const images = new Map<string, Image>();
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      const plan = planBuild(file, request.options, resolved);
+      if (plan.done) return { graph: plan.graph, images, warnings: plan.warnings };
+      await Promise.all(
+        plan.wanted.map(async (wanted) => {
+          const note = (text: string): void => tell({ at: 'note', text });
+          const { reference, platform } = wanted;
+          const image = await this.node.image(reference, { platform, always: request.pull, note, signal });
+          images.set(imageKey(wanted), image);
+          resolved.set(imageKey(wanted), {
+            digest: image.platform.manifestDigest,
+            settings: image.platform.config.config ?? {},
+          });
+        }),
+      );
+    }
+    throw new TooManyRounds({ rounds: ROUNDS_MAX });
+  }
+
+  async #built(
+    request: BuildRequest,
+    graph: BuildGraph,
+    images: ReadonlyMap<string, Image>,
+    layers: StepStack['layers'],
+    execution: Execution,
+  ): Promise<Built> {
+    const { target } = graph;
+    const stacks = new Map<number, StepStack>();
+    for (const { step } of target.history) if (step !== undefined) stacks.set(step, await execution.known(step));
+    const platform = parsePlatform(request.options.targetPlatform, this.node.platform);
+    const base = target.base && [...images.values()].find((i) => i.platform.manifestDigest === target.base?.digest);
+    const { epochSec } = request;
+    return { graph, layers, stacks, base, platform, epochSec, nowMs: this.node.clock.now() };
+  }
+
+  #warn(request: BuildRequest, file: Dockerfile, all: readonly BuildWarning[], tell: Tell): void {
+    const { warnings, fail } = heedDirective(file.directives.check, all);
+    for (const warning of warnings)
+      tell({ at: 'warning', warning, excerpt: excerptOf(request.file.text, warning.lines) });
+    if (fail) throw new ChecksFailed({ count: warnings.length });
+  }
+}
+
+function proxiesOf(args: ReadonlyMap<string, string>): string[] {
+  return [...args].filter(([name]) => PROXY_ARGS.has(name)).map(([name, value]) => `${name}=${value}`);
+}
+
+/** The Dockerfile of a context; DOCKERFILE_MISSING. */
+export async function readDockerfile(node: BuildNode, context: ContextTree, name: string): Promise<string> {
+  const text = await readText(treeSource(context, 'the build context', (d) => node.files.open(d)), name, DOCKERFILE_MAX_BYTES);
+  if (text === '') throw new DockerfileMissing({ name });
+  return text;
+}
+
+const DOCKERFILE_MAX_BYTES = 2 * 1024 * 1024;
+
+export function hostPlatformText(node: Pick<BuildNode, 'platform'>): string {
+  return formatPlatform(node.platform);
+}

@@ -1,0 +1,97 @@
+import type { StepStack } from '#build/execute.ts';
+import type { BuildGraph, PlannedStage } from '#build/graph.ts';
+import type { StepLayer, StepLayers } from '#build/layers.ts';
+import type { BuildNode } from '#build/node.ts';
+import { type ContentLease, writeBlob } from '#image/content.ts';
+import type { Image } from '#image/images.ts';
+import { digestOf } from '#spec/image/digest.ts';
+import { type Descriptor, type ImageConfig, MEDIA } from '#spec/image/manifest.ts';
+import type { Platform } from '#spec/image/platform.ts';
+import type { Reference } from '#spec/image/reference.ts';
+
+type Target = Pick<Descriptor, 'digest' | 'mediaType' | 'size'>;
+
+/** What the target stage ended with, and what stood below it. */
+export interface Built {
+  graph: BuildGraph;
+  layers: StepLayer[];
+  /** By step: what each line of the history did. */
+  stacks: ReadonlyMap<number, StepStack>;
+  base: Image | undefined;
+  platform: Platform;
+  epochSec: number | undefined;
+  /** For a build of nothing but an empty root. */
+  nowMs: number;
+}
+
+/**
+ * The image's configuration (image-spec, config.md), with history as Docker writes it. Times are those of the steps, not of
+ * this build: the same steps from the cache give the same bytes.
+ */
+export function imageConfig(built: Built): ImageConfig {
+  const { graph, layers, base, platform, epochSec } = built;
+  const { target } = graph;
+  const baseConfig = base?.platform.config;
+  let atMs = epochSec === undefined ? createdAtMs(baseConfig) : epochSec * 1000;
+  const history = target.history.map((line) => {
+    const stack = line.step === undefined ? undefined : built.stacks.get(line.step);
+    if (epochSec === undefined) atMs = Math.max(atMs, stack?.createdAtMs ?? 0);
+    return {
+      created: new Date(atMs).toISOString(),
+      created_by: line.createdBy,
+      ...(line.comment === undefined ? {} : { comment: line.comment }),
+      ...(stack?.own ? {} : { empty_layer: true }),
+    };
+  });
+  if (atMs === 0) atMs = built.nowMs;
+  return {
+    created: new Date(atMs).toISOString(),
+    ...(baseConfig?.author ? { author: baseConfig.author } : {}),
+    architecture: platform.architecture,
+    os: platform.os,
+    ...(platform.variant ? { variant: platform.variant } : {}),
+    config: settingsOf(target),
+    rootfs: { type: 'layers', diff_ids: layers.map((layer) => layer.diffId) },
+    history: [...(baseConfig?.history ?? []), ...history],
+  };
+}
+
+function createdAtMs(config: ImageConfig | undefined): number {
+  const ms = Date.parse(config?.created ?? '');
+  return Number.isNaN(ms) ? 0 : ms;
+}
+
+function settingsOf({ settings }: PlannedStage): NonNullable<ImageConfig['config']> {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
+}
+
+/** Blobs packed, configuration and manifest written, the names given to it. */
+export async function storeImage(
+  node: BuildNode,
+  built: Built,
+  names: readonly Reference[],
+  lease: ContentLease,
+): Promise<Image> {
+  const layers = await Promise.all(built.layers.map((layer) => node.stepLayers.packed(layer, lease)));
+  const target = await writeImage(node, imageConfig(built), layers, lease);
+  return node.images.add(target, names);
+}
+
+/** Nothing is written that is there: a cached build ends here without touching the disk. */
+async function writeImage(
+  { content }: BuildNode,
+  config: ImageConfig,
+  layers: Awaited<ReturnType<StepLayers['packed']>>[],
+  lease: ContentLease,
+): Promise<Target> {
+  const put = async (mediaType: string, value: object): Promise<Target> => {
+    const bytes = Buffer.from(JSON.stringify(value));
+    const digest = digestOf(bytes);
+    lease.add(digest);
+    if (!(await content.info(digest))) await writeBlob(content, `build/${digest}`, [bytes], { digest });
+    return { mediaType, digest, size: bytes.length };
+  };
+  const configuration = await put(MEDIA.ociConfig, config);
+  const blobs = layers.map(({ mediaType, digest, size }) => ({ mediaType, digest, size }));
+  return put(MEDIA.ociManifest, { schemaVersion: 2, mediaType: MEDIA.ociManifest, config: configuration, layers: blobs });
+}

@@ -1,0 +1,190 @@
+import type { Readable } from 'node:stream';
+import type { FileInfo, SourceTree } from '#build/context/tree.ts';
+import { readText } from '#build/copy/resolve.ts';
+import type { MountedTree } from '#build/copy/mounted.ts';
+import { type OciHost, ociConfig } from '#engine/core/oci.ts';
+import type { NetworkSource, ProcessSource } from '#engine/core/parts.ts';
+import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
+import { resolveUser } from '#engine/core/user.ts';
+import { Undo } from '#base/undo.ts';
+import type { OciMount } from '#spec/oci/config.ts';
+import type { LinuxDevice } from '#spec/oci/linux.ts';
+
+/** What a command of a build is run with, besides its root. */
+export interface SandboxLimits {
+  resources: ResourceSpec;
+  shmBytes: number;
+  ulimits: ContainerSpec['ulimits'];
+  extraHosts: string[];
+  /** Name of the network that `--network=default` means; `host` and `none` as well. */
+  network: string;
+}
+
+export const DEFAULT_LIMITS: SandboxLimits = {
+  resources: {
+    oomKillDisable: false,
+    blkioWeightDevices: [],
+    readBps: [],
+    writeBps: [],
+    readIops: [],
+    writeIops: [],
+    hugepages: [],
+  },
+  shmBytes: 64 * 1024 * 1024,
+  ulimits: [],
+  extraHosts: [],
+  network: 'bridge',
+};
+
+export interface SandboxRequest {
+  id: string;
+  root: MountedTree;
+  argv: string[];
+  env: string[];
+  cwd: string;
+  user: string;
+  mounts: OciMount[];
+  network: 'default' | 'none' | 'host';
+  limits: SandboxLimits;
+  /** Takes both streams as they come; a slow one holds the command up. */
+  output(stream: 'stdout' | 'stderr', source: Readable): Promise<void>;
+}
+
+export interface SandboxParts {
+  network: NetworkSource;
+  processes: ProcessSource;
+  host: OciHost;
+  cgroupParent: string;
+  devices(spec: ContainerSpec): Promise<LinuxDevice[]>;
+}
+
+const SIGKILL = 9;
+const PASSWD_MAX_BYTES = 1024 * 1024;
+/** The same in every build: a host name that changes would end in files. */
+export const SANDBOX_HOSTNAME = 'buildsandbox';
+
+/** Runs one command as the engine runs containers: same isolation, networks, names, limits. Answers its exit code. */
+export async function runInSandbox(parts: SandboxParts, request: SandboxRequest, signal: AbortSignal): Promise<number> {
+  signal.throwIfAborted();
+  await using undo = new Undo();
+  const { id, root } = request;
+  const spec = sandboxSpec(request);
+  const user = resolveUser(request.user, await accounts(root));
+  const net = await parts.network.attach(id, {
+    name: id.slice(0, 12),
+    hostname: SANDBOX_HOSTNAME,
+    spec,
+    exposedPorts: [],
+    endpoints: {},
+  });
+  undo.add('network', () => parts.network.release(id));
+  const config = ociConfig({
+    id,
+    spec,
+    process: {
+      argv: request.argv,
+      env: request.env,
+      cwd: request.cwd,
+      user: request.user,
+      stopSignal: 'SIGKILL',
+      labels: {},
+      volumes: [],
+      exposedPorts: [],
+      health: undefined,
+    },
+    user,
+    hostname: SANDBOX_HOSTNAME,
+    rootfs: root.root,
+    mounts: request.mounts,
+    files: net.files,
+    join: net.namespace === undefined ? {} : { network: net.namespace },
+    cgroupsPath: `${request.limits.resources.cgroupParent ?? parts.cgroupParent}/${id}`,
+    devices: await parts.devices(spec),
+    host: parts.host,
+  });
+  const log = { format: 'none' as const, path: '', maxBytes: 0, maxFiles: 0 };
+  const process = await parts.processes.create(id, config, { terminal: false, stdin: false, stdinOnce: false, log });
+  undo.add('process', () => parts.processes.remove(id));
+  const streams = await process.attach({ stdin: false });
+  const copied = Promise.all([request.output('stdout', streams.stdout), request.output('stderr', streams.stderr)]);
+  const kill = (): void => void process.signal(SIGKILL).catch(() => undefined); // ended meanwhile; `remove` kills all that is left
+  signal.addEventListener('abort', kill, { once: true });
+  try {
+    signal.throwIfAborted();
+    await process.start();
+    const { code } = await process.wait();
+    signal.throwIfAborted();
+    await copied;
+    return code;
+  } finally {
+    signal.removeEventListener('abort', kill);
+    streams.detach();
+  }
+}
+
+/** `user[:group]` as numbers, by the root's own files. */
+export async function ownerIn(root: SourceTree, wish: string): Promise<Pick<FileInfo, 'uid' | 'gid'>> {
+  const { uid, gid } = resolveUser(wish, await accounts(root));
+  return { uid, gid };
+}
+
+async function accounts(root: SourceTree): Promise<{ passwd: string; group: string }> {
+  const [passwd, group] = await Promise.all([
+    readText(root, 'etc/passwd', PASSWD_MAX_BYTES),
+    readText(root, 'etc/group', PASSWD_MAX_BYTES),
+  ]);
+  return { passwd, group };
+}
+
+function sandboxSpec({ network, limits, env, cwd, user }: SandboxRequest): ContainerSpec {
+  const name = network === 'default' ? limits.network : network;
+  return {
+    image: '',
+    origin: { by: 'cli' },
+    labels: {},
+    annotations: {},
+    process: { env, cwd, user, groups: [], tty: false, stdin: false, stdinOnce: false },
+    stop: {},
+    init: false,
+    namespaces: {
+      network: name === 'host' ? { kind: 'host' } : { kind: 'private' },
+      pid: { kind: 'private' },
+      ipc: { kind: 'private' },
+      uts: { kind: 'private' },
+      cgroup: { kind: 'private' },
+      user: { kind: 'host' },
+    },
+    mounts: [],
+    resources: limits.resources,
+    security: {
+      privileged: false,
+      capAdd: [],
+      capDrop: [],
+      noNewPrivileges: false,
+      seccomp: 'default',
+      readonlyRoot: false,
+    },
+    devices: [],
+    deviceRules: [],
+    sysctls: {},
+    ulimits: limits.ulimits,
+    oomScoreAdj: 0,
+    shmBytes: limits.shmBytes,
+    network: {
+      endpoints:
+        name === 'host' || name === 'none'
+          ? []
+          : [{ network: name, aliases: [], links: [], driverOptions: {} }],
+      ports: {},
+      publishAll: false,
+      dns: [],
+      dnsOptions: [],
+      dnsSearch: [],
+      extraHosts: limits.extraHosts,
+      links: [],
+    },
+    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
+    logging: { driver: 'none', options: {} },
+    autoRemove: true,
+  };
+}
