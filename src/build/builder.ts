@@ -173,7 +173,11 @@ function proxiesOf(args: ReadonlyMap<string, string>): string[] {
 
 /** The Dockerfile of a context; DOCKERFILE_MISSING. */
 export async function readDockerfile(node: BuildNode, context: ContextTree, name: string): Promise<string> {
-  const text = await readText(treeSource(context, 'the build context', (d) => node.files.open(d)), name, DOCKERFILE_MAX_BYTES);
+  const text = await readText(
+    treeSource(context, 'the build context', (d) => node.files.open(d)),
+    name,
+    DOCKERFILE_MAX_BYTES,
+  );
   if (text === '') throw new DockerfileMissing({ name });
   return text;
 }

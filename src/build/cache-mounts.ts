@@ -29,7 +29,11 @@ export class CacheMounts {
    * Gives the directory to `use`: `shared` to all at once, `locked` to one after the other, `private` to one while others get
    * one of their own. A new one is filled by `fill`.
    */
-  async with<T>(mount: CacheMount, fill: (path: string) => Promise<void>, use: (path: string) => Promise<T>): Promise<T> {
+  async with<T>(
+    mount: CacheMount,
+    fill: (path: string) => Promise<void>,
+    use: (path: string) => Promise<T>,
+  ): Promise<T> {
     const name = createHash('sha256').update(mount.id).digest('hex').slice(0, 32);
     if (mount.sharing === 'locked') return this.#locks.run(name, () => this.#lend(`${name}-0`, mount, fill, use));
     if (mount.sharing === 'shared') return this.#lend(`${name}-0`, mount, fill, use);

@@ -4,9 +4,9 @@ import type { StepLayer } from '#build/layers.ts';
 import type { ContentStore } from '#image/content.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
-import { Records } from '#storage/records.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import { type Digest, isDigest } from '#spec/image/digest.ts';
+import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
 /**

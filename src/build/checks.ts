@@ -99,11 +99,7 @@ function checkFrom(file: Dockerfile, stage: Stage, warn: Warn): void {
   // A stage that is named after its platform means it.
   const [, architecture = ''] = platform?.split('/') ?? [];
   if (platform !== undefined && !platform.includes('$') && !(architecture !== '' && name?.includes(architecture)))
-    warn(
-      'FromPlatformFlagConstDisallowed',
-      lines,
-      `FROM --platform flag should not use constant value "${platform}"`,
-    );
+    warn('FromPlatformFlagConstDisallowed', lines, `FROM --platform flag should not use constant value "${platform}"`);
   if (base.includes('$') && !isImage(defaultBase(file, base)))
     warn('InvalidDefaultArgInFrom', lines, `Default value for ARG ${base} results in empty or invalid base image name`);
 }
@@ -169,7 +165,11 @@ function checkInstruction(instruction: At<Instruction>, ignore: Ignore | undefin
       for (const source of instruction.sources) {
         const path = source.replace(/^(\.?\/)+/, '');
         if (path !== '' && !/[$*?[]|^https?:|^git@/.test(path) && ignore.isIgnored(path) && !ignore.mayHoldKept(path))
-          warn('CopyIgnoredFile', lines, `Attempting to ${instruction.do === 'add' ? 'Add' : 'Copy'} file "${source}" that is excluded by .dockerignore`);
+          warn(
+            'CopyIgnoredFile',
+            lines,
+            `Attempting to ${instruction.do === 'add' ? 'Add' : 'Copy'} file "${source}" that is excluded by .dockerignore`,
+          );
       }
       return;
     default:

@@ -94,9 +94,7 @@ export class Execution {
   /** The layers of a step's root; `undefined` is the empty one. */
   async stack(id: StepId | undefined): Promise<StepStack> {
     if (id === undefined) return EMPTY_STACK;
-    const running = this.#stacks.get(id) ?? this.#step(id);
-    this.#stacks.set(id, running);
-    return running;
+    return once(this.#stacks, id, () => this.#step(id));
   }
 
   /** What a step of the target did, run now or known from before. */
@@ -137,9 +135,7 @@ export class Execution {
   // -- keys
 
   #key(id: StepId): Promise<string> {
-    const running = this.#keys.get(id) ?? this.#makeKey(id);
-    this.#keys.set(id, running);
-    return running;
+    return once(this.#keys, id, () => this.#makeKey(id));
   }
 
   async #makeKey(id: StepId): Promise<string> {
@@ -195,13 +191,15 @@ export class Execution {
       if (step.do === 'image') return this.#imageStack(step.reference, step.platform);
       const key = await this.#key(id);
       const known = cache.find(key);
-      const isKnown = known !== undefined && (await stepLayers.isHere(known.layers)) && (await this.#rootsAreKnown(step));
+      const isKnown =
+        known !== undefined && (await stepLayers.isHere(known.layers)) && (await this.#rootsAreKnown(step));
       if (isKnown) {
         this.#hold(known.layers);
         cache.touch(key);
         tell({ at: 'cached', step: id });
         return { layers: known.layers, own: known.own === 1, createdAtMs: known.createdAtMs };
       }
+      await Promise.all(inputsOf(step).map((input) => this.#ready(input)));
       const root = await this.stack('root' in step ? step.root : undefined);
       const startedAtMs = clock.monotonic();
       const made = await this.#make(id, step, root);
@@ -214,6 +212,12 @@ export class Execution {
     } catch (error) {
       throw this.#failure(id, step, error);
     }
+  }
+
+  #ready(id: StepId): Promise<unknown> {
+    const { do: what } = this.#detail(id);
+    if (what === 'context') return Promise.resolve(); // here since before the build; a layer of it is made on demand
+    return what === 'fetch' || what === 'git' ? this.#tree(id) : this.stack(id);
   }
 
   /** History tells what each step did: those below a known one have to be known as well. */
@@ -304,7 +308,14 @@ export class Execution {
     if (await isDirectory(below, path)) return undefined;
     const owner = user === '' ? undefined : await this.#owner(user, below);
     const newestSec = this.#o.epochSec;
-    const contents = new LayerContents({ destination: path, root: below, owner, mode: undefined, parents: false, newestSec });
+    const contents = new LayerContents({
+      destination: path,
+      root: below,
+      owner,
+      mode: undefined,
+      parents: false,
+      newestSec,
+    });
     await contents.makeDirectory(path);
     return contents.isEmpty ? undefined : this.#node.stepLayers.make(contents.tar(), this.#lease);
   }
@@ -317,7 +328,8 @@ export class Execution {
 
   async #run(id: StepId, step: RunStep, root: StepStack): Promise<StepLayer | undefined> {
     const { limits, allow, epochSec } = this.#o;
-    if (step.security === 'insecure') throw new NotAllowed({ what: 'RUN --security=insecure', entitlement: 'security.insecure' });
+    if (step.security === 'insecure')
+      throw new NotAllowed({ what: 'RUN --security=insecure', entitlement: 'security.insecure' });
     if (step.network === 'host' && limits.network !== 'host' && !allow.has('network.host'))
       throw new NotAllowed({ what: 'RUN --network=host', entitlement: 'network.host' });
     await using undo = new Undo((what, error) =>
@@ -332,7 +344,10 @@ export class Execution {
     const mounted = await overlays.mount(snapshot);
     undo.add('root', () => overlays.unmount(mounted));
     const tree = new MountedTree('the image', mounted, this.#node.readXattrs);
-    const stubs = await noteStubs(tree, step.mounts.flatMap((m) => ('target' in m && m.target !== undefined ? [m.target] : [])));
+    const stubs = await noteStubs(
+      tree,
+      step.mounts.flatMap((m) => ('target' in m && m.target !== undefined ? [m.target] : [])),
+    );
     const tail = new Tail(TAIL_BYTES);
     const sources = { layers: this.#mountLayers.bind(this) };
     const code = await withMounts(this.#node, sandboxId, step.mounts, this.#o.given, sources, undo, (prepared) =>
@@ -360,7 +375,8 @@ export class Execution {
       keep = await this.#o.failed.keep({ snapshot, layers: root.layers, step, code });
       throw new RunFailed({ command: step.argv.join(' '), code, tail: tail.text() });
     }
-    return stepLayers.make(snapshots.diff(snapshot, epochSec === undefined ? {} : { newestSec: epochSec }), this.#lease);
+    const changes = snapshots.diff(snapshot, epochSec === undefined ? {} : { newestSec: epochSec });
+    return await stepLayers.make(changes, this.#lease); // before the snapshot goes
   }
 
   async #output(id: StepId, stream: 'stdout' | 'stderr', source: Readable, tail: Tail): Promise<void> {
@@ -381,7 +397,8 @@ export class Execution {
     const options = { parents: step?.parents ?? false, excludes: step?.excludes ?? [], unpack };
     if (from === undefined) return select(EMPTY_TREE, path, options);
     const source = this.#detail(from);
-    if (source.do === 'context') return select(this.#treeSource(this.#context(source.name), contextName(source.name)), path, options);
+    if (source.do === 'context')
+      return select(this.#treeSource(this.#context(source.name), contextName(source.name)), path, options);
     const { layers } = await this.stack(from);
     const view = await this.view(layers, source.do === 'image' ? source.reference : 'that stage');
     if (view instanceof MountedTree) await view.loadXattrs(await attributesBelow(view, path));
@@ -407,7 +424,9 @@ export class Execution {
     const what = 'the build context';
     const [first] = chosen;
     const path = first && first.info.type !== 'dir' ? `/${first.name}` : '/';
-    const key = createHash('sha256').update(`context ${await selectionKey(chosen)}`).digest('hex');
+    const key = createHash('sha256')
+      .update(`context ${await selectionKey(chosen)}`)
+      .digest('hex');
     const known = cache.find(key);
     if (known && (await stepLayers.isHere(known.layers))) {
       this.#hold(known.layers);
@@ -423,9 +442,7 @@ export class Execution {
   }
 
   #tree(id: StepId): Promise<ContextTree> {
-    const running = this.#trees.get(id) ?? this.#download(id);
-    this.#trees.set(id, running);
-    return running;
+    return once(this.#trees, id, () => this.#download(id));
   }
 
   async #download(id: StepId): Promise<ContextTree> {
@@ -470,9 +487,7 @@ export class Execution {
   #mounted(layers: readonly StepLayer[]): Promise<string> {
     const key = layers.map((layer) => layer.diffId).join();
     const { overlays, stepLayers } = this.#node;
-    const running = this.#views.get(key) ?? stepLayers.ready(layers).then((ids) => overlays.view(ids));
-    this.#views.set(key, running);
-    return running;
+    return once(this.#views, key, async () => overlays.view(await stepLayers.ready(layers)));
   }
 
   #hold(layers: readonly StepLayer[]): void {
@@ -504,6 +519,14 @@ export class Execution {
     this.#abort.abort(failure);
     return failure;
   }
+}
+
+/** Work that several wait for is done once. Its failure goes to each of them, and to nobody when none waits any more. */
+function once<K, T>(known: Map<K, Promise<T>>, key: K, start: () => Promise<T>): Promise<T> {
+  const running = known.get(key) ?? start();
+  known.set(key, running);
+  running.catch(() => undefined);
+  return running;
 }
 
 /** Steps that have a root of their own, and so are shown; downloads and images come along. */

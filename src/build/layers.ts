@@ -66,7 +66,8 @@ export class StepLayers {
   /** The blob that goes into an image: an image's own as it is, ours compressed, once. */
   packed(layer: StepLayer, lease: ContentLease): Promise<StepLayer['blob']> {
     if (!layer.made) return Promise.resolve(layer.blob);
-    const running = this.#packing.get(layer.diffId) ?? this.#pack(layer).finally(() => this.#packing.delete(layer.diffId));
+    const running =
+      this.#packing.get(layer.diffId) ?? this.#pack(layer).finally(() => this.#packing.delete(layer.diffId));
     this.#packing.set(layer.diffId, running);
     return running.then((blob) => {
       lease.add(blob.digest);

@@ -93,5 +93,10 @@ async function writeImage(
   };
   const configuration = await put(MEDIA.ociConfig, config);
   const blobs = layers.map(({ mediaType, digest, size }) => ({ mediaType, digest, size }));
-  return put(MEDIA.ociManifest, { schemaVersion: 2, mediaType: MEDIA.ociManifest, config: configuration, layers: blobs });
+  return put(MEDIA.ociManifest, {
+    schemaVersion: 2,
+    mediaType: MEDIA.ociManifest,
+    config: configuration,
+    layers: blobs,
+  });
 }

@@ -6,8 +6,8 @@ import { MountedTree } from '#build/copy/mounted.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
 import { CopySourceMissing, SecretMissing } from '#build/errors.ts';
 import type { PlannedMount, StepId } from '#build/graph.ts';
-import type { BuildNode } from '#build/node.ts';
 import type { StepLayer } from '#build/layers.ts';
+import type { BuildNode } from '#build/node.ts';
 import type { OciMount } from '#spec/oci/config.ts';
 
 /** Secrets and agents that who starts the build gave along. */
@@ -169,5 +169,6 @@ function agent(mount: Extract<PlannedMount, { type: 'ssh' }>, given: Given, prep
     return;
   }
   prepared.mounts.push({ destination: mount.target, type: 'bind', source, options: WRITABLE });
-  if (!prepared.env.some((entry) => entry.startsWith('SSH_AUTH_SOCK='))) prepared.env.push(`SSH_AUTH_SOCK=${mount.target}`);
+  if (!prepared.env.some((entry) => entry.startsWith('SSH_AUTH_SOCK=')))
+    prepared.env.push(`SSH_AUTH_SOCK=${mount.target}`);
 }

@@ -1,12 +1,12 @@
 import type { Readable } from 'node:stream';
+import { Undo } from '#base/undo.ts';
 import type { FileInfo, SourceTree } from '#build/context/tree.ts';
-import { readText } from '#build/copy/resolve.ts';
 import type { MountedTree } from '#build/copy/mounted.ts';
+import { readText } from '#build/copy/resolve.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { NetworkSource, ProcessSource } from '#engine/core/parts.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
-import { Undo } from '#base/undo.ts';
 import type { OciMount } from '#spec/oci/config.ts';
 import type { LinuxDevice } from '#spec/oci/linux.ts';
 
@@ -172,9 +172,7 @@ function sandboxSpec({ network, limits, env, cwd, user }: SandboxRequest): Conta
     shmBytes: limits.shmBytes,
     network: {
       endpoints:
-        name === 'host' || name === 'none'
-          ? []
-          : [{ network: name, aliases: [], links: [], driverOptions: {} }],
+        name === 'host' || name === 'none' ? [] : [{ network: name, aliases: [], links: [], driverOptions: {} }],
       ports: {},
       publishAll: false,
       dns: [],

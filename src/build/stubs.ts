@@ -1,7 +1,7 @@
 import { lstat, rmdir, unlink, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
-import { type MountedTree } from '#build/copy/mounted.ts';
+import type { MountedTree } from '#build/copy/mounted.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
 
 /**

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { lstat, mkdtemp, readdir, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,8 +10,7 @@ import type { FileStore } from '#build/context/files.ts';
 import { ContextTree } from '#build/context/tree.ts';
 import { infoOf } from '#build/copy/mounted.ts';
 import { FetchFailed } from '#build/errors.ts';
-import { createHash } from 'node:crypto';
-import { type Digest } from '#spec/image/digest.ts';
+import type { Digest } from '#spec/image/digest.ts';
 
 /** Seconds that a server may be silent. */
 const SILENT_MS = 60_000;
@@ -71,12 +71,20 @@ export function parseGitUrl(url: string): GitSource {
 }
 
 /** A repository's files, by the host's git: modes 644 and 755, no owner, no times but the commit's. */
-export async function cloneGit(url: string, keepGitDir: boolean, files: FileStore, signal: AbortSignal): Promise<ContextTree> {
+export async function cloneGit(
+  url: string,
+  keepGitDir: boolean,
+  files: FileStore,
+  signal: AbortSignal,
+): Promise<ContextTree> {
   const source = parseGitUrl(url);
   const directory = await mkdtemp(join(tmpdir(), 'estiba-git-'));
   const git = async (...args: string[]): Promise<string> => {
     try {
-      const { stdout } = await promisify(execFile)('git', ['-C', directory, ...GIT_SAFE, ...args], { env: gitEnv(), signal });
+      const { stdout } = await promisify(execFile)('git', ['-C', directory, ...GIT_SAFE, ...args], {
+        env: gitEnv(),
+        signal,
+      });
       return stdout;
     } catch (cause) {
       signal.throwIfAborted();

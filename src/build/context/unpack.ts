@@ -24,7 +24,13 @@ export function packingOf(head: Buffer): Packing | undefined {
   if (head.length < HEAD_BYTES) return undefined;
   if (head.toString('latin1', USTAR_AT, USTAR_AT + 5) === 'ustar') return 'tar';
   // Archives older than POSIX have no mark, but a sum of their header's bytes.
-  const told = Number.parseInt(head.toString('latin1', CHECKSUM_AT, CHECKSUM_AT + 8).replaceAll('\0', ' ').trim(), 8);
+  const told = Number.parseInt(
+    head
+      .toString('latin1', CHECKSUM_AT, CHECKSUM_AT + 8)
+      .replaceAll('\0', ' ')
+      .trim(),
+    8,
+  );
   let sum = 8 * 0x20;
   for (let at = 0; at < HEAD_BYTES; at++) if (at < CHECKSUM_AT || at >= CHECKSUM_AT + 8) sum += head[at] ?? 0;
   return told === sum && told !== 8 * 0x20 ? 'tar' : undefined;

@@ -1,8 +1,8 @@
 import type { FileStore } from '#build/context/files.ts';
 import { receiveTar } from '#build/context/receive.ts';
 import { treeSource } from '#build/context/tree.ts';
-import { type Selection, select } from '#build/copy/select.ts';
 import { HEAD_BYTES, packingOf, peek, unpacked } from '#build/context/unpack.ts';
+import { type Selection, select } from '#build/copy/select.ts';
 
 /** ADD: a file that is an archive becomes its contents, owners and modes as the archive says; all else stays what it is. */
 export async function addedSelections(selection: Selection, files: FileStore): Promise<Selection[]> {

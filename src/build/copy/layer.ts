@@ -54,7 +54,8 @@ export class LayerContents {
     if (info.type === 'dir') {
       const target = await this.#directory(parents ? below(to, selection.name) : to);
       if (parents) await this.#describe(target, files[0]?.info);
-      for (const file of files) if (file.path !== '') await this.#put(below(target, file.path), tree, below(path, file.path), file.info);
+      for (const file of files)
+        if (file.path !== '') await this.#put(below(target, file.path), tree, below(path, file.path), file.info);
       // Like `mkdir -p` where the source is an empty directory: it is there, though nothing lies in it.
       if (files.length === 1) await this.#describe(target, info);
       return;

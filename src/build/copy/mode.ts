@@ -25,6 +25,8 @@ function applyClause(mode: number, { who, changes }: { who: string; changes: str
     for (const one of who) {
       const shift = SHIFT[one] ?? 0;
       cleared |= 7 << shift;
+      // As chmod(1): `=` takes set-id away from files, and leaves it to directories.
+      if (!isDirectory && one !== 'o') cleared |= one === 'u' ? 0o4000 : 0o2000;
       if (letters.includes('r')) bits |= 4 << shift;
       if (letters.includes('w')) bits |= 2 << shift;
       if (letters.includes('x') || (letters.includes('X') && (isDirectory || (now & 0o111) !== 0))) bits |= 1 << shift;

@@ -117,7 +117,8 @@ async function matches(tree: SourceTree, pattern: string, deep: boolean): Promis
       }
       return;
     }
-    if (!hasWildcard(part)) return (await exists(tree, below(at, part))) ? follow(below(at, part), index + 1) : undefined;
+    if (!hasWildcard(part))
+      return (await exists(tree, below(at, part))) ? follow(below(at, part), index + 1) : undefined;
     const match = compileGlob(part);
     if (!match) throw new CopyPatternInvalid({ pattern });
     for (const name of await directoryNames(tree, at)) if (match.test(name)) await follow(below(at, name), index + 1);
@@ -139,7 +140,10 @@ async function exists(tree: SourceTree, path: string): Promise<boolean> {
 function afterPivot(written: string, path: string): string {
   const pivot = written.replace(/^\.?\/+/, '').indexOf('/./');
   if (pivot < 0) return path;
-  const before = posix.resolve('/', written.replace(/^\.?\/+/, '').slice(0, pivot)).slice(1).split('/').length;
+  const before = posix
+    .resolve('/', written.replace(/^\.?\/+/, '').slice(0, pivot))
+    .slice(1)
+    .split('/').length;
   return path.split('/').slice(before).join('/');
 }
 

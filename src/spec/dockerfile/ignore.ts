@@ -27,7 +27,10 @@ const PATTERNS_MAX = 10_000;
 /** `file` is the name that errors show. DOCKERFILE_INVALID for a malformed pattern. */
 export function parseIgnore(source: string, file = '.dockerignore'): Ignore {
   const rules: Rule[] = [];
-  for (const [index, line] of source.replace(/^\uFEFF/, '').split(/\r?\n/).entries()) {
+  for (const [index, line] of source
+    .replace(/^\uFEFF/, '')
+    .split(/\r?\n/)
+    .entries()) {
     const rule = parseRule(line, index + 1, file);
     if (rule) rules.push(rule);
     if (rules.length > PATTERNS_MAX)
@@ -85,7 +88,10 @@ function parseRule(line: string, number: number, file: string): Rule | undefined
   if (text === '') return undefined;
   const keep = text.startsWith('!');
   const written = keep ? text.slice(1).trim() : text;
-  const pattern = posix.normalize(written).replace(/^\/+(?=.)/, '').replace(/\/+$/, '');
+  const pattern = posix
+    .normalize(written)
+    .replace(/^\/+(?=.)/, '')
+    .replace(/\/+$/, '');
   const match = compileGlob(pattern);
   if (!match || written === '')
     throw new DockerfileError({
