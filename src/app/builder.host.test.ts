@@ -76,12 +76,9 @@ describe('the builder on real shims', () => {
     const root = await fixture.builder.node.overlays.view(await fixture.images.images.layersOf(image));
     try {
       const text = execFileSync('find', [join(root, path), '-mindepth', '1', '-printf', '%M %U:%G %P %l\n']);
-      return text
-        .toString()
-        .trim()
-        .split('\n')
-        .map((line) => line.trim())
-        .sort((a, b) => a.slice(a.indexOf(' ')).localeCompare(b.slice(b.indexOf(' '))));
+      const lines = text.toString().trim().split('\n');
+      const pathOf = (line: string): string => line.split(' ')[2] ?? '';
+      return lines.map((line) => line.trim()).sort((a, b) => (pathOf(a) < pathOf(b) ? -1 : 1));
     } finally {
       await fixture.builder.node.overlays.unmount(root);
     }
