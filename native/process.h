@@ -54,7 +54,7 @@ void tell_exit(struct shim *shim, struct process *process);
 void forget_plan(struct shim *shim);
 
 /* state.c */
-int write_state(int dir, const char *name, const char *content, size_t size);
+int write_state(int dir, const char *name, const char *content, size_t size, bool durable);
 int write_process_file(int dir, const char *name, pid_t pid);
 void write_exit(struct shim *shim, const struct process *process);
 int watch_oom(struct shim *shim);

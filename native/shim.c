@@ -192,10 +192,6 @@ static void leave(void)
 			if (conn_flush(&shim.clients[i]) < 0) break;
 		}
 	unlinkat(shim.dir, "shim.sock", 0);
-	/* After the news, so that nobody waits for the disk: the rename is enough against our own death, this against the machine's. */
-	int fd = openat(shim.dir, "exit", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) fsync(fd);
-	fsync(shim.dir);
 	log_close(&shim.log);
 	_exit(0);
 }

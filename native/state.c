@@ -6,7 +6,8 @@
  *   DIR/exec.NAME    STATUS OOM NS        of an exec that has ended
  *   DIR/shim.sock                         gone when the shim is
  *
- * Each file is written beside and renamed into place: there whole, or not at all.
+ * Each file is written beside and renamed into place: there whole, or not at all. The container's exit is on the disk before anybody
+ * is told of it; where the directory lies in memory, as /run mostly does, that costs nothing.
  */
 #include "process.h"
 #include <stdio.h>
@@ -21,15 +22,17 @@ uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-int write_state(int dir, const char *name, const char *content, size_t size)
+int write_state(int dir, const char *name, const char *content, size_t size, bool durable)
 {
 	char temporary[NAME_SIZE + 16];
 	text(temporary, sizeof temporary, ".%s.tmp", name);
 	int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0) return -errno;
 	int rc = write_all(fd, content, size);
+	if (rc == 0 && durable) rc = negative(fsync(fd));
 	close(fd);
-	return rc < 0 ? rc : negative(renameat(dir, temporary, dir, name));
+	if (rc == 0) rc = negative(renameat(dir, temporary, dir, name));
+	return rc < 0 || !durable ? rc : negative(fsync(dir));
 }
 
 int write_process_file(int dir, const char *name, pid_t pid)
@@ -37,7 +40,7 @@ int write_process_file(int dir, const char *name, pid_t pid)
 	char line[64];
 	uint64_t start = 0;
 	int rc = start_time(pid, &start);
-	return rc < 0 ? rc : write_state(dir, name, line, text(line, sizeof line, "%d %lu\n", pid, (unsigned long)start));
+	return rc < 0 ? rc : write_state(dir, name, line, text(line, sizeof line, "%d %lu\n", pid, (unsigned long)start), false);
 }
 
 void write_exit(struct shim *shim, const struct process *process)
@@ -47,7 +50,7 @@ void write_exit(struct shim *shim, const struct process *process)
 	else text(name, sizeof name, "exec.%s", process->name);
 	size_t n = text(line, sizeof line, "%d %d %lu\n", process->status, shim->ooms > 0, (unsigned long)process->exited_ns);
 	/* Tried for a while: a full disk must not lose what only we know. */
-	for (int attempt = 0; write_state(shim->dir, name, line, n) < 0 && attempt < 50; attempt++) usleep(100000);
+	for (int attempt = 0; write_state(shim->dir, name, line, n, process->number == 0) < 0 && attempt < 50; attempt++) usleep(100000);
 }
 
 /* -- memory: "oom_kill N" in v2's memory.events and in v1's memory.oom_control (Linux 4.13) */

@@ -3,6 +3,7 @@ import { posix } from 'node:path';
 import { assert } from '#base/errors.ts';
 import { readCgroupLayout } from '#kernel/cgroup/layout.ts';
 import { type Files, hostFiles } from '#kernel/files.ts';
+import { landlockAbi } from '#kernel/landlock.ts';
 import { archOfNode } from '#kernel/linux/syscalls.ts';
 import { type Mount, mountOf, parseMountInfo } from '#kernel/proc/mountinfo.ts';
 import type { Host } from '#runtime/host.ts';
@@ -30,6 +31,8 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
     allCapabilities: (1n << BigInt(lastCap + 1)) - 1n,
     apparmor: files.read('/sys/module/apparmor/parameters/enabled')?.startsWith('Y') ?? false,
     selinux: files.exists('/sys/fs/selinux/enforce'),
+    landlock: () =>
+      landlockAbi(files.read('/proc/sys/kernel/osrelease')?.trim() ?? '', files.read('/sys/kernel/security/lsm')),
     resctrl,
     cgroups: readCgroupLayout(files),
     look: (path) => lookAt(path),

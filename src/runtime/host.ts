@@ -17,6 +17,8 @@ export interface Host {
   allCapabilities: bigint;
   apparmor: boolean;
   selinux: boolean;
+  /** Landlock's ABI version; 0 where there is none. */
+  landlock(): number;
   /** Where resctrl is mounted. */
   resctrl(): string | undefined;
   cgroups: CgroupLayout;

@@ -23,6 +23,7 @@ function paperHost(change: Partial<Host> = {}): Host {
     allCapabilities: (1n << 41n) - 1n,
     apparmor: false,
     selinux: false,
+    landlock: () => 7,
     resctrl: () => undefined,
     cgroups: { kind: 'none', hierarchies: [] },
     look,

@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import { LANDLOCK_PREFIX, landlockOp } from '#kernel/landlock.ts';
 import { capabilityNames, capabilityNumber, rlimitNumber } from '#kernel/linux/names.ts';
 import { CHDIR_IF_NOT_YET, CHDIR_INSIDE, CHDIR_OR_LATER } from '#kernel/plan/ops.ts';
 import type { Op } from '#kernel/plan/plan.ts';
@@ -143,9 +144,24 @@ export function planUser(b: PlanBuilder, context: ProcessContext): void {
   if (noNewPrivs) planSeccomp(b, context);
 }
 
-export function planExecve(b: PlanBuilder, { process, path, env }: ProcessContext): void {
+export function planExecve(b: PlanBuilder, context: ProcessContext): void {
+  const { process, path, env } = context;
+  planLandlock(b, context);
   const argv = process.args ?? [];
   b.init(`${path}.args`, { op: 'exec', path: argv[0] ?? '', argv, env });
+}
+
+/**
+ * Last of all: it would close the fifo that `start` opens, and the files of hooks. By then the capability that could do without
+ * no_new_privs is gone, and the filter is on: the profile must know landlock_restrict_self(2) and the others, as Docker's does.
+ */
+function planLandlock(b: PlanBuilder, { process, path, config, host }: ProcessContext): void {
+  const annotations = config.annotations ?? {};
+  if (!Object.keys(annotations).some((key) => key.startsWith(LANDLOCK_PREFIX))) return;
+  if (process.noNewPrivileges !== true)
+    fail(`${path}.noNewPrivileges`, process.noNewPrivileges, `must be true with annotations ${LANDLOCK_PREFIX}*`);
+  const op = landlockOp(annotations, host.landlock());
+  if (op) b.init('$.annotations', op);
 }
 
 function prctl(option: number, value: bigint): Op {

@@ -41,13 +41,18 @@ process.stdout.write(`${pid}\n`);
 setInterval(() => undefined, 1000);
 
 function parentOf(pid) {
-  return /^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
+  return /^PPid:\s*(\d+)$/m.exec(readProc(pid, 'status'))?.[1] ?? alike[0];
 }
 
 function cmdline(pid) {
+  return readProc(pid, 'cmdline');
+}
+
+// On a busy machine the first containers end, and their shims with them, while the last ones are made.
+function readProc(pid, file) {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
   } catch {
-    return ''; // ended meanwhile
+    return '';
   }
 }

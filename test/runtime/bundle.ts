@@ -5,7 +5,7 @@ import { exampleConfig } from '#runtime/cli/commands/spec.ts';
 import type { OciConfig } from '#spec/oci/config.ts';
 
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path)) ?? '/bin/busybox';
-const APPLETS = ['sh', 'true', 'sleep', 'cat', 'ls', 'id', 'ip', 'readlink', 'stat', 'touch'];
+const APPLETS = ['sh', 'true', 'sleep', 'cat', 'ls', 'id', 'ip', 'mkdir', 'readlink', 'stat', 'touch'];
 
 export interface Bundle extends Disposable {
   dir: string;

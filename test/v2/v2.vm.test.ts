@@ -196,6 +196,7 @@ function guest(): Host {
     allCapabilities: (1n << 41n) - 1n,
     apparmor: false,
     selinux: false,
+    landlock: () => 0,
     resctrl: () => undefined,
     cgroups: layout,
     look: () => directory,
