@@ -1,5 +1,4 @@
-import { createReadStream } from 'node:fs';
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { describeChain } from '#base/errors.ts';
@@ -8,10 +7,11 @@ import { Serial } from '#base/queue.ts';
 import { integer, object, optional, string } from '#base/shape.ts';
 import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
+import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
 import type { UnpackJob } from '#image/layer/unpack.ts';
-import type { Plan, Step } from '#kernel/plan/plan.ts';
-import { type Digest, finish, hasher, parseDigest } from '#spec/image/digest.ts';
+import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
+import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
 import { renameDurably, sweepTemporary, temporaryName } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
@@ -21,10 +21,11 @@ import type { Store } from '#storage/store.ts';
  * Unpacked layers, each by its diff id and each once, whatever images share it:
  *
  *     D/layers/<name>.erofs     the layer; <name> is a short number, so that mount options stay short
+ *     D/layers/<name>.dir/fs    the same by the directory driver (`layer/driver.ts`), which needs no mount
  *     D/layers/.tmp-…           one being written; swept at start
  *     R/layers/<name>           where it is mounted, from its first use to its removal or the next boot
  *
- * A file without a record, or a record without its file, is the trace of a crash, and goes at start.
+ * A file without a record, or a record without its file, is the trace of a crash or of the other driver, and goes at start.
  */
 export interface LayerInfo {
   diffId: Digest;
@@ -43,7 +44,7 @@ const recordShape = object({
   imageBytes: integer({ min: 0 }),
   contentBytes: integer({ min: 0 }),
   inodes: integer({ min: 0 }),
-  /** SHA-256 of the image file, once it was computed. */
+  /** SHA-256 of the image file or tree, once it was computed. */
   checksum: optional(string()),
 });
 type LayerRecord = ReturnType<typeof recordShape>;
@@ -53,6 +54,8 @@ export interface LayerStoreOptions {
   runRoot: string;
   store: Store;
   unpacker: Unpacker;
+  /** How layers lie on disk; `erofsDriver` when absent, `chooseDriver` finds the one that works here. */
+  driver?: LayerDriver;
   /** Carries mounts out; the daemon's spawner, or a process of its own. */
   runPlan(plan: Plan): Promise<unknown>;
   /** Where a blob lies, if it is there. */
@@ -70,10 +73,6 @@ export interface UnpackRequest {
   arrival?: Arrival;
 }
 
-const MS_RDONLY = 1n;
-const MS_NOSUID = 2n;
-const MS_NODEV = 4n;
-const MS_NOATIME = 1024n;
 const MNT_DETACH = 2;
 /** After the last layer of a pull. */
 const CHECKSUM_DELAY_MS = 500;
@@ -81,6 +80,7 @@ const HOLD_MS = 600_000;
 
 export class LayerStore {
   readonly #options: LayerStoreOptions;
+  readonly #driver: LayerDriver;
   readonly #records: Records<LayerRecord>;
   readonly #known = new Map<Digest, LayerRecord>();
   readonly #underWay = new Map<Digest, Promise<LayerInfo>>();
@@ -94,6 +94,7 @@ export class LayerStore {
 
   private constructor(options: LayerStoreOptions) {
     this.#options = options;
+    this.#driver = options.driver ?? erofsDriver;
     this.#records = new Records(options.store, 'image/layers/', recordShape);
   }
 
@@ -138,7 +139,12 @@ export class LayerStore {
     });
     // One after the other, so that two containers that start at once do not mount a layer twice.
     await this.#mounting.run(() => this.#mountMissing(diffIds));
-    return records.map((record) => this.#mountPoint(record.name)).reverse();
+    return records.map((record) => this.#directory(record.name)).reverse();
+  }
+
+  /** What overlayfs has to be told besides its directories, where layers were unpacked without privilege. */
+  get overlayOptions(): readonly string[] {
+    return this.#driver.ownership === 'mine' ? ['userxattr'] : [];
   }
 
   /** True for a while after it was unpacked: the image that it belongs to is about to be named. */
@@ -156,7 +162,7 @@ export class LayerStore {
     await this.#unmount(record.name);
     this.#known.delete(diffId);
     await this.#records.remove(diffId);
-    await rm(this.#file(record.name), { force: true });
+    await rm(this.#file(record.name), { recursive: true, force: true });
   }
 
   /** Waits for checksums that are still being computed. */
@@ -178,14 +184,17 @@ export class LayerStore {
     const source = arrival ?? (await this.#stored(blob));
     const name = (this.#nextName++).toString(36);
     const target = temporaryName(this.#file(name));
-    const job: UnpackJob = { blob, verifyBlob: arrival === undefined, compression, diffId: expected, target };
+    const { form, ownership } = this.#driver;
+    const verifyBlob = arrival === undefined;
+    const job: UnpackJob = { blob, verifyBlob, compression, diffId: expected, target, form, ownership };
     try {
-      const { diffId, imageBytes, contentBytes, inodes } = await this.#options.unpacker.unpack(job, source);
+      const { diffId, imageBytes, contentBytes, inodes, left } = await this.#options.unpacker.unpack(job, source);
       await source.whole(); // only now it is sure that these were the right bytes
+      await this.#driver.complete(left, `layer ${diffId}`, this.#options.runPlan);
       const record: LayerRecord = { name, blob, imageBytes, contentBytes, inodes };
       return await this.#keep(diffId, record, target);
     } catch (error) {
-      await rm(target, { force: true });
+      await rm(target, { recursive: true, force: true });
       // When the transfer failed, that is the reason, whatever the unpacker stumbled over.
       throw source.failure ?? error;
     }
@@ -195,7 +204,7 @@ export class LayerStore {
     const present = this.get(diffId);
     if (present) {
       // Another blob (zstd beside gzip, or the same under way twice) held the same layer and was faster.
-      await rm(target, { force: true });
+      await rm(target, { recursive: true, force: true });
       return present;
     }
     this.#known.set(diffId, record);
@@ -228,20 +237,15 @@ export class LayerStore {
       if (this.#mounted.has(record.name)) continue;
       await this.#check(diffId, record);
       const target = this.#mountPoint(record.name);
+      const mount = this.#driver.mount(this.#file(record.name), target);
+      if (!mount) {
+        this.#mounted.add(record.name); // checked: it is used as it lies there
+        continue;
+      }
       await mkdir(target, { recursive: true, mode: 0o700 });
       names.push(record.name);
-      steps.push({
-        op: 'mount',
-        where: 'host',
-        because: `layer ${diffId}`,
-        source: this.#file(record.name),
-        target,
-        type: 'erofs',
-        // Set-id bits and devices count through the overlay above, never by this path on the host.
-        flags: MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
-        data: '',
-        undo: [{ op: 'umount', target, flags: MNT_DETACH }],
-      });
+      const undo: Op[] = [{ op: 'umount', target, flags: MNT_DETACH }];
+      steps.push({ ...mount, where: 'host', because: `layer ${diffId}`, undo });
     }
     if (steps.length === 0) return;
     await this.#options.runPlan({ steps });
@@ -249,13 +253,14 @@ export class LayerStore {
   }
 
   async #unmount(name: string): Promise<void> {
+    if (this.#mounted.delete(name) && this.#driver.form === 'erofs') await this.#unmountPoint(name);
+    await rm(this.#mountPoint(name), { recursive: true, force: true });
+  }
+
+  async #unmountPoint(name: string): Promise<void> {
     const target = this.#mountPoint(name);
-    if (this.#mounted.has(name)) {
-      const step: Step = { op: 'umount', where: 'host', because: `layer ${name} goes`, target, flags: MNT_DETACH };
-      await this.#options.runPlan({ steps: [step] });
-      this.#mounted.delete(name);
-    }
-    await rm(target, { recursive: true, force: true });
+    const step: Step = { op: 'umount', where: 'host', because: `layer ${name} goes`, target, flags: MNT_DETACH };
+    await this.#options.runPlan({ steps: [step] });
   }
 
   // -- checksums: a changed byte is found before the layer is mounted again
@@ -277,7 +282,7 @@ export class LayerStore {
       const [diffId, record] = next;
       this.#unchecked.delete(diffId);
       try {
-        const checksum = await checksumOf(this.#file(record.name));
+        const checksum = await this.#driver.checksum(this.#file(record.name));
         if (this.#known.get(diffId) !== record) continue; // removed meanwhile
         record.checksum = checksum;
         await this.#records.put(diffId, record);
@@ -292,7 +297,7 @@ export class LayerStore {
     // Without a checksum yet, this process wrote it a moment ago, or the last one crashed then: computed anew at start.
     if (record.checksum === undefined) return;
     const path = this.#file(record.name);
-    if ((await checksumOf(path)) === record.checksum) return;
+    if ((await this.#driver.checksum(path)) === record.checksum) return;
     await this.remove(diffId);
     throw new LayerDamaged({ diffId, path });
   }
@@ -302,17 +307,17 @@ export class LayerStore {
   async #sweep(): Promise<void> {
     const directory = join(this.#options.dataRoot, 'layers');
     await sweepTemporary(directory);
-    const files = new Set((await readdir(directory)).filter((n) => n.endsWith('.erofs')));
+    const files = new Set((await readdir(directory)).filter((n) => /\.(?:erofs|dir)$/.test(n)));
     for (const [id, record] of await this.#records.all()) {
-      const file = `${record.name}.erofs`;
-      const size = files.has(file) ? (await stat(join(directory, file))).size : -1;
+      const file = this.#driver.entry(record.name);
+      const isWhole = files.has(file) && (await this.#driver.looksWhole(join(directory, file), record.imageBytes));
       // Unpacked, but no checksum was recorded: whether all of it reached the disk as written is not known.
-      if (size === record.imageBytes && record.checksum !== undefined) {
+      if (isWhole && record.checksum !== undefined) {
         this.#known.set(parseDigest(id), record);
         files.delete(file);
       } else await this.#records.remove(id);
     }
-    for (const file of files) await rm(join(directory, file), { force: true });
+    for (const file of files) await rm(join(directory, file), { recursive: true, force: true });
     await this.#adoptMounts();
     const numbers = [...this.#known.values()].map((r) => Number.parseInt(r.name, 36));
     this.#nextName = Math.max(0, ...numbers) + 1;
@@ -325,13 +330,17 @@ export class LayerStore {
       join(this.#options.runRoot, 'layers'),
       await readFile('/proc/self/mountinfo', 'utf8'),
     )) {
-      this.#mounted.add(name);
-      if (!known.has(name)) await this.#unmount(name);
+      if (known.has(name) && this.#driver.form === 'erofs') this.#mounted.add(name);
+      else await this.#unmountPoint(name);
     }
   }
 
   #file(name: string): string {
-    return join(this.#options.dataRoot, 'layers', `${name}.erofs`);
+    return join(this.#options.dataRoot, 'layers', this.#driver.entry(name));
+  }
+
+  #directory(name: string): string {
+    return this.#driver.directory(this.#file(name), this.#mountPoint(name));
   }
 
   #mountPoint(name: string): string {
@@ -345,12 +354,6 @@ function infoOf(diffId: Digest, { name, blob, imageBytes, contentBytes, inodes }
 
 function first<K, V>(map: ReadonlyMap<K, V>): [K, V] | undefined {
   return map.entries().next().value;
-}
-
-async function checksumOf(path: string): Promise<string> {
-  const hash = hasher();
-  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk);
-  return finish(hash);
 }
 
 /** Names of mount points directly below a directory; mountinfo writes blanks as `\040` (proc(5)). */

@@ -1,4 +1,5 @@
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { blocksOf, EROFS_BLOCK, EROFS_MAX_BYTES, layOut, mayBeInline, SUPER_BLOCK_OFFSET } from '#image/layer/erofs.ts';
 import { type IdMap, LayerTree, type Node } from '#image/layer/tree.ts';
 import type { TarEntry } from '#image/tar/entry.ts';
@@ -39,8 +40,8 @@ export class ErofsSink implements TarConsumer {
     this.#fd = openSync(path, 'w', 0o600);
   }
 
-  get fd(): number {
-    return this.#fd;
+  sync(): Promise<void> {
+    return promisify(fdatasync)(this.#fd);
   }
 
   entry(entry: TarEntry): void {

@@ -1,6 +1,5 @@
-import { fdatasync } from 'node:fs';
-import { promisify } from 'node:util';
 import { DigestMismatch } from '#image/errors.ts';
+import { DirectorySink, type Ownership, type Unfinished } from '#image/layer/directory-sink.ts';
 import { ErofsSink, type Unpacked } from '#image/layer/erofs-sink.ts';
 import { inflate } from '#image/layer/inflate.ts';
 import type { IdMap } from '#image/layer/tree.ts';
@@ -17,19 +16,29 @@ export interface UnpackJob {
   compression: Compression;
   /** Digest of the unpacked tar; undefined when nobody has said (load, import): then it is only computed. */
   diffId: Digest | undefined;
-  /** The image file to write. */
+  /** The image file or the directory to write; it must not exist. */
   target: string;
+  form: 'erofs' | 'directory';
+  ownership: Ownership;
   ids?: [from: number, to: number, count: number][];
   limits?: TarLimits;
 }
 
 export interface UnpackResult extends Unpacked {
   diffId: Digest;
+  /** Of a directory: what is still to be done. */
+  left?: Unfinished;
 }
 
-/** bytes ─▶ (hash) ─▶ inflate ─▶ hash ─▶ tar ─▶ image file, synced. Throws and leaves the file to the caller to delete. */
+/**
+ * bytes ─▶ (hash) ─▶ inflate ─▶ hash ─▶ tar ─▶ image file, synced, or directory, not synced: there a checksum finds what a
+ * power cut took. Throws and leaves what was written to the caller to delete.
+ */
 export async function unpackLayer(job: UnpackJob, source: AsyncIterable<Buffer>): Promise<UnpackResult> {
-  const sink = new ErofsSink(job.target, job.blob, idMap(job.ids));
+  const sink =
+    job.form === 'erofs'
+      ? new ErofsSink(job.target, job.blob, idMap(job.ids))
+      : new DirectorySink(job.target, job.blob, idMap(job.ids), job.ownership);
   try {
     const reader = new TarReader(job.blob, sink, job.limits);
     const diffHash = hasher(job.diffId ? algorithmOf(job.diffId) : 'sha256');
@@ -43,7 +52,7 @@ export async function unpackLayer(job: UnpackJob, source: AsyncIterable<Buffer>)
       throw new DigestMismatch({ what: `${job.blob} unpacked`, expected: job.diffId, actual: diffId });
     }
     const unpacked = sink.finish();
-    await promisify(fdatasync)(sink.fd);
+    if (sink instanceof ErofsSink) await sink.sync();
     return { ...unpacked, diffId };
   } finally {
     sink.close();

@@ -1,0 +1,138 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { link, lstat, lutimes, mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describeChain } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import type { Ownership, Unfinished } from '#image/layer/directory-sink.ts';
+import { ErofsSink } from '#image/layer/erofs-sink.ts';
+import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
+import { finish, hasher } from '#spec/image/digest.ts';
+import { temporaryName } from '#storage/files.ts';
+
+/**
+ * How unpacked layers lie on disk. Both forms come from the same checked tree and pass the same tests:
+ *
+ *     erofs       layers/<name>.erofs, one file, mounted read-only   Linux 6.12 and mount(2)
+ *     directory   layers/<name>.dir/fs, a tree                      everywhere; for `mine`, without any privilege
+ */
+export interface LayerDriver {
+  readonly form: 'erofs' | 'directory';
+  readonly ownership: Ownership;
+  /** What is below `layers/` for a layer of that name. */
+  entry(name: string): string;
+  /** Mounting it; undefined when it can be used as it lies there. */
+  mount(path: string, target: string): Op | undefined;
+  /** The directory that overlayfs stacks. */
+  directory(path: string, mountPoint: string): string;
+  /** Whether a file of that size, or anything, is there whole, as far as a look can tell. */
+  looksWhole(path: string, imageBytes: number): Promise<boolean>;
+  checksum(path: string): Promise<string>;
+  /** Does what the unpacking thread had no calls for. */
+  complete(left: Unfinished | undefined, because: string, runPlan: (plan: Plan) => Promise<unknown>): Promise<void>;
+}
+
+const MS_RDONLY = 1n;
+const MS_NOSUID = 2n;
+const MS_NODEV = 4n;
+const MS_NOATIME = 1024n;
+const MNT_DETACH = 2;
+
+export const erofsDriver: LayerDriver = {
+  form: 'erofs',
+  ownership: 'keep',
+  entry: (name) => `${name}.erofs`,
+  mount: (source, target) => ({
+    op: 'mount',
+    source,
+    target,
+    type: 'erofs',
+    // Set-id bits and devices count through the overlay above, never by this path on the host.
+    flags: MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME,
+    data: '',
+  }),
+  directory: (_, mountPoint) => mountPoint,
+  looksWhole: async (path, imageBytes) => (await stat(path)).size === imageBytes,
+  checksum: checksumOfFile,
+  complete: async () => undefined,
+};
+
+/** Steps of one plan: far from the executor's bound on its size, and few enough processes. */
+const STEPS_AT_ONCE = 500;
+
+export function directoryDriver(ownership: Ownership): LayerDriver {
+  return {
+    form: 'directory',
+    ownership,
+    entry: (name) => `${name}.dir`,
+    mount: () => undefined,
+    directory: (path) => join(path, 'fs'),
+    looksWhole: async (path) => (await stat(path)).isDirectory(),
+    checksum: (path) => checksumOfTree(join(path, 'fs')),
+    async complete(left, because, runPlan) {
+      if (!left) return;
+      const steps = left.ops.map((op): Step => ({ ...op, where: 'host', because }));
+      for (let i = 0; i < steps.length; i += STEPS_AT_ONCE) await runPlan({ steps: steps.slice(i, i + STEPS_AT_ONCE) });
+      for (const [from, to] of left.links) await link(from, to);
+      for (const [path, seconds] of left.times) await lutimes(path, seconds, seconds);
+    },
+  };
+}
+
+/** The best form that this kernel and this user have: an empty layer is made and mounted to see. */
+export async function chooseDriver(o: {
+  /** A directory that exists, for the trial. */
+  scratch: string;
+  isRoot: boolean;
+  runPlan(plan: Plan): Promise<unknown>;
+  log: Logger;
+}): Promise<LayerDriver> {
+  if (!o.isRoot) return directoryDriver('mine');
+  const trial = temporaryName(join(o.scratch, 'layer'));
+  const [file, target] = [join(trial, 'image'), join(trial, 'mnt')];
+  try {
+    await mkdir(target, { recursive: true });
+    const sink = new ErofsSink(file, 'trial');
+    sink.finish();
+    sink.close();
+    const because = 'trial of the layer store';
+    const mount = erofsDriver.mount(file, target);
+    if (mount) await o.runPlan({ steps: [{ ...mount, where: 'host', because }] });
+    await o.runPlan({ steps: [{ op: 'umount', where: 'host', because, target, flags: MNT_DETACH }] });
+    return erofsDriver;
+  } catch (error) {
+    o.log.info('layers are unpacked into directories: this kernel mounts no EROFS file', { why: describeChain(error) });
+    return directoryDriver('keep');
+  } finally {
+    await rm(trial, { recursive: true, force: true });
+  }
+}
+
+async function checksumOfFile(path: string): Promise<string> {
+  const hash = hasher();
+  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk);
+  return finish(hash);
+}
+
+/** Of names, modes, owners, links, devices and contents; attributes are not read. */
+async function checksumOfTree(root: string): Promise<string> {
+  const hash = createHash('sha256');
+  const pending = [''];
+  for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
+    const path = join(root, at);
+    const { mode, uid, gid, rdev, size } = await lstat(path);
+    hash.update(`${at}\0${mode} ${uid}:${gid} ${rdev}\0`);
+    if ((mode & S_IFMT) === S_IFDIR) for (const name of (await readdir(path)).sort()) pending.push(join(at, name));
+    else if ((mode & S_IFMT) === S_IFLNK) hash.update(await readlink(path));
+    else if ((mode & S_IFMT) === S_IFREG) {
+      hash.update(`${size}\0`);
+      for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk);
+    }
+  }
+  return finish(hash);
+}
+
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+const S_IFLNK = 0o120000;
+const S_IFREG = 0o100000;
