@@ -81,10 +81,13 @@ export async function makeImage(
   return { digest, mediaType: MEDIA.ociManifest, size: sizeBytes };
 }
 
-/** A layer on top: the base's configuration with one more diff id and line of history (`docker commit`, a build's step). */
+/**
+ * A layer on top: the base's configuration with one more diff id and line of history (`docker commit`, a build's step). Without a
+ * layer, nothing was written: the line says so.
+ */
 export function withLayer(
   base: { manifest: ImageManifest; config: ImageConfig },
-  layer: MadeLayer,
+  layer: MadeLayer | undefined,
   change: { createdAtMs: number; createdBy: string; comment?: string; author?: string; run?: ImageConfig['config'] },
 ): { config: ImageConfig; layers: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>[] } {
   const created = new Date(change.createdAtMs).toISOString();
@@ -93,14 +96,16 @@ export function withLayer(
     created_by: change.createdBy,
     ...(change.comment ? { comment: change.comment } : {}),
     ...(change.author ? { author: change.author } : {}),
+    ...(layer ? {} : { empty_layer: true }),
   };
+  const diffIds = [...base.config.rootfs.diff_ids, ...(layer ? [layer.diffId] : [])];
   const config: ImageConfig = {
     ...base.config,
     created,
     ...(change.author ? { author: change.author } : {}),
     ...(change.run ? { config: change.run } : {}),
-    rootfs: { ...base.config.rootfs, type: 'layers', diff_ids: [...base.config.rootfs.diff_ids, layer.diffId] },
+    rootfs: { ...base.config.rootfs, type: 'layers', diff_ids: diffIds },
     history: [...(base.config.history ?? []), line],
   };
-  return { config, layers: [...base.manifest.layers, layer.descriptor] };
+  return { config, layers: [...base.manifest.layers, ...(layer ? [layer.descriptor] : [])] };
 }

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
+import type { CommitParts } from '#engine/core/commit.ts';
 import { ContainerFiles } from '#engine/core/container-files.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { devicesOf } from '#engine/core/devices.ts';
@@ -15,6 +16,7 @@ import { isRunning } from '#engine/core/record.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import { OverlayRoots } from '#engine/core/roots.ts';
 import { NodeSandboxes } from '#engine/core/sandboxes.ts';
+import type { StatsParts } from '#engine/core/stats.ts';
 import type { SystemFacts } from '#engine/core/system.ts';
 import { NodeVolumeSource, volumeUses } from '#engine/core/volume-source.ts';
 import { NodeVolumes } from '#engine/core/volumes.ts';
@@ -80,6 +82,10 @@ export interface Engine {
   roots: OverlayRoots;
   volumes: NodeVolumes;
   files: ContainerFiles;
+  /** What a commit takes. */
+  commits: CommitParts;
+  /** What shows present use. */
+  stats: StatsParts;
   events: Events;
   settings: EngineSettings;
   system: SystemFacts;
@@ -159,6 +165,8 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     roots,
     volumes: nodeVolumes,
     files: new ContainerFiles({ containers, roots, volumes, snapshots: floors.snapshots, tools }),
+    commits: { ...floors, containers, runPlan },
+    stats: { containers, files: floors.files, clock: floors.clock },
     events: floors.events,
     settings,
     system: floors.system,

@@ -128,6 +128,7 @@ export class FakeNode {
 export class FakeProcess implements CreatedProcess {
   readonly pid = 4242;
   readonly startTicks = 7;
+  readonly cgroups = [];
   readonly signals: number[] = [];
   readonly #node: FakeNode;
   #end: (status: ExitStatus) => void = () => undefined;

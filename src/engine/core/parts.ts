@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
+import type { CgroupPlace } from '#kernel/cgroup/place.ts';
 import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
 import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
@@ -151,6 +152,8 @@ export interface ExitStatus {
 export interface RunningProcess {
   readonly pid: number;
   readonly startTicks: number;
+  /** Its cgroup in each hierarchy. */
+  readonly cgroups: readonly CgroupPlace[];
   /** A client at the program's standard streams, from now on. Ends when the program ends or the client detaches. */
   attach(wish: { stdin: boolean }): Promise<Attached>;
   /** Known for good once it is known; resolves at once for a process that has ended. */

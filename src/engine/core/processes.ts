@@ -12,7 +12,7 @@ import type {
   ProcessSource,
   RunningProcess,
 } from '#engine/core/parts.ts';
-import { dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/place.ts';
+import { type CgroupPlace, dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/place.ts';
 import { planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
@@ -159,6 +159,7 @@ interface Known {
 class ShimProcess implements CreatedProcess {
   readonly pid: number;
   readonly startTicks: number;
+  readonly cgroups: readonly CgroupPlace[];
   readonly #o: ShimProcessesOptions;
   readonly #shim: Shim;
   readonly #known: Known;
@@ -169,6 +170,7 @@ class ShimProcess implements CreatedProcess {
     this.#known = known;
     this.pid = known.init.pid;
     this.startTicks = Number(known.init.startTime);
+    this.cgroups = known.record.cgroups;
   }
 
   start(): Promise<void> {

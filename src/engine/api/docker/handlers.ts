@@ -1,10 +1,12 @@
 import { join } from 'node:path';
 import { archiveHandlers } from '#engine/api/docker/archive.ts';
+import { commitHandlers } from '#engine/api/docker/commit.ts';
 import { containerHandlers } from '#engine/api/docker/containers.ts';
 import { execHandlers } from '#engine/api/docker/exec.ts';
 import { imageHandlers } from '#engine/api/docker/images.ts';
 import type { InspectPlaces } from '#engine/api/docker/inspect.ts';
 import { logsReply } from '#engine/api/docker/logs.ts';
+import { statsHandlers } from '#engine/api/docker/stats.ts';
 import { systemHandlers } from '#engine/api/docker/system.ts';
 import { volumeHandlers } from '#engine/api/docker/volumes.ts';
 import type { Handlers } from '#engine/api/server.ts';
@@ -26,6 +28,8 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
     ...execHandlers(containers.execs),
     ...archiveHandlers(engine.files),
     ...volumeHandlers(engine.volumes),
+    ...statsHandlers(engine.stats),
+    ...commitHandlers(engine.commits),
     ContainerLogs: (request) => {
       const record = containers.find(request.params['id'] ?? '');
       return logsReply(request, record, {
