@@ -116,6 +116,17 @@ const process = (b: Bench, name = 'web') => {
 };
 
 describe('the life of a container', () => {
+  it('goes when it was to be removed at its end and could not be started, and who waits for that is told', async () => {
+    const b = await bench();
+    await b.containers.create('web', spec({ autoRemove: true }));
+    const removed = b.containers.wait('web', 'removed');
+    b.node.failAt = b.node.calls.length + 1;
+    await expect(b.containers.start('web')).rejects.toThrow('roots.mount failed');
+    await removed;
+    expect(b.containers.list()).toEqual([]);
+    expect([...b.node.held]).toEqual([]);
+  });
+
   it('is created, started, stopped and removed, and leaves nothing', async () => {
     const b = await bench();
     await b.containers.create('web', spec());

@@ -160,7 +160,13 @@ export class Containers {
       const record = this.find(id);
       if (isRunning(record.state)) throw new AlreadyThere({ id, phase: record.state.phase });
       this.#cancelRestart(id);
-      await this.#run({ ...record, state: { ...record.state, stoppedByHand: false, restartCount: 0 } });
+      try {
+        await this.#run({ ...record, state: { ...record.state, stoppedByHand: false, restartCount: 0 } });
+      } catch (error) {
+        // Whoever waits for its removal (`docker run --rm`) would wait for ever: a container that never ran never ends.
+        if (record.spec.autoRemove) await this.#remove(this.find(id), true);
+        throw error;
+      }
       this.#tell(this.find(id), 'start');
     });
   }
