@@ -1,35 +1,7 @@
-import { EstibaError } from '#base/errors.ts';
-import type { ListMeta, Status, StatusCause } from '#spec/kubernetes/types.gen.ts';
+import { StatusError } from '#spec/kubernetes/status.ts';
+import type { Status, StatusCause } from '#spec/kubernetes/types.gen.ts';
 
-/**
- * Every refusal is a Kubernetes `Status`: code, reason, message in upstream's words (clients and people match on them), and for
- * invalid objects one cause a field. `StatusError` is what handlers throw; the HTTP edge writes it.
- */
-export class StatusError extends EstibaError {
-  readonly status: Status & { code: number; metadata: ListMeta };
-  /** Seconds for `Retry-After`. */
-  readonly retryAfterSeconds: number | undefined;
-
-  constructor(
-    code: number,
-    reason: string,
-    message: string,
-    more: { details?: Status['details']; cause?: unknown; retryAfterSeconds?: number } = {},
-  ) {
-    super(`KUBE_${reason === '' ? code : reason.toUpperCase()}`, message, { data: { code }, cause: more.cause });
-    this.retryAfterSeconds = more.retryAfterSeconds;
-    this.status = {
-      kind: 'Status',
-      apiVersion: 'v1',
-      metadata: {},
-      status: 'Failure',
-      message,
-      ...(reason === '' ? {} : { reason }),
-      ...(more.details === undefined ? {} : { details: more.details }),
-      code,
-    };
-  }
-}
+export { badRequest, StatusError } from '#spec/kubernetes/status.ts';
 
 /** What a message and its details name: `deployments.apps "web"`. */
 export interface Subject {
@@ -77,10 +49,6 @@ export function forbidden(s: Subject, why: string): StatusError {
 
 export function unauthorized(): StatusError {
   return new StatusError(401, 'Unauthorized', 'Unauthorized');
-}
-
-export function badRequest(message: string, cause?: unknown): StatusError {
-  return new StatusError(400, 'BadRequest', message, cause === undefined ? {} : { cause });
 }
 
 export function methodNotAllowed(s: Subject, verb: string): StatusError {

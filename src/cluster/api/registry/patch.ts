@@ -1,11 +1,11 @@
 import type { KubeObject } from '#cluster/store/objects.ts';
+import { applyJsonPatch } from '#spec/kubernetes/patch/json.ts';
+import { applyMergePatch } from '#spec/kubernetes/patch/merge.ts';
+import { applyStrategicPatch } from '#spec/kubernetes/patch/strategic.ts';
 import { applyConfig } from '../apply/managed.ts';
 import { decodeUtf8, isObject, type JsonObject, own, parseJson, parseYaml } from '../codec/json.ts';
 import { mediaType } from '../http/body.ts';
 import type { ApiRequest } from '../http/types.ts';
-import { applyJsonPatch } from '../patch/json-patch.ts';
-import { applyMergePatch } from '../patch/merge-patch.ts';
-import { applyStrategicPatch } from '../patch/strategic.ts';
 import type { Resource } from '../resources/table.ts';
 import { badRequest, unsupportedMediaType } from '../status.ts';
 import type { Context } from './context.ts';

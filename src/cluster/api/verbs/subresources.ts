@@ -1,5 +1,7 @@
 import type { KubeObject } from '#cluster/store/objects.ts';
 import { kubernetesFacts } from '#spec/kubernetes/facts.ts';
+import { applyJsonPatch } from '#spec/kubernetes/patch/json.ts';
+import { applyMergePatch } from '#spec/kubernetes/patch/merge.ts';
 import { formatRequirements, matchesSelector, requirementsOf } from '#spec/kubernetes/selector.ts';
 import type {
   Binding,
@@ -15,8 +17,6 @@ import { mediaType, readBody } from '../http/body.ts';
 import { negotiate } from '../http/negotiate.ts';
 import { json } from '../http/respond.ts';
 import type { ApiResponse } from '../http/types.ts';
-import { applyJsonPatch } from '../patch/json-patch.ts';
-import { applyMergePatch } from '../patch/merge-patch.ts';
 import { decodeBody } from '../registry/decode.ts';
 import { deleteObject } from '../registry/delete.ts';
 import { preparePatch } from '../registry/patch.ts';

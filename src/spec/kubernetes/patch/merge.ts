@@ -1,4 +1,4 @@
-import { cloneJson, isObject, type JsonObject, own, put } from '../codec/json.ts';
+import { cloneJson, isObject, type JsonObject, own, put } from '#spec/kubernetes/json.ts';
 
 /** RFC 7386: objects merge, `null` removes, everything else replaces. The target is not changed. */
 export function applyMergePatch(target: unknown, patch: unknown): unknown {

@@ -1,6 +1,6 @@
 import type { FieldFacts, FieldType, TypeFacts } from '#spec/kubernetes/facts.ts';
-import { cloneJson, equalJson, isObject, type JsonObject, own, put } from '../codec/json.ts';
-import { badRequest } from '../status.ts';
+import { cloneJson, equalJson, isObject, type JsonObject, own, put } from '#spec/kubernetes/json.ts';
+import { badRequest } from '#spec/kubernetes/status.ts';
 
 /**
  * Strategic merge patch: a merge patch that knows from the facts which lists are maps by a key. Directives inside the patch:

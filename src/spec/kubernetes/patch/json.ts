@@ -1,5 +1,5 @@
-import { cloneJson, equalJson, isObject, type JsonObject, put } from '../codec/json.ts';
-import { badRequest, StatusError } from '../status.ts';
+import { cloneJson, equalJson, isObject, type JsonObject, put } from '#spec/kubernetes/json.ts';
+import { badRequest, StatusError } from '#spec/kubernetes/status.ts';
 
 // RFC 6902. A patch larger than this would be a program, not a change (upstream's bound).
 const MAX_OPERATIONS = 10_000;

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { kubernetesFacts } from '#spec/kubernetes/facts.ts';
-import type { JsonObject } from '../codec/json.ts';
-import { applyJsonPatch } from './json-patch.ts';
-import { applyMergePatch } from './merge-patch.ts';
+import type { JsonObject } from '#spec/kubernetes/json.ts';
+import { applyJsonPatch } from './json.ts';
+import { applyMergePatch } from './merge.ts';
 import { applyStrategicPatch } from './strategic.ts';
 
 const pod = kubernetesFacts().types.get('core.v1.Pod');
