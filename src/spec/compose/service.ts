@@ -343,6 +343,8 @@ function readResources(deploy: MapTree | undefined, path: string): ComposeServic
   const limits = child(resources, 'limits', read.map, `${path}.deploy.resources`);
   const reserved = child(resources, 'reservations', read.map, `${path}.deploy.resources`);
   const here = `${path}.deploy.resources`;
+  // Devices and generic resources have no field in the model: refused here, not dropped.
+  for (const part of [limits, reserved]) if (part) read.onlyKnown(part, new Set(['cpus', 'memory', 'pids']), here);
   return {
     ...optional('cpus', child(limits, 'cpus', read.decimal, here)),
     ...optional('memoryBytes', child(limits, 'memory', read.bytes, here)),
