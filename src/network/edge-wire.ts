@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { EstibaError, isCode, messageOf } from '#base/errors.ts';
+import { readLines } from '#base/feed.ts';
 import { anything, array, integer, object, oneOf, optional, record, string } from '#base/shape.ts';
 import { type Edge, type EdgeEntry, edgeEntryShape, isIdle } from '#network/edge.ts';
 import { EdgeGone, PortTaken } from '#network/errors.ts';
@@ -28,12 +29,13 @@ const replyShape = object({
 
 /** Serves one connection. `stop` ends the edge, when all of its host goes. */
 export function serveEdge(socket: Duplex, edge: Edge, stop: () => void): void {
-  readLines(socket, (line) => {
+  const take = (line: string): void => {
     answer(line, edge, stop).then(
       (reply) => socket.write(`${JSON.stringify(reply)}\n`),
       () => socket.destroy(), // not our language
     );
-  });
+  };
+  readLines(socket, take, LINE_MAX);
   socket.on('error', () => socket.destroy());
 }
 
@@ -165,18 +167,4 @@ function errorOf(error: { code: string; message: string; data: Record<string, un
   if (error.code === PortTaken.code && typeof ip === 'string' && typeof port === 'number')
     return new PortTaken({ ip, port, protocol: String(protocol), holder: undefined });
   return new EstibaError(error.code, error.message, { data: error.data });
-}
-
-function readLines(socket: Duplex, onLine: (line: string) => void): void {
-  let rest = '';
-  socket.setEncoding('utf8');
-  socket.on('data', (chunk: string) => {
-    rest += chunk;
-    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      const line = rest.slice(0, end);
-      rest = rest.slice(end + 1);
-      onLine(line);
-    }
-    if (rest.length > LINE_MAX) socket.destroy();
-  });
 }
