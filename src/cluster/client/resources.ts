@@ -48,11 +48,17 @@ export const HPAS = namespaced<k8s.HorizontalPodAutoscaler>(
   'HorizontalPodAutoscaler',
   'horizontalpodautoscalers',
 );
+export const INGRESS_CLASSES = clusterWide<k8s.IngressClass>('networking.k8s.io/v1', 'IngressClass', 'ingressclasses');
 export const INGRESSES = namespaced<k8s.Ingress>('networking.k8s.io/v1', 'Ingress', 'ingresses');
 export const JOBS = namespaced<k8s.Job>('batch/v1', 'Job', 'jobs');
 export const LEASES = namespaced<k8s.Lease>('coordination.k8s.io/v1', 'Lease', 'leases');
 export const LIMIT_RANGES = namespaced<k8s.LimitRange>('v1', 'LimitRange', 'limitranges');
 export const NAMESPACES = clusterWide<k8s.Namespace>('v1', 'Namespace', 'namespaces');
+export const NETWORK_POLICIES = namespaced<k8s.NetworkPolicy>(
+  'networking.k8s.io/v1',
+  'NetworkPolicy',
+  'networkpolicies',
+);
 export const NODES = clusterWide<k8s.Node>('v1', 'Node', 'nodes');
 export const PERSISTENT_VOLUMES = clusterWide<k8s.PersistentVolume>('v1', 'PersistentVolume', 'persistentvolumes');
 export const PERSISTENT_VOLUME_CLAIMS = namespaced<k8s.PersistentVolumeClaim>(

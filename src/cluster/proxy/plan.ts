@@ -1,7 +1,8 @@
 import { isIP } from 'node:net';
 import { keyOf, type Live, type ObjectKey } from '#cluster/client/resources.ts';
 import type { Family } from '#kernel/netlink/ip.ts';
-import type { Endpoint, EndpointSlice, Service, ServicePort } from '#spec/kubernetes/types.gen.ts';
+import { endpointsBehind, serving } from '#spec/kubernetes/endpoints.ts';
+import type { EndpointSlice, Service, ServicePort } from '#spec/kubernetes/types.gen.ts';
 
 /** A Service as the node's kernel should serve it. Pure: objects in, plain values out. */
 export interface ServicePlan {
@@ -113,13 +114,8 @@ function poolOf(
   slices: readonly EndpointSlice[],
   at: { name: string; family: Family; local: boolean; nodeName: string },
 ): Pool {
-  const found = endpointsOf(port, slices, at.family).filter(
-    ({ endpoint }) => !at.local || endpoint.nodeName === at.nodeName,
-  );
-  const ready = found.filter(({ endpoint: { conditions } }) => (conditions?.ready ?? true) && !conditions?.terminating);
-  // KEP-1669: the last ones that still serve while they end are better than nobody.
-  const leaving = found.filter(({ endpoint: { conditions } }) => conditions?.serving && conditions.terminating);
-  const chosen = ready.length > 0 ? ready : leaving;
+  const all = endpointsBehind(slices, port, at.family);
+  const { chosen, leaving } = serving(all.filter(({ endpoint }) => !at.local || endpoint.nodeName === at.nodeName));
   const targets = new Map(
     chosen.map(({ endpoint, number }): [string, Target] => {
       const ip = endpoint.addresses[0] ?? '';
@@ -132,27 +128,9 @@ function poolOf(
     family: at.family,
     targets: [...targets.values()],
     stickyMs: stickyMsOf(service),
-    whenEmpty: at.local && endpointsOf(port, slices, at.family).length > 0 ? 'drop' : 'reject',
-    leaving: ready.length === 0,
+    whenEmpty: at.local && all.length > 0 ? 'drop' : 'reject',
+    leaving,
   };
-}
-
-function endpointsOf(
-  port: ServicePort,
-  slices: readonly EndpointSlice[],
-  family: Family,
-): { endpoint: Endpoint; number: number }[] {
-  return slices
-    .filter((slice) => slice.addressType === (family === 4 ? 'IPv4' : 'IPv6'))
-    .flatMap((slice) => {
-      const found = slice.ports?.find(
-        (p) => (p.name ?? '') === (port.name ?? '') && (p.protocol ?? 'TCP') === (port.protocol ?? 'TCP'),
-      );
-      const number = found?.port;
-      if (number === undefined) return [];
-      return (slice.endpoints ?? []).map((endpoint) => ({ endpoint, number }));
-    })
-    .filter(({ endpoint }) => isIP(endpoint.addresses[0] ?? '') === family);
 }
 
 const STICKY_SECONDS = 10_800;

@@ -13,6 +13,7 @@ import { createPick, createTable, pickChain, removeTable, type TableSettings, ta
 import type { NetKernel } from '#kernel/netlink/hand.ts';
 import { type Message, NETLINK_NETFILTER } from '#kernel/netlink/wire.ts';
 import { batch } from '#kernel/nft/message.ts';
+import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 import type { EndpointSlice, Service } from '#spec/kubernetes/types.gen.ts';
 
 export interface ProxyOptions {
@@ -33,8 +34,6 @@ export interface ProxyOptions {
 export interface TablePart {
   rebuild(): Message[];
 }
-
-const SERVICE_NAME = 'kubernetes.io/service-name';
 /** A kernel that refuses is asked again, with all of the table, a while later. */
 const RETRY_MS = 1_000;
 
@@ -264,5 +263,5 @@ interface Drain {
 }
 
 function serviceOf(slice: EndpointSlice): ObjectKey {
-  return keyIn(slice.metadata.namespace, slice.metadata.labels?.[SERVICE_NAME] ?? '');
+  return keyIn(slice.metadata.namespace, slice.metadata.labels?.[SERVICE_NAME_LABEL] ?? '');
 }
