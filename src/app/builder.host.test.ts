@@ -62,6 +62,7 @@ describe('the builder on real shims', () => {
         pull: false,
         epochSec: undefined,
         names: [],
+        auth: {},
         ...changes,
       },
       (event) => events.push(event),

@@ -10,6 +10,7 @@ import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
 import { Undo } from '#base/undo.ts';
+import { buildHandlers } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { createApiServer, standardHeaders } from '#engine/api/server.ts';
 
@@ -70,7 +71,10 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
 async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> {
   const node = await openNode(options);
   undo.add('node', () => node.close());
-  const handlers = dockerHandlers(node.engine, () => systemClock.now());
+  const handlers = {
+    ...dockerHandlers(node.engine, () => systemClock.now()),
+    ...buildHandlers(node.builder),
+  };
   const newServer = (): Server => {
     const server = createApiServer({
       handlers,

@@ -4,6 +4,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { availableParallelism, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { openBuilder } from '#app/build.ts';
 import { connectEdge } from '#app/edge.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
@@ -11,8 +12,9 @@ import { describeChain, errnoOf } from '#base/errors.ts';
 import { type Logger, logger } from '#base/log.ts';
 import { newId, type Random, systemRandom } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
+import type { Builder } from '#build/builder.ts';
 import { blockDeviceNumbers } from '#engine/core/devices.ts';
-import { type Engine, openEngine } from '#engine/core/engine.ts';
+import { type Engine, type Floors, openEngine } from '#engine/core/engine.ts';
 import { Events } from '#engine/core/events.ts';
 import { imageEvent } from '#engine/core/images.ts';
 import { readSystem } from '#engine/core/system.ts';
@@ -58,6 +60,7 @@ export interface NodeOptions {
 /** One node's floors and the engine on them, as this process holds them. */
 export interface Node {
   engine: Engine;
+  builder: Builder;
   store: EmbeddedStore;
   content: DiskContentStore;
   registries: Registries;
@@ -139,40 +142,40 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   undo.add('networks', () => net.close());
 
   const host = readHost({ uid: 0, gid: 0 });
-  const engine = await openEngine(
-    {
-      store,
-      content,
-      layers,
-      snapshots,
-      images,
-      registries,
-      networks: net.networks,
-      lookup: async (host) => (await lookup(host)).address,
-      spawner,
-      seccomp: new SeccompCache({ native: host.arch }),
-      files: hostFiles,
-      events,
-      clock,
-      random,
-      log,
-      host,
-      ociHost: {
-        nodeArch: process.arch,
-        kernelRelease: release(),
-        bounding: capabilityNames(host.capabilities),
-        cgroupVersion: hierarchyOf(host.cgroups, 'memory')?.version ?? 2,
-        deviceNumbers: blockDeviceNumbers,
-        initBinary: findExecutor(),
-      },
-      platform,
-      system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
+  const floors: Floors = {
+    store,
+    content,
+    layers,
+    snapshots,
+    images,
+    registries,
+    networks: net.networks,
+    lookup: async (host) => (await lookup(host)).address,
+    spawner,
+    seccomp: new SeccompCache({ native: host.arch }),
+    files: hostFiles,
+    events,
+    clock,
+    random,
+    log,
+    host,
+    ociHost: {
+      nodeArch: process.arch,
+      kernelRelease: release(),
+      bounding: capabilityNames(host.capabilities),
+      cgroupVersion: hierarchyOf(host.cgroups, 'memory')?.version ?? 2,
+      deviceNumbers: blockDeviceNumbers,
+      initBinary: findExecutor(),
     },
-    { ...options, cgroupParent: `/${name}` },
-  );
+    platform,
+    system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
+  };
+  const engine = await openEngine(floors, { ...options, cgroupParent: `/${name}` });
   undo.add('engine', () => engine.close());
   await engine.recover();
-  return { engine, store, content, registries, options, close: () => undo.unwind() };
+  const builder = await openBuilder(floors, engine, options);
+  undo.add('builder', () => builder.close());
+  return { engine, builder, store, content, registries, options, close: () => undo.unwind() };
 }
 
 async function openNetworks(

@@ -3,7 +3,7 @@ import { StepCache } from '#build/cache.ts';
 import { CacheMounts } from '#build/cache-mounts.ts';
 import { checkDockerfile, heedDirective } from '#build/checks.ts';
 import { FileStore } from '#build/context/files.ts';
-import { type ContextTree, treeSource } from '#build/context/tree.ts';
+import { type ContextTree, type SourceTree, treeSource } from '#build/context/tree.ts';
 import { readText } from '#build/copy/resolve.ts';
 import { BuildCancelled, ChecksFailed, DockerfileMissing, TooManyRounds } from '#build/errors.ts';
 import type { Tell } from '#build/events.ts';
@@ -17,11 +17,12 @@ import { type Built, storeImage } from '#build/result.ts';
 import type { Given } from '#build/run-mounts.ts';
 import type { SandboxLimits } from '#build/sandbox.ts';
 import { PROXY_ARGS } from '#build/scope.ts';
+import { type CacheUse, cacheUse, type PruneAllWish, pruneAll } from '#build/tidy.ts';
 import type { Image } from '#image/images.ts';
 import type { BuildWarning } from '#spec/dockerfile/errors.ts';
 import type { Ignore } from '#spec/dockerfile/ignore.ts';
 import { type Dockerfile, parseDockerfile } from '#spec/dockerfile/instructions.ts';
-import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
+import { parsePlatform } from '#spec/image/platform.ts';
 import type { Reference } from '#spec/image/reference.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -37,6 +38,8 @@ export interface BuildRequest {
   pull: boolean;
   epochSec: number | undefined;
   names: readonly Reference[];
+  /** Credentials for base images, by registry. */
+  auth: Readonly<Record<string, object>>;
 }
 
 export interface Finished {
@@ -86,7 +89,7 @@ export class Builder {
     const file = parseDockerfile(request.file.text, request.file.name);
     const { graph, images, warnings } = await this.plan(file, request, tell, signal);
     this.#warn(request, file, [...checkDockerfile(file), ...warnings], tell);
-    tell({ at: 'steps', titles: graph.steps.map((step) => step.title) });
+    tell({ at: 'planned', graph });
     const execution = new Execution(node, {
       ...request,
       graph,
@@ -115,10 +118,25 @@ export class Builder {
     return heedDirective(file.directives.check, checkDockerfile(file, ignore));
   }
 
+  /** Mounts of builds go; roots of failed steps do not outlive the daemon. */
+  async close(): Promise<void> {
+    await this.failed.prune(0);
+    await this.node.overlays.unmountAll();
+  }
+
+  /** What builds keep on disk: steps, cache mounts, files of contexts. */
+  usage(): Promise<CacheUse[]> {
+    return cacheUse(this.node);
+  }
+
+  prune(wish: PruneAllWish): Promise<{ ids: string[]; freedBytes: number }> {
+    return pruneAll(this.node, wish);
+  }
+
   /** Plans until every image that the target stands on is here. */
   async plan(
     file: Dockerfile,
-    request: Pick<BuildRequest, 'options' | 'pull'>,
+    request: Pick<BuildRequest, 'options' | 'pull' | 'auth'>,
     tell: Tell,
     signal: AbortSignal,
   ): Promise<{ graph: BuildGraph; images: Map<string, Image>; warnings: BuildWarning[] }> {
@@ -131,7 +149,13 @@ export class Builder {
         plan.wanted.map(async (wanted) => {
           const note = (text: string): void => tell({ at: 'note', text });
           const { reference, platform } = wanted;
-          const image = await this.node.image(reference, { platform, always: request.pull, note, signal });
+          const image = await this.node.image(reference, {
+            platform,
+            always: request.pull,
+            auth: request.auth,
+            note,
+            signal,
+          });
           images.set(imageKey(wanted), image);
           resolved.set(imageKey(wanted), {
             digest: image.platform.manifestDigest,
@@ -171,19 +195,15 @@ function proxiesOf(args: ReadonlyMap<string, string>): string[] {
   return [...args].filter(([name]) => PROXY_ARGS.has(name)).map(([name, value]) => `${name}=${value}`);
 }
 
-/** The Dockerfile of a context; DOCKERFILE_MISSING. */
+/** The Dockerfile of a context, whatever `.dockerignore` says of it; DOCKERFILE_MISSING. */
 export async function readDockerfile(node: BuildNode, context: ContextTree, name: string): Promise<string> {
-  const text = await readText(
-    treeSource(context, 'the build context', (d) => node.files.open(d)),
-    name,
-    DOCKERFILE_MAX_BYTES,
-  );
+  const everything: SourceTree = {
+    ...treeSource(context, 'the build context', (digest) => node.files.open(digest)),
+    lstat: (path) => context.find(path),
+  };
+  const text = await readText(everything, name, DOCKERFILE_MAX_BYTES);
   if (text === '') throw new DockerfileMissing({ name });
   return text;
 }
 
 const DOCKERFILE_MAX_BYTES = 2 * 1024 * 1024;
-
-export function hostPlatformText(node: Pick<BuildNode, 'platform'>): string {
-  return formatPlatform(node.platform);
-}

@@ -1,9 +1,9 @@
-import type { StepId } from '#build/graph.ts';
+import type { BuildGraph, StepId } from '#build/graph.ts';
 import type { BuildWarning } from '#spec/dockerfile/errors.ts';
 
 /** What a build tells while it runs, in order. Times in milliseconds. */
 export type BuildEvent =
-  | { at: 'steps'; titles: string[] }
+  | { at: 'planned'; graph: BuildGraph }
   | { at: 'warning'; warning: BuildWarning; excerpt: string }
   | { at: 'start'; step: StepId }
   | { at: 'cached'; step: StepId }

@@ -277,7 +277,7 @@ export class Execution {
       newestSec: this.#o.epochSec,
     });
     for (const item of step.items) {
-      if ('inline' in item) await contents.place(inlineSelection(item.inline.name, item.inline.text, this.#o.epochSec));
+      if ('inline' in item) await contents.place(inlineSelection(item.inline.name, item.inline.text, this.#newSec()));
       else if ('remote' in item) {
         for (const one of await this.#downloaded(item, step)) await this.#place(contents, one);
       } else {
@@ -316,7 +316,7 @@ export class Execution {
       parents: false,
       newestSec,
     });
-    await contents.makeDirectory(path);
+    await contents.makeDirectory(path, this.#newSec());
     return contents.isEmpty ? undefined : this.#node.stepLayers.make(contents.tar(), this.#lease);
   }
 
@@ -490,6 +490,11 @@ export class Execution {
     return once(this.#views, key, async () => overlays.view(await stepLayers.ready(layers)));
   }
 
+  /** The time of what a step makes of nothing. */
+  #newSec(): number {
+    return this.#o.epochSec ?? Math.floor(this.#node.clock.now() / 1000);
+  }
+
   #hold(layers: readonly StepLayer[]): void {
     this.#releases.push(this.#node.cache.hold(layers));
   }
@@ -555,7 +560,7 @@ function ownedByRoot(selection: Selection): Selection {
 
 const INLINE_MODE = 0o644;
 
-function inlineSelection(name: string, text: string, epochSec: number | undefined): Selection {
+function inlineSelection(name: string, text: string, mtimeSec: number): Selection {
   const bytes = Buffer.from(text);
   const info = {
     type: 'file' as const,
@@ -563,7 +568,7 @@ function inlineSelection(name: string, text: string, epochSec: number | undefine
     uid: 0,
     gid: 0,
     size: bytes.length,
-    mtimeSec: epochSec ?? 0,
+    mtimeSec,
     linkTarget: '',
     deviceMajor: 0,
     deviceMinor: 0,

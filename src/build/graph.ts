@@ -23,6 +23,8 @@ export interface PlannedStage {
   root: StepId | undefined;
   settings: ImageSettings;
   history: HistoryLine[];
+  /** FROM and all that follows it, ONBUILD lines of the base included, as progress shows it. */
+  instructions: { text: string; step?: StepId }[];
   /** The image that the stage stands on, whose own history and layers come first. */
   base?: { reference: string; digest: string };
 }

@@ -41,6 +41,8 @@ export interface BuildNode {
 export interface ImageWish {
   platform: string;
   always: boolean;
+  /** Credentials by registry, as the client sent them. */
+  auth: Readonly<Record<string, object>>;
   note(text: string): void;
   signal: AbortSignal;
 }

@@ -17,6 +17,8 @@ export interface BuildOptions {
   buildPlatform: string;
   /** Named contexts (`--build-context name=…`): they win over stages and images of that name. */
   contexts: ReadonlySet<string>;
+  /** Named contexts that are images (`docker-image://…`), by their name. */
+  imageContexts?: ReadonlyMap<string, string>;
   labels: Readonly<Record<string, string>>;
   /** All stages, or those named. */
   noCache: boolean | ReadonlySet<string>;
@@ -119,6 +121,7 @@ export class Planner {
       root: builder.root,
       settings: builder.settings,
       history: [...base.history, ...builder.history],
+      instructions: builder.instructions,
       ...(base.image === undefined ? {} : { base: base.image }),
     };
     this.planned.set(stage.index, planned);
@@ -128,6 +131,8 @@ export class Planner {
   /** What `COPY --from=name` and `RUN --mount=from=name` mean, seen from `stage`. */
   source(name: string, stage: Stage, lines: LineRange): { root: StepId | undefined } | undefined {
     if (this.options.contexts.has(name)) return { root: this.add({ do: 'context', name }, `context ${name}`) };
+    const given = this.options.imageContexts?.get(name);
+    if (given !== undefined) return this.image(given, this.options.targetPlatform);
     const lower = name.toLowerCase();
     const other = /^\d+$/.test(name)
       ? this.file.stages[Number(name)]
@@ -210,9 +215,11 @@ export class Planner {
         'give the ARG a default, or set it with --build-arg',
       );
     const platform = stage.platform === undefined ? this.options.targetPlatform : expandWord(stage.platform, scope);
-    const parent = this.options.contexts.has(reference)
-      ? undefined
-      : this.file.stages.findLast((s) => s.name === reference.toLowerCase() && s.index < stage.index);
+    const given = this.options.imageContexts?.get(reference);
+    const parent =
+      this.options.contexts.has(reference) || given !== undefined
+        ? undefined
+        : this.file.stages.findLast((s) => s.name === reference.toLowerCase() && s.index < stage.index);
     if (this.options.contexts.has(reference)) {
       return {
         root: this.add({ do: 'context', name: reference }, `context ${reference}`),
@@ -235,7 +242,7 @@ export class Planner {
         ...(planned.base ? { image: planned.base } : {}),
       };
     }
-    const image = this.image(reference, platform);
+    const image = this.image(given ?? reference, platform);
     if (!image) return undefined;
     const { OnBuild: triggers = [], ...settings } = image.resolved?.settings ?? {};
     const origin = image.resolved ? { image: { reference, digest: image.resolved.digest } } : {};

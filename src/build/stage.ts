@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import type { CopyItem, HistoryLine, PlannedMount, StepDetail, StepId } from '#build/graph.ts';
+import type { CopyItem, HistoryLine, PlannedMount, PlannedStage, StepDetail, StepId } from '#build/graph.ts';
 import type { Planner, StageBase } from '#build/plan.ts';
 import type { Scope } from '#build/scope.ts';
 import {
@@ -22,6 +22,7 @@ export class StageBuilder {
   root: StepId | undefined;
   settings: ImageSettings;
   readonly history: HistoryLine[] = [];
+  readonly instructions: PlannedStage['instructions'];
   readonly #planner: Planner;
   readonly #stage: Stage;
   readonly #scope: Scope;
@@ -34,6 +35,7 @@ export class StageBuilder {
     this.#stage = stage;
     this.#scope = scope;
     this.root = base.root;
+    this.instructions = [{ text: stage.node.text.trim(), ...(base.root === undefined ? {} : { step: base.root }) }];
     this.settings = { ...base.settings };
     // Images without a PATH (scratch, imported trees) still expect to find their programs.
     if (!this.settings.Env?.some((entry) => entry.startsWith('PATH='))) {
@@ -48,7 +50,11 @@ export class StageBuilder {
     this.#at = 1;
     return instructions.every((instruction) => {
       this.#at++;
-      return this.#apply(instruction, instruction.node);
+      const told = this.history.length;
+      if (!this.#apply(instruction, instruction.node)) return false;
+      const step = this.history.slice(told).at(-1)?.step;
+      this.instructions.push({ text: instruction.node.text.trim(), ...(step === undefined ? {} : { step }) });
+      return true;
     });
   }
 
@@ -276,7 +282,11 @@ export class StageBuilder {
     }
     const absolute = posix.resolve(this.settings.WorkingDir || '/', path);
     this.settings = { ...this.settings, WorkingDir: absolute };
-    this.#step({ do: 'workdir', root: this.root, path: absolute, user: '' }, node, `WORKDIR ${absolute}`);
+    this.#step(
+      { do: 'workdir', root: this.root, path: absolute, user: this.settings.User ?? '' },
+      node,
+      `WORKDIR ${absolute}`,
+    );
     return true;
   }
 

@@ -64,6 +64,7 @@ const DIRECTORY: Omit<ContextNode, 'children'> = {
 export class ContextTree {
   readonly root: ContextNode = { ...DIRECTORY, children: new Map() };
   readonly #limits: ContextLimits;
+  readonly #hidden = new Set<string>();
   #entries = 0;
   #contentBytes = 0;
 
@@ -109,6 +110,16 @@ export class ContextTree {
     if (path === '') return at;
     for (const part of path.split('/')) at = at?.children?.get(part);
     return at;
+  }
+
+  /** A file that the builder itself reads, and no COPY sees. */
+  hide(path: string, isHidden: boolean): void {
+    if (isHidden) this.#hidden.add(path);
+    else this.#hidden.delete(path);
+  }
+
+  isHidden(path: string): boolean {
+    return this.#hidden.has(path);
   }
 
   remove(path: string): void {
@@ -161,8 +172,11 @@ export function treeSource(
 ): SourceTree {
   return {
     what,
-    lstat: (path) => tree.find(path),
-    list: (path) => [...(tree.find(path)?.children?.keys() ?? [])].sort(byBytes),
+    lstat: (path) => (tree.isHidden(path) ? undefined : tree.find(path)),
+    list: (path) => {
+      const names = [...(tree.find(path)?.children?.keys() ?? [])].sort(byBytes);
+      return names.filter((name) => !tree.isHidden(path === '' ? name : `${path}/${name}`));
+    },
     open: (path) => {
       const node = tree.find(path);
       if (!node?.digest) throw new ContextInvalid({ path, rule: 'has no bytes' });

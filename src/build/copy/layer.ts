@@ -66,7 +66,8 @@ export class LayerContents {
   }
 
   /** A directory of its own: WORKDIR. Nothing happens when it is there. */
-  async makeDirectory(path: string): Promise<void> {
+  async makeDirectory(path: string, mtimeSec: number): Promise<void> {
+    this.#newestSec = mtimeSec;
     await this.#directory(path.replace(/^\/+|\/+$/g, ''));
   }
 
