@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { constants } from 'node:fs';
 import { posix } from 'node:path';
 import type { Readable } from 'node:stream';
 import * as zlib from 'node:zlib';
@@ -226,18 +227,17 @@ async function found<T>(path: string, container: string, look: () => Promise<T>)
   }
 }
 
-const S_IFMT = 0o170000;
 /** io/fs.FileMode: permission bits below, kinds and set-id bits from the top. */
-const GO_KINDS: Readonly<Record<number, number>> = {
-  9604: 2 ** 31, // directory
-  21609: 2 ** 27, // link
-  14406: 2 ** 26, // block device
-  2401: 2 ** 25, // FIFO
-  26411: 2 ** 24, // socket
-  4802: 2 ** 26 + 2 ** 21, // character device
-};
+const GO_KINDS: ReadonlyMap<number, number> = new Map([
+  [constants.S_IFDIR, 2 ** 31],
+  [constants.S_IFLNK, 2 ** 27],
+  [constants.S_IFBLK, 2 ** 26],
+  [constants.S_IFIFO, 2 ** 25],
+  [constants.S_IFSOCK, 2 ** 24],
+  [constants.S_IFCHR, 2 ** 26 + 2 ** 21],
+]);
 
 export function goMode(mode: number): number {
   const special = (mode & 0o4000 ? 2 ** 23 : 0) + (mode & 0o2000 ? 2 ** 22 : 0) + (mode & 0o1000 ? 2 ** 20 : 0);
-  return (GO_KINDS[mode & S_IFMT] ?? 0) + special + (mode & 0o777);
+  return (GO_KINDS.get(mode & constants.S_IFMT) ?? 0) + special + (mode & 0o777);
 }
