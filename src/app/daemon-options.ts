@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import type { TlsWish } from '#app/api-tls.ts';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
 import { array, boolean, integer, object, optional, string } from '#base/shape.ts';
 
@@ -11,6 +12,8 @@ export interface DaemonOptions {
   serves: ReadonlySet<Service>;
   /** Addresses of the Docker API beside `R/docker.sock`. */
   hosts: readonly HostAddress[];
+  /** Of the addresses on TCP. */
+  tls: TlsWish;
   /** Who may use the socket beside root. */
   group: string;
   kube: Listen;
@@ -40,6 +43,8 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --run-root R                    what a reboot takes, and sockets: R/docker.sock, R/endpoints.json (/run/estiba)
   --name N                        names the nftables table, the bridge N0, links N-… and the cgroup /N (estiba)
   -H, --host ADDRESS              one more address of the Docker API: unix:///PATH, tcp://127.0.0.1:PORT; again for more
+  --tlsverify                     clients on TCP need a certificate; --tls: they do not
+  --tlscacert, --tlscert, --tlskey FILE   (/etc/estiba/ca.pem, cert.pem, key.pem)
   --group NAME                    who may use the socket beside root (docker)
   --kube, --registry ADDRESS:PORT port 0 picks a free one, off serves none (127.0.0.1:6443, 127.0.0.1:5000)
   --registry-mirror URL           a mirror of docker.io; again for more
@@ -68,6 +73,11 @@ const ConfigFile = object(
     'exec-root': optional(string({ nonEmpty: true })),
     hosts: optional(array(string())),
     group: optional(string()),
+    tls: optional(boolean()),
+    tlsverify: optional(boolean()),
+    tlscacert: optional(string()),
+    tlscert: optional(string()),
+    tlskey: optional(string()),
     bip: optional(string()),
     mtu: optional(integer({ min: 68, max: 65_535 })),
     'registry-mirrors': optional(array(string())),
@@ -89,7 +99,7 @@ export async function readDaemonOptions(args: string[]): Promise<DaemonOptions |
 function parseFlags(args: string[]) {
   try {
     return parseArgs({
-      args,
+      args: args.map(withValue),
       options: {
         only: { type: 'string' },
         'data-root': { type: 'string' },
@@ -97,6 +107,11 @@ function parseFlags(args: string[]) {
         name: { type: 'string' },
         host: { type: 'string', short: 'H', multiple: true },
         group: { type: 'string' },
+        tls: { type: 'string' },
+        tlsverify: { type: 'string' },
+        tlscacert: { type: 'string' },
+        tlscert: { type: 'string' },
+        tlskey: { type: 'string' },
         kube: { type: 'string' },
         registry: { type: 'string' },
         'registry-mirror': { type: 'string', multiple: true },
@@ -112,6 +127,11 @@ function parseFlags(args: string[]) {
   } catch (cause) {
     throw new DaemonUsage({ why: messageOf(cause) }, { cause });
   }
+}
+
+/** Go's flags of two values stand alone or with `=false`. */
+function withValue(arg: string): string {
+  return arg === '--tls' || arg === '--tlsverify' ? `${arg}=true` : arg;
 }
 
 async function readConfig(named: string | undefined): Promise<ConfigFile> {
@@ -135,6 +155,7 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     runRoot: absolute(flags['run-root'] ?? file['exec-root'] ?? '/run/estiba', '--run-root'),
     serves: servicesOf(flags.only),
     hosts: [...(flags.host ?? []), ...(file.hosts ?? [])].map(parseHost),
+    tls: tlsOf(flags, file),
     group: flags.group ?? file.group ?? 'docker',
     kube: parseListen(flags.kube ?? '127.0.0.1:6443', '--kube'),
     registry: flags.registry === 'off' ? undefined : parseListen(flags.registry ?? '127.0.0.1:5000', '--registry'),
@@ -146,6 +167,23 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     stopGraceMs:
       (number(flags['stop-timeout'], '--stop-timeout') ?? file['shutdown-timeout'] ?? DEFAULT_STOP_SECONDS) * 1000,
   };
+}
+
+function tlsOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): TlsWish {
+  const tls = trueFalse(flags.tls, '--tls') ?? file.tls;
+  return {
+    ...(tls === undefined ? {} : { tls }),
+    verify: trueFalse(flags.tlsverify, '--tlsverify') ?? file.tlsverify ?? false,
+    ca: flags.tlscacert ?? file.tlscacert ?? '/etc/estiba/ca.pem',
+    cert: flags.tlscert ?? file.tlscert ?? '/etc/estiba/cert.pem',
+    key: flags.tlskey ?? file.tlskey ?? '/etc/estiba/key.pem',
+  };
+}
+
+function trueFalse(text: string | undefined, what: string): boolean | undefined {
+  if (text === undefined || text === 'true' || text === 'false')
+    return text === undefined ? undefined : text === 'true';
+  throw new DaemonUsage({ why: `${what}=${text} is neither true nor false` });
 }
 
 function servicesOf(only: string | undefined): ReadonlySet<Service> {

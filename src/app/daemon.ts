@@ -1,6 +1,7 @@
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
+import { apiTls, checkExposure } from '#app/api-tls.ts';
 import { startControlPlane } from '#app/control-plane.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
 import { closeServer, listenTcp, listenUnix } from '#app/listen.ts';
@@ -75,8 +76,10 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> 
     ...dockerHandlers(node.engine, () => systemClock.now()),
     ...buildHandlers(node.builder),
   };
-  const newServer = (): Server => {
+  const tls = await apiTls(options.tls);
+  const newServer = (secure?: typeof tls): Server => {
     const server = createApiServer({
+      ...(secure ? { tls: secure } : {}),
       handlers,
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
@@ -86,7 +89,10 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> 
   };
   for (const host of options.hosts) {
     if (host.kind === 'unix') await listenUnix(newServer(), host.path, options.group);
-    else await listenTcp(newServer(), host, 'name another address with --host');
+    else {
+      checkExposure(host, options.tls);
+      await listenTcp(newServer(tls), host, 'name another address with --host');
+    }
   }
   return listenUnix(newServer(), join(options.runRoot, 'docker.sock'), options.group);
 }

@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { type Duplex, Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import type { TlsOptions } from 'node:tls';
 import { describeChain, errnoOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { BadBody, errorBody, MethodNotAllowed, NoSuchRoute, statusOf } from '#engine/api/errors.ts';
@@ -34,6 +36,8 @@ export interface ApiServerOptions {
   /** Codes of layers that this folder does not know. */
   statuses?: Readonly<Record<string, number>>;
   headers: Readonly<Record<string, string>>;
+  /** HTTPS with these; plain HTTP when absent. */
+  tls?: TlsOptions;
   log: Logger;
 }
 
@@ -43,7 +47,8 @@ const DEPARTED = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', '
 /** Routes, versions, bodies, errors and streams of the Docker API; what the operations do is in the handlers. */
 export function createApiServer(options: ApiServerOptions): Server {
   const router = new Router(options.extraRoutes);
-  const server = createServer({ keepAliveTimeout: 60_000, requestTimeout: 0 });
+  const http = { keepAliveTimeout: 60_000, requestTimeout: 0 };
+  const server = options.tls ? createTlsServer({ ...http, ...options.tls }) : createServer(http);
   const serve = async (exchange: Exchange): Promise<void> => {
     try {
       const request = await readRequest(router, exchange);
