@@ -1,6 +1,3 @@
-import { watch } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { errnoOf } from '#base/errors.ts';
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
 import { flag, textOf } from '#engine/api/docker/query.ts';
@@ -9,16 +6,10 @@ import { NotSupported } from '#engine/api/errors.ts';
 import type { Reply } from '#engine/api/reply.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
-import { type LogFormat, type LogLine, type LogWish, logFiles, readFrom, readLogs } from '#engine/core/log-reader.ts';
-import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+import { followLogs, type LogSource } from '#engine/core/log-follow.ts';
+import { type LogFormat, type LogLine, type LogWish, logFiles, readLogs } from '#engine/core/log-reader.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
 import { frameHeader, MULTIPLEXED_STREAM, RAW_STREAM, STDERR, STDOUT } from '#spec/docker/frames.ts';
-
-export interface LogSource {
-  path: string;
-  maxFiles: number;
-  record: () => ContainerRecord | undefined;
-  now: () => number;
-}
 
 /** `GET /containers/{id}/logs`: straight from the shim's files, whole batches at a time. */
 export function logsReply(request: ApiRequest, record: ContainerRecord, source: LogSource): Reply {
@@ -44,7 +35,7 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
       const files = await logFiles(source.path, source.maxFiles);
       const put = (lines: LogLine[]): Promise<void> => out.write(print(lines));
       await readLogs(files, format, wish, put);
-      if (flag(query, 'follow')) await follow(source, format, withoutTail(wish), put, signal);
+      if (flag(query, 'follow')) await followLogs(source, format, withoutTail(wish), put, signal);
     },
   };
 }
@@ -104,121 +95,4 @@ function printer(how: { tty: boolean; timestamps: boolean; details: string }): (
 function padTime(time: string): string {
   const [, whole = time, fraction = ''] = /^([^.Z]+)(?:\.(\d+))?Z$/.exec(time) ?? [];
   return `${whole}.${fraction.padEnd(9, '0')}Z`;
-}
-
-/**
- * New lines as they come, until the container ends or the client leaves. The kernel tells of writes (inotify); a slow look
- * beside it catches the turn of a file, and the end of the container.
- */
-async function follow(
-  source: LogSource,
-  format: LogFormat,
-  wish: LogWish,
-  put: (lines: LogLine[]) => Promise<void>,
-  signal: AbortSignal,
-): Promise<void> {
-  let file = await openOrWait(source.path, signal);
-  let offset = file ? (await file.stat()).size : 0;
-  const bell = new Bell(source.path, signal);
-  try {
-    while (file && !signal.aborted) {
-      const record = source.record();
-      const over = !record || (!isRunning(record.state) && record.state.phase !== 'restarting');
-      offset = await readFrom(file, offset, format, wish, put);
-      const renewed = await turned(source.path, file);
-      if (renewed) {
-        await readFrom(file, offset, format, wish, put);
-        await file.close();
-        file = renewed;
-        offset = 0;
-        bell.watchAgain();
-        continue;
-      }
-      if (over || (wish.until && wish.until.getTime() < source.now())) return;
-      await bell.rings();
-    }
-  } finally {
-    bell.close();
-    await file?.close();
-  }
-}
-
-async function openOrWait(path: string, signal: AbortSignal): Promise<Awaited<ReturnType<typeof open>> | undefined> {
-  while (!signal.aborted) {
-    try {
-      return await open(path, 'r');
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
-      await new Promise((done) => setTimeout(done, LOOK_MS));
-    }
-  }
-  return undefined;
-}
-
-/** The file of that name when it is another than the one we read. */
-async function turned(
-  path: string,
-  file: Awaited<ReturnType<typeof open>>,
-): Promise<Awaited<ReturnType<typeof open>> | undefined> {
-  let other: Awaited<ReturnType<typeof open>>;
-  try {
-    other = await open(path, 'r');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined; // between the turn and the new file
-    throw error;
-  }
-  if ((await other.stat()).ino !== (await file.stat()).ino) return other;
-  await other.close();
-  return undefined;
-}
-
-const LOOK_MS = 200;
-
-/** Rings when the file changes, and now and then by itself. */
-class Bell {
-  readonly #path: string;
-  #watcher: ReturnType<typeof watch> | undefined;
-  #ring: () => void = () => undefined;
-  #pending = false;
-
-  constructor(path: string, signal: AbortSignal) {
-    this.#path = path;
-    signal.addEventListener('abort', () => this.#strike());
-    this.watchAgain();
-  }
-
-  watchAgain(): void {
-    this.#watcher?.close();
-    try {
-      this.#watcher = watch(this.#path, { persistent: false }, () => this.#strike());
-      this.#watcher.on('error', () => this.#watcher?.close());
-    } catch {
-      this.#watcher = undefined; // inotify's watches are used up: the slow look is enough
-    }
-  }
-
-  rings(): Promise<void> {
-    if (this.#pending) {
-      this.#pending = false;
-      return Promise.resolve();
-    }
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this.#strike(), LOOK_MS);
-      this.#ring = () => {
-        clearTimeout(timer);
-        this.#ring = () => undefined;
-        this.#pending = false;
-        resolve();
-      };
-    });
-  }
-
-  close(): void {
-    this.#watcher?.close();
-  }
-
-  #strike(): void {
-    this.#pending = true;
-    this.#ring();
-  }
 }
