@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts';
 import { messageOf } from '#base/errors.ts';
+import { execToEnd } from '#engine/core/exec-output.ts';
 import { afterProbe, HEALTH_START, probeArgv, probeDelayMs } from '#engine/core/health.ts';
 import type { ExecProcess } from '#engine/core/parts.ts';
 import type { ContainerRecord, HealthResult, HealthState } from '#engine/core/record.ts';
@@ -15,7 +16,6 @@ export interface HealthWatchOptions {
 }
 
 const OUTPUT_BYTES = 4096;
-const SIGKILL = 9;
 
 /** Probes one run of a container until it is closed: one probe at a time, the next one after the last has ended. */
 export class HealthWatch {
@@ -61,20 +61,11 @@ export class HealthWatch {
     });
     try {
       const exec = await launch(`health${this.#count++}`, probeArgv(check));
-      let output = '';
-      const collect = (chunk: Buffer): void => {
-        if (output.length < OUTPUT_BYTES) output += chunk.toString('utf8');
-      };
-      exec.streams.stdout.on('data', collect);
-      exec.streams.stderr.on('data', collect);
-      await exec.start();
-      let late = false;
-      const cancel = clock.after(check.timeoutNs / 1e6, () => {
-        late = true;
-        void exec.signal(SIGKILL);
+      const { code, output, late } = await execToEnd(exec, {
+        clock,
+        timeoutMs: check.timeoutNs / 1e6,
+        outputBytes: OUTPUT_BYTES,
       });
-      const { code } = await exec.wait();
-      cancel();
       return late
         ? done(-1, `Health check exceeded timeout (${check.timeoutNs / 1e9}s): ${output}`)
         : done(code, output);
