@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import type { Containers } from '#engine/core/containers.ts';
 import type { Events } from '#engine/core/events.ts';
 import type { FoundImage, SandboxSource } from '#engine/core/parts.ts';
@@ -38,10 +39,11 @@ export interface NodeHost {
   setPodCgroup(path: string, limits: { memoryBytes?: number; cpuQuotaUs?: number; cpuShares: number }): Promise<void>;
   /** Absent is fine. */
   removePodCgroup(path: string): Promise<void>;
+  /** Of a cgroup; `/` is the whole machine. Undefined: there is none. */
   usage(path: string): Usage | undefined;
   facts(): HostFacts;
-  /** A stream to a port of the pod, from inside its network namespace. */
-  connect(netns: string | undefined, port: number): Promise<import('node:stream').Duplex>;
+  /** A stream to a port of a pod, as a program inside would have it: also to what listens on its loopback alone. */
+  connect(place: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex>;
 }
 
 export interface Usage {

@@ -132,6 +132,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     networks: floors.networks,
     run: (plan) => floors.spawner.run(plan),
     initBinary: floors.ociHost.initBinary,
+    random: floors.random,
     log: floors.log,
   });
   const containers = new Containers({

@@ -88,7 +88,13 @@ export class FakeNode {
     sandboxes: {
       create: async (id) => {
         this.#take('sandboxes.create', `sandbox ${id}`);
-        const record = { id, namespaces: { network: `/ns/${id}` }, ips: ['10.0.0.2'], shm: '/shm' };
+        const record = {
+          id,
+          incarnation: `${id} ${this.calls.length}`,
+          namespaces: { network: `/ns/${id}` },
+          ips: ['10.0.0.2'],
+          shm: '/shm',
+        };
         this.sandboxes.set(id, record);
         return record;
       },

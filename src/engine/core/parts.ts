@@ -110,6 +110,8 @@ export interface SandboxWish {
 
 export interface SandboxRecord {
   id: string;
+  /** Another one each time a sandbox of this id is made. */
+  incarnation: string;
   /** Paths of those that are the sandbox's own. */
   namespaces: { network?: string; ipc?: string; uts?: string; pid?: string };
   ips: string[];

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { logger, silentSink } from '#base/log.ts';
+import { systemRandom } from '#base/random.ts';
 import type { SandboxWish } from '#engine/core/parts.ts';
 import { NodeSandboxes } from '#engine/core/sandboxes.ts';
 import { findExecutor } from '#kernel/plan/execute.ts';
@@ -35,6 +36,7 @@ describe('sandboxes', () => {
       networks: noNetworks,
       run: (plan) => spawner.run(plan),
       initBinary: findExecutor(),
+      random: systemRandom,
       log: logger('engine', silentSink),
     });
 

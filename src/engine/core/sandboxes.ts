@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { assert, describeChain, errnoOf, isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
+import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import { NoSuchSandbox } from '#engine/core/errors.ts';
 import type { SandboxRecord, SandboxSource, SandboxWish } from '#engine/core/parts.ts';
@@ -15,6 +16,7 @@ export interface SandboxesOptions {
   networks: Pick<Networks, 'attach' | 'detach' | 'sandbox'>;
   run(plan: Plan): Promise<{ pid: number }>;
   initBinary: string;
+  random: Random;
   log: Logger;
 }
 
@@ -83,6 +85,7 @@ export class NodeSandboxes implements SandboxSource {
     if (pause) undo.add('pause', () => this.#endPause(pause));
     const record: SandboxRecord = {
       id,
+      incarnation: newId(this.#o.random).slice(0, 12),
       namespaces: {
         ...paths,
         ...(attached ? { network: attached.netns } : {}),

@@ -5,6 +5,7 @@ import { type Run, restartDelayMs } from '#cluster/node/pod/runs.ts';
 import type { Container, PodSpec } from '#spec/kubernetes/types.gen.ts';
 
 const NOW = 1_000_000_000;
+const GONE = { sandbox: undefined, prepared: false };
 
 function run(container: string, of: Partial<Run> = {}): Run {
   return {
@@ -32,6 +33,7 @@ function seen(spec: Partial<PodSpec>, runs: Run[] = [], of: Partial<PodSeen> = {
   return {
     spec: { restartPolicy: 'Always', containers: [c('web')], ...spec },
     sandbox: 'box',
+    prepared: true,
     runs: new Map(runs.map((r) => [r.container, r])),
     started: () => true,
     condemned: () => undefined,
@@ -47,9 +49,15 @@ const plan = (...args: Parameters<typeof seen>): string[] => told(planPod(seen(.
 
 describe('what a pod needs next', () => {
   it('a sandbox comes first, then all containers at once', () => {
-    expect(plan({}, [], { sandbox: undefined })).toEqual(['sandbox']);
+    expect(plan({}, [], GONE)).toEqual(['sandbox']);
     expect(plan({ containers: [c('web'), c('log')] })).toEqual(['start web', 'start log']);
     expect(plan({}, [run('web')])).toEqual([]);
+  });
+
+  it('after a restart of the agent what runs goes on while its surroundings are looked up', () => {
+    expect(plan({}, [run('web')], { prepared: false })).toEqual(['sandbox']);
+    expect(plan({}, [run('web')], { prepared: false, busy: new Set(['']) })).toEqual([]);
+    expect(plan({}, [run('web')], GONE)).toEqual(['end web']);
   });
 
   it('init containers run one after the other, and must succeed', () => {
@@ -110,7 +118,7 @@ describe('what a pod needs next', () => {
       restartPolicy: 'OnFailure' as const,
     };
     const before = [ended('first', 0), ended('web', 255), ended('job', 0)];
-    expect(plan(spec, before, { sandbox: undefined })).toEqual(['sandbox']);
+    expect(plan(spec, before, GONE)).toEqual(['sandbox']);
     expect(plan(spec, before, { sandbox: 'new' })).toEqual(['start first']);
     const first = ended('first', 0, { sandbox: 'new' });
     expect(plan(spec, [first, ...before.slice(1)], { sandbox: 'new' })).toEqual(['start web']);

@@ -11,8 +11,10 @@ import type { Container, PodSpec } from '#spec/kubernetes/types.gen.ts';
  */
 export interface PodSeen {
   spec: PodSpec;
-  /** Undefined: there is none (not yet, or a boot took it). */
+  /** Its incarnation. Undefined: there is none (not yet, or a boot took it). */
   sandbox: string | undefined;
+  /** Sandbox, volumes and files are in place: containers may start. */
+  prepared: boolean;
   /** Newest run of each container. */
   runs: ReadonlyMap<string, Run>;
   /** Probes' verdicts on running containers. */
@@ -32,6 +34,9 @@ export type PodStep =
   | { do: 'end'; container: Container; run: Run; why: string }
   | { do: 'wait'; container: Container; forMs: number; why: string };
 
+/** In `busy`: the sandbox is being made. */
+export const SANDBOX = '';
+
 export interface PodPlan {
   steps: PodStep[];
   /** All that was to run has run: nothing starts any more, the sandbox may go. */
@@ -43,12 +48,12 @@ export function planPod(seen: PodSeen): PodPlan {
   if (seen.ending !== undefined) return planEnd(seen, seen.ending);
   const init = spec.initContainers ?? [];
   if (isOver(seen)) return planEnd(seen, 'all its containers are done');
-  if (seen.sandbox === undefined) {
+  if (!seen.prepared) {
     // Containers of a lost sandbox run in namespaces nobody else can reach.
-    const orphans = [...init, ...spec.containers].flatMap((c) => endStep(seen, c, 'its sandbox is gone'));
-    return orphans.length > 0
-      ? { steps: orphans, over: false }
-      : { steps: [{ do: 'sandbox', why: 'the pod has none' }], over: false };
+    const all = seen.sandbox === undefined ? [...init, ...spec.containers] : [];
+    const orphans = all.flatMap((c) => endStep(seen, c, 'its sandbox is gone'));
+    if (orphans.length > 0 || seen.busy.has(SANDBOX)) return { steps: orphans, over: false };
+    return { steps: [{ do: 'sandbox', why: 'it is not in place' }], over: false };
   }
   const begun = spec.containers.some((c) => runs.get(c.name)?.sandbox === seen.sandbox);
   const steps: PodStep[] = [];

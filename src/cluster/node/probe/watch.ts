@@ -11,9 +11,9 @@ export interface ProbeWatchOptions {
   container: Container;
   clock: Clock;
   startedAtMs: number;
-  /** Found again after a restart of ours: what was started stays started. */
-  adopted: boolean;
-  run: (probe: Probe) => Promise<ProbeOutcome>;
+  /** Found again after a restart of ours, as it was reported last: it goes on from there. */
+  adopted: { started: boolean; ready: boolean } | undefined;
+  run: (probe: Probe, kind: ProbeKind) => Promise<ProbeOutcome>;
   /** A verdict is another than before. */
   changed: () => void;
   /** A probe failed that counts. */
@@ -33,12 +33,13 @@ export class ProbeWatch {
   constructor(options: ProbeWatchOptions) {
     this.#o = options;
     const { container, adopted } = options;
-    if (container.startupProbe && !adopted) this.#begin('startup', container.startupProbe);
+    if (container.startupProbe && !adopted?.started) this.#begin('startup', container.startupProbe);
     else this.#beginOthers();
   }
 
   started(): boolean {
-    return this.#o.adopted || !this.#o.container.startupProbe || this.#verdict('startup') === 'success';
+    const { adopted, container } = this.#o;
+    return adopted?.started === true || !container.startupProbe || this.#verdict('startup') === 'success';
   }
 
   ready(): boolean {
@@ -71,7 +72,8 @@ export class ProbeWatch {
   }
 
   #begin(kind: ProbeKind, probe: Probe): void {
-    this.#states.set(kind, PROBE_START);
+    const wasReady = kind === 'readiness' && this.#o.adopted?.ready === true;
+    this.#states.set(kind, wasReady ? { ...PROBE_START, verdict: 'success', last: true } : PROBE_START);
     const delayMs = (probe.initialDelaySeconds ?? 0) * 1000 - (this.#o.clock.now() - this.#o.startedAtMs);
     this.#schedule(kind, probe, Math.max(0, delayMs));
   }
@@ -85,7 +87,7 @@ export class ProbeWatch {
   }
 
   async #probe(kind: ProbeKind, probe: Probe): Promise<void> {
-    const outcome = await this.#o.run(probe);
+    const outcome = await this.#o.run(probe, kind);
     if (this.#closed) return;
     const before = this.#states.get(kind) ?? PROBE_START;
     const after = afterProbe(probe, kind, before, outcome.ok);

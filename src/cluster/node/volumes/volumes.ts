@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { errnoOf } from '#base/errors.ts';
@@ -62,13 +62,14 @@ export class PodVolumes {
   }
 
   /** Everything of the pod on this node; absent is fine. */
-  async release(pod: Pod): Promise<void> {
-    const uid = pod.metadata.uid ?? '';
-    for (const volume of pod.spec.volumes ?? [])
-      if (volume.emptyDir?.medium === 'Memory') {
-        await this.#o.host.unmount(this.#path(uid, volume));
-        this.#mounted.delete(this.#path(uid, volume));
-      }
+  async release(uid: string): Promise<void> {
+    const volumes = join(this.#o.runDir, uid, 'volumes');
+    for (const name of await namesIn(volumes)) {
+      const path = join(volumes, name);
+      // Without this an emptyDir in memory would be emptied and then left mounted.
+      await this.#o.host.unmount(path);
+      this.#mounted.delete(path);
+    }
     this.#o.tokens.forget(uid);
     await rm(join(this.#o.runDir, uid), { recursive: true, force: true });
     await rm(join(this.#o.dataDir, uid), { recursive: true, force: true });
@@ -208,6 +209,15 @@ async function statOf(path: string): Promise<Awaited<ReturnType<typeof lstat>> |
     return await lstat(path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+export async function namesIn(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
     throw error;
   }
 }

@@ -1,0 +1,498 @@
+import { isDeepStrictEqual } from 'node:util';
+import { describeChain, isCode } from '#base/errors.ts';
+import { DONE, type Requeue } from '#cluster/client/queue.ts';
+import { keyOf, type Live, PODS } from '#cluster/client/resources.ts';
+import type { AgentDeps } from '#cluster/node/deps.ts';
+import { endContainer } from '#cluster/node/pod/end.ts';
+import type { Self } from '#cluster/node/pod/fields.ts';
+import { askContainer, runHook } from '#cluster/node/pod/hooks.ts';
+import { type LastWords, lastWords } from '#cluster/node/pod/last-words.ts';
+import { isOver, type PodSeen, type PodStep, planPod, SANDBOX } from '#cluster/node/pod/plan.ts';
+import { isSidecar, LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
+import { makeSandbox, type ReadyPod, refusal, releaseSandbox } from '#cluster/node/pod/sandbox.ts';
+import { startContainer } from '#cluster/node/pod/start.ts';
+import { podStatus } from '#cluster/node/pod/status.ts';
+import { ProbeWatch } from '#cluster/node/probe/watch.ts';
+import type { SandboxRecord } from '#engine/core/parts.ts';
+import type { Container, Pod, PodStatus } from '#spec/kubernetes/types.gen.ts';
+
+/** Why a container or the whole pod does not come up at the moment, and when it is tried again. */
+interface Trouble {
+  reason: string;
+  message: string;
+  failures: number;
+  retryAtMs: number;
+}
+
+const IMAGE_BACKOFF_MS = { base: 10_000, max: 300_000 };
+const CONFIG_RETRY_MS = 5_000;
+const SANDBOX_BACKOFF_MS = { base: 500, max: 60_000 };
+/** A pod that comes up faster than this is reported once, when it runs. */
+const FIRST_REPORT_MS = 150;
+const DEFAULT_GRACE_SECONDS = 30;
+/** A pod the API has lost is ended without asking for long. */
+const LOST_GRACE_SECONDS = 1;
+
+/**
+ * One pod of this node. `reconcile` reads what is, makes a plan, begins what it says and reports; what takes time runs beside it,
+ * one thing a container, and wakes it when it is done.
+ */
+export class PodWorker {
+  readonly uid: string;
+  readonly #deps: AgentDeps;
+  #pod: Live<Pod>;
+  /** The API does not have it any more. */
+  #lost = false;
+  #closed = false;
+  readonly #jobs = new Map<string, Promise<void>>();
+  readonly #troubles = new Map<string, Trouble>();
+  readonly #probes = new Map<string, { runId: string; watch: ProbeWatch }>();
+  /** Runs that a hook has condemned. */
+  readonly #condemned = new Map<string, string>();
+  readonly #words = new Map<string, LastWords>();
+  #ready: ReadyPod | undefined;
+  #failed: { reason: string; message: string } | undefined;
+  #drained: Promise<void> | undefined;
+  #reported: PodStatus | undefined;
+  readonly #seenAtMs: number;
+  /** Nothing runs any more, and the sandbox is given back. */
+  #settled = false;
+  #released = false;
+
+  constructor(deps: AgentDeps, pod: Live<Pod>) {
+    this.#deps = deps;
+    this.#pod = pod;
+    this.uid = pod.metadata.uid;
+    this.#seenAtMs = deps.clock.now();
+    const { phase, reason = '', message = '' } = pod.status ?? {};
+    // The node's own verdict of before a restart stays.
+    if (phase === 'Failed' && reason !== '') this.#failed = { reason, message };
+  }
+
+  get pod(): Live<Pod> {
+    return this.#pod;
+  }
+
+  /** Undefined: it is gone from the API. */
+  update(pod: Live<Pod> | undefined): void {
+    const before = this.#pod.metadata.deletionGracePeriodSeconds;
+    if (pod) this.#pod = pod;
+    else this.#lost = true;
+    const grace = pod ? pod.metadata.deletionGracePeriodSeconds : LOST_GRACE_SECONDS;
+    if (before !== undefined && grace !== undefined && grace < before) this.#shorten(grace);
+  }
+
+  /** True once nothing of the pod is left on this node. */
+  get gone(): boolean {
+    return this.#released && (this.#lost || this.#pod.metadata.deletionTimestamp !== undefined);
+  }
+
+  /** Containers run on; only our own watching ends. */
+  close(): void {
+    this.#closed = true;
+    for (const { watch } of this.#probes.values()) watch.close();
+  }
+
+  /** The objects that its volumes follow have changed, or a token is due. */
+  async refresh(): Promise<void> {
+    for (const [name, trouble] of this.#troubles)
+      if (trouble.reason === 'CreateContainerConfigError' || name === SANDBOX) this.#troubles.delete(name);
+    if (this.#ready && !this.#released) await this.#deps.volumes.refresh(this.#self());
+    this.#deps.wake(this.uid);
+  }
+
+  async reconcile(): Promise<Requeue> {
+    if (this.#closed || this.gone) return DONE;
+    const nowMs = this.#deps.clock.now();
+    const runs = this.#runs();
+    await this.#collectWords(runs);
+    this.#keepProbes(runs);
+    const seen = this.#seen(runs, nowMs);
+    const { steps, over } = planPod(seen);
+    let againMs: number | undefined;
+    for (const step of steps) {
+      const waitMs = this.#begin(step, nowMs);
+      if (waitMs !== undefined) againMs = Math.min(againMs ?? waitMs, waitMs);
+    }
+    if (over && this.#jobs.size === 0) return this.#finish(runs);
+    againMs = least(againMs, this.#deadlineMs(nowMs), await this.#report(runs, nowMs));
+    return againMs === undefined ? DONE : { afterMs: Math.max(1, againMs) };
+  }
+
+  // ---- what is
+
+  #self(): Self {
+    const { address, cpus, memoryBytes, diskBytes } = this.#deps.host.facts();
+    const allocatable = { cpuMilli: cpus * 1000, memoryBytes, ephemeralBytes: diskBytes };
+    return { pod: this.#pod, ips: this.#ips(), hostIp: address, allocatable };
+  }
+
+  #ips(): readonly string[] {
+    if (this.#pod.spec.hostNetwork) return [this.#deps.host.facts().address];
+    return this.#sandbox()?.ips ?? [];
+  }
+
+  #sandbox(): SandboxRecord | undefined {
+    const { sandboxes } = this.#deps.engine;
+    return sandboxes.list().includes(this.uid) ? sandboxes.find(this.uid) : undefined;
+  }
+
+  /** By container, oldest first. */
+  #runs(): Map<string, Run[]> {
+    const found = new Map<string, Run[]>();
+    for (const record of this.#deps.engine.containers.list()) {
+      if (record.spec.labels[LABEL.uid] !== this.uid) continue;
+      const run = runOf(record);
+      if (run) found.set(run.container, [...(found.get(run.container) ?? []), run]);
+    }
+    for (const [name, runs] of found) found.set(name, sortRuns(runs));
+    return found;
+  }
+
+  #seen(runs: ReadonlyMap<string, readonly Run[]>, nowMs: number): PodSeen {
+    const newest = lastOf(runs);
+    return {
+      spec: this.#pod.spec,
+      sandbox: this.#sandbox()?.incarnation,
+      prepared: this.#ready !== undefined,
+      runs: newest,
+      started: (name) => this.#probes.get(name)?.watch.started() ?? false,
+      condemned: (name) => this.#verdict(name, newest.get(name)),
+      busy: new Set(this.#jobs.keys()),
+      ending: this.#ending(nowMs),
+      nowMs,
+    };
+  }
+
+  #verdict(name: string, run: Run | undefined): string | undefined {
+    return run && (this.#condemned.get(run.id) ?? this.#probes.get(name)?.watch.condemned()?.why);
+  }
+
+  #ending(nowMs: number): string | undefined {
+    if (this.#lost) return 'the API has no such pod any more';
+    if (this.#pod.metadata.deletionTimestamp) return 'it is deleted';
+    this.#failed ??= refusal(this.#pod) ?? this.#pastDeadline(nowMs);
+    return this.#failed?.message;
+  }
+
+  #pastDeadline(nowMs: number): { reason: string; message: string } | undefined {
+    const { activeDeadlineSeconds } = this.#pod.spec;
+    if (activeDeadlineSeconds === undefined || nowMs < this.#startedAtMs() + activeDeadlineSeconds * 1000)
+      return undefined;
+    const message = 'Pod was active on the node longer than the specified deadline';
+    this.#deps.events.record(PODS, this.#pod, { type: 'Normal', reason: 'DeadlineExceeded', message });
+    return { reason: 'DeadlineExceeded', message };
+  }
+
+  #deadlineMs(nowMs: number): number | undefined {
+    const { activeDeadlineSeconds } = this.#pod.spec;
+    if (activeDeadlineSeconds === undefined || this.#failed) return undefined;
+    return this.#startedAtMs() + activeDeadlineSeconds * 1000 - nowMs;
+  }
+
+  #startedAtMs(): number {
+    const { startTime } = this.#pod.status ?? {};
+    return startTime === undefined ? this.#seenAtMs : Date.parse(startTime);
+  }
+
+  // ---- what is to be done
+
+  /** Begins a step; milliseconds after which it is to be looked at again, when that is not now. */
+  #begin(step: PodStep, nowMs: number): number | undefined {
+    if (step.do === 'wait') return step.forMs;
+    const name = step.do === 'sandbox' ? SANDBOX : step.container.name;
+    if (this.#jobs.has(name)) return undefined;
+    const trouble = this.#troubles.get(name);
+    if (step.do !== 'end' && trouble && trouble.retryAtMs > nowMs) return this.#stillTroubled(trouble, nowMs);
+    this.#deps.log.debug('pod', () => ({ pod: keyOf(this.#pod), do: step.do, container: name, why: step.why }));
+    if (step.do === 'sandbox') this.#job(SANDBOX, this.#makeSandbox());
+    else if (step.do === 'start') this.#job(name, this.#start(step.container, step.attempt, step.after));
+    else this.#job(name, this.#end(step.container, step.run, step.why));
+    return undefined;
+  }
+
+  /** A pull that failed is shown as such first, and as waiting from the next look on. */
+  #stillTroubled(trouble: Trouble, nowMs: number): number {
+    if (trouble.reason === 'ErrImagePull') {
+      trouble.reason = 'ImagePullBackOff';
+      trouble.message = `Back-off pulling image: ErrImagePull: ${trouble.message}`;
+    }
+    return trouble.retryAtMs - nowMs;
+  }
+
+  #job(name: string, work: Promise<void>): void {
+    const job = work
+      .catch((error: unknown) => {
+        this.#deps.log.error('a step of a pod failed', {
+          pod: keyOf(this.#pod),
+          container: name,
+          error: describeChain(error),
+        });
+        this.#trouble(name, { reason: 'Failed', message: describeChain(error), backoff: SANDBOX_BACKOFF_MS });
+      })
+      .finally(() => {
+        this.#jobs.delete(name);
+        this.#deps.wake(this.uid);
+      });
+    this.#jobs.set(name, job);
+  }
+
+  #trouble(name: string, what: { reason: string; message: string; backoff: { base: number; max: number } }): void {
+    const failures = (this.#troubles.get(name)?.failures ?? 0) + 1;
+    const delayMs = Math.min(what.backoff.max, what.backoff.base * 2 ** Math.min(failures - 1, 20));
+    const { reason, message } = what;
+    this.#troubles.set(name, { reason, message, failures, retryAtMs: this.#deps.clock.now() + delayMs });
+  }
+
+  async #makeSandbox(): Promise<void> {
+    try {
+      this.#ready = await makeSandbox(this.#deps, this.#self());
+      this.#troubles.delete(SANDBOX);
+    } catch (error) {
+      const reason = isCode(error, 'VOLUME_NOT_READY') ? 'FailedMount' : 'FailedCreatePodSandBox';
+      const message =
+        reason === 'FailedMount' ? describeChain(error) : `Failed to create pod sandbox: ${describeChain(error)}`;
+      this.#deps.events.record(PODS, this.#pod, { type: 'Warning', reason, message });
+      this.#trouble(SANDBOX, { reason: 'ContainerCreating', message: '', backoff: SANDBOX_BACKOFF_MS });
+    }
+  }
+
+  async #start(container: Container, attempt: number, after: Run | undefined): Promise<void> {
+    const { engine, clock } = this.#deps;
+    const { name } = container;
+    const ready = this.#ready;
+    if (!ready) return;
+    let record: { id: string };
+    try {
+      const { sandbox, volumes, files, shm } = ready;
+      record = await startContainer(this.#deps, {
+        self: this.#self(),
+        container,
+        attempt,
+        after,
+        sandbox,
+        volumes,
+        files,
+        shm,
+      });
+      this.#troubles.delete(name);
+    } catch (error) {
+      if (!isCode(error, 'IMAGE_PROBLEM', 'CANNOT_START_CONTAINER')) throw error;
+      const reason = String(error.data['reason']);
+      // A program that could not be started has a record of its end: restarts and their back-off follow from it.
+      if (reason === 'RunContainerError') return;
+      const backoff = isCode(error, 'IMAGE_PROBLEM')
+        ? IMAGE_BACKOFF_MS
+        : { base: CONFIG_RETRY_MS, max: CONFIG_RETRY_MS };
+      this.#trouble(name, { reason, message: error.message, backoff });
+      return;
+    }
+    // The last but one is kept for `logs --previous`.
+    for (const old of (this.#runs().get(name) ?? []).slice(0, -2))
+      await engine.containers.remove(old.id, { force: true, volumes: true });
+    this.#watch(container, record.id, clock.now(), undefined);
+    if (!container.lifecycle?.postStart) return;
+    const target = { id: record.id, container, ip: this.#ips()[0] ?? '' };
+    const outcome = await runHook(this.#deps, this.#pod, target, 'postStart', 2 ** 31 - 1);
+    if (!outcome.ok) this.#condemned.set(record.id, `Container ${name} failed its postStart hook`);
+  }
+
+  async #end(container: Container, run: Run, why: string): Promise<void> {
+    const { metadata, spec } = this.#pod;
+    const leaving = this.#lost || metadata.deletionTimestamp !== undefined;
+    const probeGrace = this.#probes.get(container.name)?.watch.condemned()?.graceSeconds;
+    const graceSeconds = this.#lost
+      ? LOST_GRACE_SECONDS
+      : leaving
+        ? (metadata.deletionGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS)
+        : (probeGrace ?? spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS);
+    this.#probes.get(container.name)?.watch.close();
+    await endContainer(this.#deps, {
+      pod: this.#pod,
+      container,
+      run,
+      ip: this.#ips()[0] ?? '',
+      why,
+      graceSeconds,
+      drained: leaving && !isSidecar(container) ? this.#drain() : undefined,
+    });
+    this.#condemned.delete(run.id);
+  }
+
+  #drain(): Promise<void> {
+    const { name, namespace = '', uid } = this.#pod.metadata;
+    this.#drained ??= this.#deps.drain.drained({ name, namespace, uid, ips: this.#ips() });
+    return this.#drained;
+  }
+
+  /** Somebody has less patience than before. */
+  #shorten(graceSeconds: number): void {
+    const { engine, clock } = this.#deps;
+    clock.after(graceSeconds * 1000, () => {
+      for (const runs of this.#runs().values())
+        for (const run of runs)
+          if (run.state === 'running')
+            engine.containers
+              .kill(run.id)
+              .catch((error: unknown) =>
+                this.#deps.log.debug('kill', () => ({ id: run.id, error: describeChain(error) })),
+              );
+    });
+  }
+
+  // ---- probes
+
+  /** Each run that goes on has its probes; after a restart of ours they go on from what was reported. */
+  #keepProbes(runs: ReadonlyMap<string, readonly Run[]>): void {
+    for (const container of [...(this.#pod.spec.initContainers ?? []), ...this.#pod.spec.containers]) {
+      const run = runs.get(container.name)?.at(-1);
+      const known = this.#probes.get(container.name);
+      if (known && known.runId !== run?.id) {
+        known.watch.close();
+        this.#probes.delete(container.name);
+      }
+      if (run?.state === 'ended') known?.watch.close();
+      if (run?.state !== 'running' || this.#probes.has(container.name) || this.#jobs.has(container.name)) continue;
+      const statuses = [
+        ...(this.#pod.status?.initContainerStatuses ?? []),
+        ...(this.#pod.status?.containerStatuses ?? []),
+      ];
+      const reported = statuses.find((s) => s.name === container.name && s.containerID?.endsWith(run.id));
+      this.#watch(
+        container,
+        run.id,
+        run.startedAtMs,
+        reported && { started: reported.started ?? false, ready: reported.ready },
+      );
+    }
+  }
+
+  #watch(
+    container: Container,
+    id: string,
+    startedAtMs: number,
+    adopted: { started: boolean; ready: boolean } | undefined,
+  ): void {
+    this.#probes.get(container.name)?.watch.close();
+    const watch = new ProbeWatch({
+      container,
+      clock: this.#deps.clock,
+      startedAtMs,
+      adopted,
+      run: (probe, kind) =>
+        askContainer(
+          this.#deps,
+          { id, container, ip: this.#ips()[0] ?? '', name: kind },
+          probe,
+          (probe.timeoutSeconds ?? 1) * 1000,
+        ),
+      changed: () => this.#deps.wake(this.uid),
+      failed: (kind, { output }) => {
+        const title = kind[0]?.toUpperCase() + kind.slice(1);
+        this.#deps.events.record(PODS, this.#pod, {
+          type: 'Warning',
+          reason: 'Unhealthy',
+          message: `${title} probe failed: ${output}`,
+        });
+      },
+    });
+    this.#probes.set(container.name, { runId: id, watch });
+  }
+
+  // ---- what is reported
+
+  async #collectWords(runs: ReadonlyMap<string, readonly Run[]>): Promise<void> {
+    for (const container of [...(this.#pod.spec.initContainers ?? []), ...this.#pod.spec.containers])
+      for (const run of runs.get(container.name) ?? [])
+        if (run.state === 'ended' && !this.#words.has(run.id))
+          this.#words.set(run.id, await lastWords(this.#deps, this.uid, container, run));
+  }
+
+  #status(runs: ReadonlyMap<string, readonly Run[]>, nowMs: number, ending: boolean): PodStatus {
+    return podStatus({
+      pod: this.#pod,
+      runs,
+      waiting: (name) => {
+        const trouble = this.#troubles.get(name);
+        return trouble ? { reason: trouble.reason, message: trouble.message } : undefined;
+      },
+      started: (name) => this.#probes.get(name)?.watch.started() ?? false,
+      ready: (name) => this.#probes.get(name)?.watch.ready() ?? false,
+      message: (run) => this.#words.get(run.id)?.text ?? '',
+      sandbox: { ready: this.#sandbox() !== undefined, ips: this.#ips() },
+      hostIp: this.#deps.host.facts().address,
+      failed: this.#failed,
+      ending,
+      startedAtMs: this.#startedAtMs(),
+      nowMs,
+    });
+  }
+
+  /** Writes the status when it is another than the last; milliseconds until a look is due that was put off. */
+  async #report(runs: ReadonlyMap<string, readonly Run[]>, nowMs: number): Promise<number | undefined> {
+    if (this.#lost) return undefined;
+    const ending = this.#ending(nowMs) !== undefined;
+    const status = this.#status(runs, nowMs, ending || isOver({ spec: this.#pod.spec, runs: lastOf(runs) }));
+    const early = nowMs - this.#seenAtMs < FIRST_REPORT_MS;
+    if (!this.#reported && early && status.phase === 'Pending' && this.#jobs.size > 0)
+      return FIRST_REPORT_MS - (nowMs - this.#seenAtMs);
+    await this.#write(status);
+    return undefined;
+  }
+
+  async #write(status: PodStatus): Promise<void> {
+    if (isDeepStrictEqual(status, this.#reported) || this.#lost) return;
+    const { uid } = this.#pod.metadata;
+    try {
+      await this.#deps.client.patch(
+        PODS,
+        keyOf(this.#pod),
+        { metadata: { uid }, status },
+        { type: 'strategic', sub: 'status' },
+      );
+      this.#reported = status;
+    } catch (error) {
+      // Gone, or another one of its name stands there: the watch will say so.
+      if (!isCode(error, 'KUBE_NOT_FOUND', 'KUBE_CONFLICT')) throw error;
+    }
+  }
+
+  // ---- its end
+
+  /** Nothing runs and nothing will: what it held is given back; a deleted pod leaves the API last. */
+  async #finish(runs: ReadonlyMap<string, readonly Run[]>): Promise<Requeue> {
+    const { clock, client, engine, objects } = this.#deps;
+    const leaving = this.#lost || this.#pod.metadata.deletionTimestamp !== undefined;
+    await this.#write(this.#status(runs, clock.now(), true));
+    if (!this.#settled) await releaseSandbox(this.#deps, this.#pod);
+    this.#settled = true;
+    if (!leaving) return DONE;
+    for (const list of runs.values())
+      for (const run of list) await engine.containers.remove(run.id, { force: true, volumes: true });
+    await this.#deps.volumes.release(this.uid);
+    await objects.forget(this.uid);
+    this.#released = true;
+    this.close();
+    if (this.#lost) return DONE;
+    try {
+      await client.delete(PODS, keyOf(this.#pod), { gracePeriodSeconds: 0, preconditions: { uid: this.uid } });
+    } catch (error) {
+      if (!isCode(error, 'KUBE_NOT_FOUND', 'KUBE_CONFLICT')) throw error;
+    }
+    return DONE;
+  }
+}
+
+function lastOf(runs: ReadonlyMap<string, readonly Run[]>): Map<string, Run> {
+  const newest = new Map<string, Run>();
+  for (const [name, list] of runs) {
+    const last = list.at(-1);
+    if (last) newest.set(name, last);
+  }
+  return newest;
+}
+
+function least(...values: (number | undefined)[]): number | undefined {
+  const known = values.filter((v) => v !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}
