@@ -1,14 +1,20 @@
 import { mkdir } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { startKubeApi } from '#app/kube-api.ts';
+import type { Node } from '#app/node.ts';
+import { nodeAgent, podNetwork, type RunningAgent } from '#app/node-agent.ts';
 import { systemClock } from '#base/clock.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
+import { type NodeProxy, noNodes } from '#cluster/api/node-proxy.ts';
 import { KubeClient } from '#cluster/client/client.ts';
 import { EventRecorder } from '#cluster/client/events.ts';
 import { InProcessTransport } from '#cluster/client/in-process.ts';
 import { ClusterView } from '#cluster/client/view.ts';
 import { allControllers } from '#cluster/controllers/all.ts';
+import { LocalVolumes } from '#cluster/node/local-volumes.ts';
+import type { PodUsage } from '#cluster/node/usage.ts';
 import { Scheduler } from '#cluster/scheduler/scheduler.ts';
 import { openEmbedded } from '#storage/embedded.ts';
 
@@ -17,14 +23,24 @@ export interface ControlPlaneOptions {
   runRoot: string;
   host: string;
   port: number;
+  /** Absent: a control plane without a node of its own. */
+  node?: Node;
+  /** The node's name in the cluster; this host's own when absent. */
+  nodeName?: string;
+  podCidr?: string;
+  serviceCidr?: string;
+  clusterDomain: string;
 }
 
 export interface ControlPlane {
   url: string;
   kubeconfigPath: string;
+  /** The node agent beside it; for figures. */
+  agent: RunningAgent | undefined;
   close(): Promise<void>;
 }
 
+const STORAGE_PROVISIONER = 'estiba.dev/local';
 const SYSTEM = ['system:masters', 'system:authenticated'];
 
 /** API server, scheduler and controllers in this process, on the embedded store. */
@@ -34,12 +50,19 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const log = logger('cluster:ctrl');
   await mkdir(options.runRoot, { recursive: true, mode: 0o700 });
   const store = await openEmbedded(join(options.dataRoot, 'cluster'), { clock, keepRevisions: 100_000 });
+  const network = options.node && (await podNetwork(options.node, options.podCidr));
+  let agent: RunningAgent | undefined;
   const api = await startKubeApi({
     store,
     directory: join(options.dataRoot, 'kube'),
     host: options.host,
     port: options.port,
+    clusterDomain: options.clusterDomain,
+    nodes: lateNodes(() => agent?.proxy),
+    ...(options.serviceCidr === undefined ? {} : { serviceCidr: options.serviceCidr }),
+    ...(network ? { nodeAddress: network.gateway } : {}),
   });
+  const nodeName = options.nodeName ?? hostname().toLowerCase();
 
   // Two views: what the scheduler waits for must not stand in line behind the controllers.
   const view = (user: string): ClusterView => {
@@ -58,17 +81,37 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   });
   const controllers = allControllers(
     { view: forControllers, clock, random, log, events: (component) => events(forControllers, component) },
-    // Provisioners and pod metrics come with the node agent; until a node joins there is nothing to provision or to measure.
-    { provisioners: [], metrics: { usage: () => Promise.resolve(new Map()) }, authority: api.authority.certificate },
+    {
+      provisioners: [
+        new LocalVolumes({ name: STORAGE_PROVISIONER, dir: join(options.dataRoot, 'local-volumes'), node: nodeName }),
+      ],
+      metrics: { usage: async (namespace, pods) => podFigures(agent?.usage.podUsage() ?? [], namespace, pods) },
+      authority: api.authority.certificate,
+    },
   );
   await Promise.all([forScheduler.start(), forControllers.start()]);
   for (const controller of controllers) controller.start();
   scheduler.start();
+  if (options.node && network) {
+    const made = nodeAgent({
+      node: options.node,
+      api: api.server,
+      network,
+      name: nodeName,
+      clusterDomain: options.clusterDomain,
+      clusterDns: undefined,
+      drain: { drained: () => Promise.resolve() },
+    });
+    await made.agent.start();
+    agent = made.running;
+  }
 
   return {
     url: api.url,
     kubeconfigPath: api.kubeconfigPath,
+    agent,
     async close() {
+      await agent?.close();
       await scheduler.stop();
       await Promise.all(controllers.map((controller) => controller.stop()));
       await Promise.all([forScheduler.stop(), forControllers.stop()]);
@@ -76,4 +119,36 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await store.close();
     },
   };
+}
+
+/** The API server is there before the agent: until then it says that no node is connected. */
+function lateNodes(proxy: () => NodeProxy | undefined): NodeProxy {
+  return {
+    logs: (...args) => (proxy() ?? noNodes).logs(...args),
+    exec: (...args) => (proxy() ?? noNodes).exec(...args),
+    attach: (...args) => (proxy() ?? noNodes).attach(...args),
+    portForward: (...args) => (proxy() ?? noNodes).portForward(...args),
+  };
+}
+
+/** The agent's figures as the autoscaler reads them: by pod, quantities by container. */
+function podFigures(
+  usage: readonly PodUsage[],
+  namespace: string,
+  pods: readonly { metadata: { name: string } }[],
+): Map<string, { atMs: number; containers: Record<string, Record<string, string>> }> {
+  const wanted = new Set(pods.map((pod) => pod.metadata.name));
+  return new Map(
+    usage
+      .filter((pod) => pod.namespace === namespace && wanted.has(pod.name))
+      .map((pod) => [
+        pod.name,
+        {
+          atMs: pod.atMs,
+          containers: Object.fromEntries(
+            pod.containers.map((c) => [c.name, { cpu: `${c.cpuNanoCores}n`, memory: String(c.memoryBytes) }]),
+          ),
+        },
+      ]),
+  );
 }

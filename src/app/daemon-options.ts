@@ -21,6 +21,10 @@ export interface DaemonOptions {
   registryMirrors: readonly string[];
   insecureRegistries: readonly string[];
   bip?: string;
+  podCidr?: string;
+  serviceCidr?: string;
+  clusterDomain: string;
+  nodeName?: string;
   mtuBytes: number;
   bootstrap: boolean;
   stopGraceMs: number;
@@ -50,6 +54,9 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --registry-mirror URL           a mirror of docker.io; again for more
   --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
   --bip CIDR, --mtu BYTES         of the default bridge
+  --pod-cidr, --service-cidr CIDR addresses of pods (10.42.0.0/24, or a free range) and of Services (10.96.0.0/16)
+  --cluster-domain NAME           of the cluster's DNS (cluster.local)
+  --node-name NAME                of this node in the cluster (the host's)
   --bootstrap on|off              make debian and busybox here when no registry can be reached (on)
   --stop-timeout SECONDS          grace of a stop that names none (10)
   --config-file FILE              Docker's daemon.json: the same by Docker's names (/etc/estiba/daemon.json)
@@ -118,6 +125,10 @@ function parseFlags(args: string[]) {
         'insecure-registry': { type: 'string', multiple: true },
         bip: { type: 'string' },
         mtu: { type: 'string' },
+        'pod-cidr': { type: 'string' },
+        'service-cidr': { type: 'string' },
+        'cluster-domain': { type: 'string' },
+        'node-name': { type: 'string' },
         bootstrap: { type: 'string' },
         'stop-timeout': { type: 'string' },
         'config-file': { type: 'string' },
@@ -162,6 +173,10 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     registryMirrors: [...(flags['registry-mirror'] ?? []), ...(file['registry-mirrors'] ?? [])],
     insecureRegistries: [...(flags['insecure-registry'] ?? []), ...(file['insecure-registries'] ?? [])],
     ...(bip === undefined ? {} : { bip }),
+    ...(flags['pod-cidr'] === undefined ? {} : { podCidr: flags['pod-cidr'] }),
+    ...(flags['service-cidr'] === undefined ? {} : { serviceCidr: flags['service-cidr'] }),
+    ...(flags['node-name'] === undefined ? {} : { nodeName: flags['node-name'] }),
+    clusterDomain: flags['cluster-domain'] ?? 'cluster.local',
     mtuBytes: number(flags.mtu, '--mtu') ?? file.mtu ?? DEFAULT_MTU_BYTES,
     bootstrap: onOff(flags.bootstrap ?? 'on', '--bootstrap'),
     stopGraceMs:

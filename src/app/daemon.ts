@@ -5,7 +5,7 @@ import { apiTls, checkExposure } from '#app/api-tls.ts';
 import { startControlPlane } from '#app/control-plane.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
 import { closeServer, listenTcp, listenUnix } from '#app/listen.ts';
-import { openNode } from '#app/node.ts';
+import { type Node, openNode } from '#app/node.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
@@ -59,9 +59,10 @@ async function main(args: string[]): Promise<void> {
 async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> {
   const endpoints: Endpoints = {};
   await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
-  if (options.serves.has('engine')) endpoints.docker = await startEngine(options, undo);
+  const engine = options.serves.has('engine') ? await startEngine(options, undo) : undefined;
+  if (engine) endpoints.docker = engine.url;
   if (options.serves.has('kube')) {
-    const plane = await startControlPlane({ ...options, ...options.kube });
+    const plane = await startControlPlane({ ...options, ...options.kube, ...(engine ? { node: engine.node } : {}) });
     undo.add('control plane', () => plane.close());
     await copyFile(plane.kubeconfigPath, join(options.runRoot, 'kubeconfig'));
     endpoints.kube = plane.url;
@@ -69,7 +70,7 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
   return endpoints;
 }
 
-async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> {
+async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: string; node: Node }> {
   const node = await openNode(options);
   undo.add('node', () => node.close());
   const handlers = {
@@ -94,7 +95,8 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<string> 
       await listenTcp(newServer(tls), host, 'name another address with --host');
     }
   }
-  return listenUnix(newServer(), join(options.runRoot, 'docker.sock'), options.group);
+  const url = await listenUnix(newServer(), join(options.runRoot, 'docker.sock'), options.group);
+  return { url, node };
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {

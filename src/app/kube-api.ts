@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { systemClock } from '#base/clock.ts';
@@ -14,6 +15,8 @@ import { startApi } from '#cluster/api/start.ts';
 import { handleUpgrade } from '#cluster/api/streams/upgrade.ts';
 import { sealer } from '#cluster/store/seal.ts';
 import type { Store } from '#storage/store.ts';
+
+const DEFAULT_PORT = 6443;
 
 /**
  * The API server with its keys and its socket, as the daemon and the tests start it. Under `directory`:
@@ -82,7 +85,7 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     addresses: [...addresses].filter((a) => a !== '0.0.0.0' && a !== '::'),
     nowMs: clock.now(),
   });
-  const port = options.port ?? 6443;
+  const port = options.port || (options.port === 0 ? await freePort(host) : DEFAULT_PORT);
   const api = await startApi({
     store: options.store,
     sealer: sealer({ secretKey: Buffer.from(secretKey, 'base64'), prefixes: ['/registry/secrets/'] }),
@@ -95,21 +98,26 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     issuer: `https://kubernetes.default.svc.${domain}`,
     ...(options.nodes ? { nodes: options.nodes } : {}),
     ...(options.shared === undefined ? {} : { shared: options.shared }),
-    ...(options.nodeAddress && port !== 0 ? { endpoint: { address: options.nodeAddress, port } } : {}),
+    ...(options.nodeAddress ? { endpoint: { address: options.nodeAddress, port } } : {}),
   });
   const onError = (error: unknown): void => log.error('request failed', { error: describeChain(error) });
-  const listener = await listen({
-    server: api.server,
-    host,
-    port,
-    certificate,
-    authority: authority.certificate,
-    upgrade: (request, socket, head) => {
-      handleUpgrade({ server: api.server, request, socket, head, onError }).catch(onError);
-    },
-    onError,
-  });
-  const url = `https://${host === '0.0.0.0' ? '127.0.0.1' : host}:${listener.port}`;
+  const places = host === '0.0.0.0' || !options.nodeAddress ? [host] : [...new Set([host, options.nodeAddress])];
+  const listeners = await Promise.all(
+    places.map((place) =>
+      listen({
+        server: api.server,
+        host: place,
+        port,
+        certificate,
+        authority: authority.certificate,
+        upgrade: (request, socket, head) => {
+          handleUpgrade({ server: api.server, request, socket, head, onError }).catch(onError);
+        },
+        onError,
+      }),
+    ),
+  );
+  const url = `https://${host === '0.0.0.0' ? '127.0.0.1' : host}:${port}`;
   const kubeconfigFor = (user: string, groups: readonly string[]): string =>
     kubeconfig({
       url,
@@ -122,15 +130,27 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
   return {
     server: api.server,
     url,
-    port: listener.port,
+    port,
     kubeconfigPath,
     authority,
     kubeconfigFor,
     async close() {
-      await listener.close();
+      await Promise.all(listeners.map((listener) => listener.close()));
       api.stop();
     },
   };
+}
+
+/** The port stands in objects and certificates before anything listens: "any" is decided first. */
+function freePort(host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, host, () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
 }
 
 /** What a file holds, made and written once. */

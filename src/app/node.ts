@@ -35,6 +35,7 @@ import { bootstrapper } from '#registry/bootstrap.ts';
 import { dockerConfigCredentials } from '#registry/client/credentials.ts';
 import { Registries } from '#registry/registries.ts';
 import { parseTable, type ResolutionTable, withDockerFlags } from '#registry/resolve.ts';
+import type { Host } from '#runtime/host.ts';
 import { readHost } from '#runtime/host-linux.ts';
 import { Spawner, spawnerSocket } from '#shim/spawner.ts';
 import { hostPlatform } from '#spec/image/platform.ts';
@@ -65,6 +66,9 @@ export interface Node {
   content: DiskContentStore;
   registries: Registries;
   options: NodeOptions;
+  /** Facts of the machine for planners, and what carries plans out. */
+  host: Host;
+  runPlan: Spawner['run'];
   /** Containers, names and published ports go on; another daemon finds them. */
   close(): Promise<void>;
 }
@@ -175,7 +179,17 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   await engine.recover();
   const builder = await openBuilder(floors, engine, options);
   undo.add('builder', () => builder.close());
-  return { engine, builder, store, content, registries, options, close: () => undo.unwind() };
+  return {
+    engine,
+    builder,
+    store,
+    content,
+    registries,
+    options,
+    host,
+    runPlan,
+    close: () => undo.unwind(),
+  };
 }
 
 async function openNetworks(

@@ -187,6 +187,12 @@ function attributesOf(route: Route): Attributes {
     resource,
     subresource: route.subresource,
     namespace,
-    name: route.name,
+    name: route.name ?? selectedName(route),
   };
+}
+
+/** Who lists or watches by one object's name asks for that object, and may if he may get it. */
+function selectedName(route: Extract<Route, { is: 'resource' }>): string | undefined {
+  if (route.verb !== 'list' && route.verb !== 'watch') return undefined;
+  return /^metadata\.name=([^,]+)$/.exec(route.query.get('fieldSelector') ?? '')?.[1];
 }
