@@ -1,6 +1,10 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { USER_OPAQUE_XATTR } from '#image/layer/directory-sink.ts';
+import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { LayerInfo } from '#image/layers.ts';
+import { readXattrs } from '#image/xattrs.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
 import type { Digest } from '#spec/image/digest.ts';
 import type { Descriptor, ImageConfig } from '#spec/image/manifest.ts';
 
@@ -56,6 +60,22 @@ export interface Waste {
 }
 
 const FILES_MAX = 2_000_000;
+
+/** The opaque directories of mounted layers, lowest first, for `wasteOf`. The executor writes its lists into `scratch`. */
+export async function opaqueDirectories(
+  lowestFirst: readonly string[],
+  scratch: string,
+  runPlan: (plan: Plan) => Promise<unknown>,
+): Promise<(layer: number, path: string) => boolean> {
+  const opaque: Set<string>[] = [];
+  for (const root of lowestFirst) {
+    const attributes = await readXattrs(root, runPlan, join(scratch, 'attributes'));
+    const isOpaque = (names: ReadonlyMap<string, Uint8Array>): boolean =>
+      names.has(OPAQUE_XATTR) || names.has(USER_OPAQUE_XATTR);
+    opaque.push(new Set([...attributes].filter(([, names]) => isOpaque(names)).map(([path]) => path)));
+  }
+  return (layer, path) => opaque[layer]?.has(path) ?? false;
+}
 
 /** Walks mounted layers, lowest first. What a higher layer replaces, removes or covers with an opaque directory is waste. */
 export async function wasteOf(

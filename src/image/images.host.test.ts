@@ -10,7 +10,7 @@ import { systemRandom } from '#base/random.ts';
 import { loadImages } from '#image/archive-load.ts';
 import { saveImages } from '#image/archive-save.ts';
 import { tarOf } from '#image/diff.ts';
-import { historyOf, wasteOf } from '#image/explain.ts';
+import { historyOf, opaqueDirectories, wasteOf } from '#image/explain.ts';
 import { destroyNode, openNode, scratch, shell, type TestNode } from '#image/fixtures/node.ts';
 import { describeTree } from '#image/fixtures/trees.ts';
 import { collect } from '#image/gc.ts';
@@ -265,15 +265,20 @@ describe('explaining an image', () => {
       'fat:1',
       'head -c 5000 /dev/zero > big; mkdir d; head -c 700 /dev/zero > d/x',
       'echo small > big; : > .wh.d',
+      'mkdir e; head -c 300 /dev/zero > e/under; head -c 200 /dev/zero > e/over',
+      'mkdir e; : > e/.wh..wh..opq; head -c 20 /dev/zero > e/over',
     );
     const { config, manifest } = image.platform;
     const history = historyOf(config, manifest.layers, (diffId) => node.layers.get(diffId));
-    expect(history.map((h) => h.layer?.contentBytes)).toEqual([5700, 6]);
+    expect(history.map((h) => h.layer?.contentBytes)).toEqual([5700, 6, 500, 20]);
     expect(history[0]?.createdBy).toContain('head -c 5000');
     const lowestFirst = (await node.snapshots.view(await node.images.layersOf(image))).reverse();
-    expect(await wasteOf(lowestFirst, () => false)).toEqual([
+    const isOpaque = await opaqueDirectories(lowestFirst, node.root, runPlan);
+    expect(await wasteOf(lowestFirst, isOpaque)).toEqual([
       { path: 'big', bytes: 5000, layer: 0, hiddenBy: 1 },
       { path: 'd/x', bytes: 700, layer: 0, hiddenBy: 1 },
+      { path: 'e/under', bytes: 300, layer: 2, hiddenBy: 3 },
+      { path: 'e/over', bytes: 200, layer: 2, hiddenBy: 3 },
     ]);
     expect(chainIdOf(config.rootfs.diff_ids.slice(0, 1))).toBe(config.rootfs.diff_ids[0]);
   });
