@@ -1,5 +1,5 @@
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -10,6 +10,7 @@ import { Arrival } from '#image/layer/arrival.ts';
 import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
 import type { UnpackJob } from '#image/layer/unpack.ts';
+import { DEFAULT_LIMITS } from '#image/tar/entry.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
@@ -186,8 +187,11 @@ export class LayerStore {
     const target = temporaryName(this.#file(name));
     const { form, ownership } = this.#driver;
     const verifyBlob = arrival === undefined;
-    const job: UnpackJob = { blob, verifyBlob, compression, diffId: expected, target, form, ownership };
     try {
+      // A bomb is told by its own header, before it takes the last of the disk.
+      const { bavail, bsize } = await statfs(dirname(target));
+      const limits = { ...DEFAULT_LIMITS, contentBytes: Math.min(DEFAULT_LIMITS.contentBytes, bavail * bsize) };
+      const job: UnpackJob = { blob, verifyBlob, compression, diffId: expected, target, form, ownership, limits };
       const { diffId, imageBytes, contentBytes, inodes, left } = await this.#options.unpacker.unpack(job, source);
       await source.whole(); // only now it is sure that these were the right bytes
       await this.#driver.complete(left, `layer ${diffId}`, this.#options.runPlan);

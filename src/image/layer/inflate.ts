@@ -40,6 +40,7 @@ async function throughStream(
   sink: (chunk: Buffer) => void,
 ): Promise<void> {
   let failure: unknown;
+  let isEmpty = true;
   const ended = new Promise<void>((resolve) => {
     stream.once('close', resolve);
     stream.once('error', (error) => {
@@ -60,9 +61,12 @@ async function throughStream(
   });
   try {
     for await (const chunk of source) {
+      isEmpty &&= chunk.length === 0;
       if (failure !== undefined || stream.destroyed) break;
       if (!stream.write(chunk)) await Promise.race([once(stream, 'drain').catch(() => undefined), ended]);
     }
+    // zlib takes no bytes at all for a stream that has ended well.
+    if (isEmpty && failure === undefined) failure = new LayerInvalid({ blob, entry: '', rule: 'is empty' });
     if (failure === undefined) stream.end();
     else stream.destroy();
     await ended;

@@ -28,7 +28,7 @@ const PROGRESS_EVERY_MS = 100;
  *       └▶ POST mount ─ 201 ─▶ done
  *            └▶ PATCH … PATCH ─▶ PUT ─▶ done
  *                 └─ broken ─▶ GET status ─ known ─▶ PATCH from there
- *                                └─ forgotten ─▶ POST, from the start
+ *                                └─ forgotten ─▶ POST, from the start (also when PUT finds it so)
  */
 export async function uploadBlob(
   client: RegistryClient,
@@ -47,13 +47,34 @@ export async function uploadBlob(
     o.onProgress({ at: 'layer', digest, state: 'mounted', ...(from === undefined ? {} : { from }) });
     return;
   }
-  const upload = await sendAll(client, repository, digest, size, started.upload, o);
-  await client.finishUpload(repository, upload, digest, o.signal).catch(async (error: unknown) => {
-    // Blobs are sent unverified, since the registry compares the digest. When it differs, find out whose fault it is.
-    if (isCode(error, 'REGISTRY_ANSWERED') && error.data['code'] === 'DIGEST_INVALID') await o.content.verify(digest);
-    throw error;
-  });
+  let upload = await sendAll(client, repository, digest, size, started.upload, o);
+  for (let anews = 0; !(await finished(client, repository, upload, digest, anews, o)); anews++)
+    upload = await sendAll(client, repository, digest, size, await anew(client, repository, o), o);
   o.onProgress({ at: 'layer', digest, state: 'done' });
+}
+
+/** How often a registry may lose an upload that it has taken whole. */
+const ANEWS_MAX = 2;
+
+/** False: the registry, killed meanwhile, has forgotten the upload or cannot make sense of it any more (docker-registry answers 404). */
+async function finished(
+  client: RegistryClient,
+  repository: string,
+  upload: URL,
+  digest: Digest,
+  anews: number,
+  o: UploadOptions,
+): Promise<boolean> {
+  try {
+    await client.finishUpload(repository, upload, digest, o.signal);
+    return true;
+  } catch (error) {
+    if (!isCode(error, 'REGISTRY_ANSWERED')) throw error;
+    // Blobs are sent unverified, since the registry compares the digest. When it differs, find out whose fault it is.
+    if (error.data['code'] === 'DIGEST_INVALID') await o.content.verify(digest);
+    if (error.data['status'] === 404 && anews < ANEWS_MAX) return false;
+    throw error;
+  }
 }
 
 async function sendAll(
