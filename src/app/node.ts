@@ -176,6 +176,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
       initBinary: findExecutor(),
     },
     platform,
+    roots: [],
     system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
   };
   const engine = await openEngine(floors, { ...options, cgroupParent: `/${name}` });

@@ -7,6 +7,7 @@ import { RegistryClient } from '#registry/client/client.ts';
 import type { CredentialSource } from '#registry/client/credentials.ts';
 import { Downloader } from '#registry/client/download.ts';
 import { hostTls } from '#registry/client/hosts.ts';
+import { inspectRemote, type RemoteImage } from '#registry/client/inspect.ts';
 import type { ProgressSink } from '#registry/client/progress.ts';
 import { proxySettings } from '#registry/client/proxy.ts';
 import { type Pulled, type PullOptions, pull } from '#registry/client/pull.ts';
@@ -107,6 +108,23 @@ export class Registries {
     const isOwn = this.#o.ownAuthorities?.().includes(reference.registry) ?? false;
     const resolution = resolveReference(reference, this.#o.table);
     return push(resolution, root, { ...request, content, clock, random, clientFor, isOwn });
+  }
+
+  /** What a name stands for at its registry, or at the first mirror that knows; nothing is kept here. */
+  async inspect(name: string, credentials?: CredentialSource, signal?: AbortSignal): Promise<RemoteImage> {
+    const { reference, endpoints } = this.resolve(name);
+    const clientFor = this.#clientsFor(credentials);
+    let last: unknown;
+    for (const endpoint of endpoints) {
+      try {
+        return await inspectRemote(clientFor(endpoint), reference, signal);
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (!isCode(error, 'REGISTRY_UNREACHABLE', 'IMAGE_NOT_FOUND')) throw error;
+        last = error;
+      }
+    }
+    throw last;
   }
 
   /** A client for one registry: tags, deletes, login. */

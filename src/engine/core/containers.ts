@@ -199,6 +199,16 @@ export class Containers {
     });
   }
 
+  /** One change of a container by a file of its own (networks, say), in line with all others; what it answers is recorded. */
+  change(wish: string, work: (record: ContainerRecord) => Promise<ContainerRecord>): Promise<ContainerRecord> {
+    const { id } = this.find(wish);
+    return this.#queue.run(id, async () => {
+      const changed = await work(this.find(id));
+      await this.#o.registry.save({ ...changed, state: this.find(id).state });
+      return changed;
+    });
+  }
+
   /** Past the queue: it must reach a container that a `stop` waits for. */
   async kill(wish: string, signal = 'SIGKILL'): Promise<void> {
     const record = this.find(wish);

@@ -31,6 +31,7 @@ import type { Networks } from '#network/networks.ts';
 import type { Registries } from '#registry/registries.ts';
 import type { Host } from '#runtime/host.ts';
 import type { Spawner } from '#shim/spawner.ts';
+import type { Digest } from '#spec/image/digest.ts';
 import type { Platform } from '#spec/image/platform.ts';
 import type { Store } from '#storage/store.ts';
 import { Volumes } from '#volume/volumes.ts';
@@ -57,6 +58,8 @@ export interface Floors {
   host: Host;
   ociHost: OciHost;
   platform: Platform;
+  /** Who else keeps blobs: the registry's repositories, the build cache. */
+  roots: readonly (() => Promise<Iterable<Digest>>)[];
   system: SystemFacts;
 }
 

@@ -1,18 +1,29 @@
+import { Readable } from 'node:stream';
+import { createGunzip } from 'node:zlib';
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
-import type { Random } from '#base/random.ts';
+import { newId, type Random } from '#base/random.ts';
+import { fail } from '#base/shape.ts';
 import type { NodeEvent } from '#engine/core/events.ts';
 import type { FoundImage, ImageSource } from '#engine/core/parts.ts';
+import { loadImages } from '#image/archive-load.ts';
+import { saveImages } from '#image/archive-save.ts';
 import type { ContentStore } from '#image/content.ts';
+import { type HistoryLine, historyOf } from '#image/explain.ts';
+import { collect } from '#image/gc.ts';
 import type { Image, ImageEvent, ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
+import { importLayer, makeImage } from '#image/make.ts';
 import { LayerFollower } from '#image/pulling.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import { headerCredentials } from '#registry/client/credentials.ts';
+import type { RemoteImage } from '#registry/client/inspect.ts';
 import { dockerProgress, type Progress, type ProgressSink } from '#registry/client/progress.ts';
 import type { Registries } from '#registry/registries.ts';
+import type { Digest } from '#spec/image/digest.ts';
+import type { ImageConfig, RunConfig } from '#spec/image/manifest.ts';
 import { type Platform, parsePlatform } from '#spec/image/platform.ts';
-import { type Reference, withDefaultTag } from '#spec/image/reference.ts';
+import { familiarReference, parseReference, type Reference, withDefaultTag } from '#spec/image/reference.ts';
 
 export { dockerProgress, type Image, type Progress, type ProgressSink };
 
@@ -26,7 +37,12 @@ export interface NodeImagesOptions {
   clock: Clock;
   random: Random;
   log: Logger;
+  /** Who else keeps blobs: the registry, the build cache. */
+  roots: readonly (() => Promise<Iterable<Digest>>)[];
 }
+
+/** What was used since then stays when blobs are collected: somebody may be about to name it. */
+const COLLECT_GRACE_MS = 0;
 
 export interface RegistryWish {
   /** The Engine API's `X-Registry-Auth`. */
@@ -77,6 +93,132 @@ export class NodeImages implements ImageSource {
     }
   }
 
+  /** `name` as it is called here; it goes to the registry that it names. */
+  async push(name: string, wish: RegistryWish): Promise<void> {
+    const { registries } = this.#o;
+    const image = await this.store.get(name);
+    await registries.push(parseReference(name), image.target.digest, {
+      onProgress: wish.onProgress,
+      credentials: headerCredentials(wish.auth),
+      ...(wish.signal ? { signal: wish.signal } : {}),
+    });
+  }
+
+  /** An image of one layer from the tar of a root file system, packed or not. */
+  async import(
+    source: AsyncIterable<Uint8Array>,
+    wish: { name: string | undefined; comment: string; platform: string | undefined; config: RunConfig },
+  ): Promise<Image> {
+    const { content, layers, random, platform, clock } = this.#o;
+    const { os, architecture, variant } = wish.platform ? parsePlatform(wish.platform, platform) : platform;
+    const lease = content.lease('import');
+    const parts = { content, layers, random, lease };
+    try {
+      const layer = await importLayer(parts, `import/${newId(random)}`, source);
+      const created = new Date(clock.now()).toISOString();
+      const config: ImageConfig = {
+        created,
+        os,
+        architecture,
+        ...(variant ? { variant } : {}),
+        config: wish.config,
+        rootfs: { type: 'layers', diff_ids: [layer.diffId] },
+        history: [{ created, comment: wish.comment || 'Imported from -' }],
+      };
+      const target = await makeImage(parts, config, [layer.descriptor]);
+      const names = wish.name === undefined ? [] : [withDefaultTag(parseReference(wish.name))];
+      return await this.store.add(target, names);
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** `docker load`, packed or not. Unpacked at once, so that the first start is as quick as the second. */
+  async load(source: AsyncIterable<Uint8Array>): Promise<Image[]> {
+    const { content, platform, random } = this.#o;
+    const lease = content.lease('load');
+    try {
+      const images: Image[] = [];
+      for (const { target, names } of await loadImages(content, unpacked(source), lease, platform, random)) {
+        const image = await this.store.add(target, names);
+        await this.store.layersOf(image);
+        images.push(image);
+      }
+      return images;
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** `docker save` of names or ids. All are looked up before the first byte. */
+  async save(names: readonly string[]): Promise<AsyncIterable<Buffer>> {
+    const byTarget = new Map<string, { image: Image; names: string[] }>();
+    for (const name of names) {
+      const image = await this.store.get(name);
+      const entry = byTarget.get(image.target.digest) ?? { image, names: [] };
+      byTarget.set(image.target.digest, entry);
+      entry.names.push(...namesSaid(name, image));
+    }
+    return saveImages(this.#o.content, [...byTarget.values()]);
+  }
+
+  history(image: Image): HistoryLine[] {
+    const { manifest, config } = image.platform;
+    return historyOf(config, manifest.layers, (diffId) => this.#o.layers.get(diffId));
+  }
+
+  /** Another name for an image. */
+  tag(name: string, newName: string): Promise<Image> {
+    return this.store.tag(name, withoutDigest(newName));
+  }
+
+  remove(name: string, wish: { force: boolean }): Promise<{ untagged: string[]; deleted: string[] }> {
+    return this.store.remove(name, wish);
+  }
+
+  /** Of the images that no container uses those that are wanted, and then what only they needed. */
+  async prune(
+    wanted: (image: Image) => boolean,
+  ): Promise<{ untagged: string[]; deleted: string[]; freedBytes: number }> {
+    const before = await this.store.list();
+    const deleted = await this.store.prune({ all: true, keep: (image) => !wanted(image) });
+    const untagged = before.filter(({ id }) => deleted.includes(id)).flatMap(({ repoTags }) => repoTags);
+    return { untagged, deleted, freedBytes: await this.collect() };
+  }
+
+  /** REFERENCE_INVALID, REFERENCE_DENIED: what can be said of a name before any registry is asked. */
+  check(name: string): void {
+    this.#o.registries.resolve(name);
+  }
+
+  /** Blobs and layers that nothing needs any more. */
+  async collect(): Promise<number> {
+    return (await collect({ ...this.#o, graceMs: COLLECT_GRACE_MS })).freedBytes;
+  }
+
+  /** What a registry says of a name, without pulling it. */
+  inspectRemote(name: string, auth: string | undefined, signal?: AbortSignal): Promise<RemoteImage> {
+    return this.#o.registries.inspect(name, headerCredentials(auth), signal);
+  }
+
+  async login(registry: string, auth: string): Promise<void> {
+    await this.#o.registries.login(registry, headerCredentials(auth));
+  }
+
+  /** Bytes that all layers take on disk, each once. */
+  layerBytes(): number {
+    return this.#o.layers.list().reduce((sum, layer) => sum + layer.contentBytes, 0);
+  }
+
+  /** Bytes of its layers that another image stands on as well. */
+  async sharedBytes(image: Image): Promise<number> {
+    const others = (await this.store.list()).filter((other) => other.target.digest !== image.target.digest);
+    const shared = new Set(others.flatMap((other) => other.platform.config.rootfs.diff_ids));
+    return image.platform.config.rootfs.diff_ids
+      .filter((diffId) => shared.has(diffId))
+      .reduce((sum, diffId) => sum + (this.#o.layers.get(diffId)?.contentBytes ?? 0), 0);
+  }
+
   /** What its files hold when unpacked; of layers that are not unpacked yet, what they take as blobs. */
   sizeOf(image: Image): number {
     const { manifest, config } = image.platform;
@@ -105,6 +247,35 @@ function namesOf(reference: Reference, pulled: { root: { digest: Reference['dige
   // What was made here has no registry that knows its digest.
   if (pulled.host === 'bootstrap' || pulled.root.digest === undefined) return tagged;
   return [...tagged, { registry, repository, digest: pulled.root.digest }];
+}
+
+function withoutDigest(name: string): Reference {
+  const reference = parseReference(name);
+  if (reference.digest !== undefined) return fail('query tag', name, 'is a digest: an image is tagged by a name');
+  return reference;
+}
+
+/** The tag that was said, or all tags of an image that was named by its id. */
+function namesSaid(text: string, image: Image): string[] {
+  if (image.id.startsWith(text) || image.id.startsWith(`sha256:${text}`)) return [];
+  const said = familiarReference(withDefaultTag(parseReference(text)));
+  return image.repoTags.includes(said) ? [said] : [];
+}
+
+/** Gunzips an archive that is packed (RFC 1952's first bytes); Docker's clients send either. */
+async function* unpacked(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  const iterator = source[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  if (first.done) return;
+  const whole = (async function* (): AsyncGenerator<Uint8Array> {
+    yield first.value;
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value;
+  })();
+  if (first.value[0] !== 0x1f || first.value[1] !== 0x8b) return yield* whole;
+  const gunzip = createGunzip();
+  const packed = Readable.from(whole, { objectMode: false });
+  packed.on('error', (error) => gunzip.destroy(error));
+  yield* packed.pipe(gunzip);
 }
 
 /** What happens to images, in Docker's words. An eviction is an untag and a delete that says why. */

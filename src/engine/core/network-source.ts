@@ -21,17 +21,21 @@ const FILES = ['hosts', 'resolv.conf', 'hostname'] as const;
  * `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` are written below `filesDir`, one directory a container.
  */
 export class NodeNetworkSource implements NetworkSource {
-  readonly #networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandboxesOn'>;
+  readonly #networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
   readonly #filesDir: string;
+  readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
-    networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandboxesOn'>;
+    networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
     filesDir: string;
     hostResolv?: string;
+    /** Hears of containers that join networks and leave them, as runs begin and end. */
+    tell?: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   }) {
     this.#networks = options.networks;
     this.#filesDir = options.filesDir;
+    this.#tell = options.tell ?? (() => undefined);
     this.#hostResolv = options.hostResolv ?? HOST_RESOLV;
   }
 
@@ -39,7 +43,7 @@ export class NodeNetworkSource implements NetworkSource {
     return Object.fromEntries(
       ownEndpoints(spec).map((wish) => {
         const network = this.#networks.find(wish.network);
-        return [network.name, record(wish, network, undefined)];
+        return [network.name, endpointRecord(wish, network, undefined)];
       }),
     );
   }
@@ -70,6 +74,7 @@ export class NodeNetworkSource implements NetworkSource {
           });
     try {
       const files = await this.#writeFiles(id, wish, sandbox);
+      for (const endpoint of sandbox?.endpoints ?? []) this.#tell('connect', endpoint.network, id);
       return {
         namespace: sandbox?.netns,
         endpoints: Object.fromEntries(
@@ -77,7 +82,7 @@ export class NodeNetworkSource implements NetworkSource {
             const network = this.#networks.find(e.network);
             return [
               network.name,
-              record(
+              endpointRecord(
                 e,
                 network,
                 sandbox?.endpoints.find((got) => got.network === network.id),
@@ -95,11 +100,18 @@ export class NodeNetworkSource implements NetworkSource {
   }
 
   async detach(id: string): Promise<void> {
+    const left = this.#networks.sandbox(id)?.endpoints ?? [];
     await this.#networks.detach(id);
+    for (const endpoint of left) this.#tell('disconnect', endpoint.network, id);
+  }
+
+  /** After a container has joined or left a network while it runs: its names and resolvers are others now. */
+  async refresh(id: string, wish: AttachWish): Promise<void> {
+    await this.#writeFiles(id, wish, this.#networks.sandbox(id));
   }
 
   async release(id: string): Promise<void> {
-    await this.#networks.detach(id);
+    await this.detach(id);
     await rm(join(this.#filesDir, id), { recursive: true, force: true });
   }
 
@@ -161,7 +173,7 @@ function ownEndpoints(spec: ContainerSpec): EndpointSpec[] {
   return spec.network.endpoints.filter((e) => e.network !== NONE);
 }
 
-function requestOf(id: string, wish: AttachWish, endpoint: EndpointSpec): EndpointRequest {
+export function requestOf(id: string, wish: Pick<AttachWish, 'name' | 'spec'>, endpoint: EndpointSpec): EndpointRequest {
   const mac = endpoint.mac ?? wish.spec.network.mac;
   return {
     network: endpoint.network,
@@ -198,18 +210,26 @@ function dnsOf(spec: ContainerSpec): DnsSettings {
   return { servers: spec.network.dns, search: spec.network.dnsSearch, options: spec.network.dnsOptions };
 }
 
-function record(wish: EndpointSpec, network: Network, got: Endpoint | undefined): EndpointRecord {
+export function endpointIdOf({ sandbox, network }: Pick<Endpoint, 'sandbox' | 'network'>): string {
+  return createHash('sha256').update(`${sandbox} ${network}`).digest('hex');
+}
+
+/** What a container has in a network; `got` is what it holds there while it is plugged. */
+export function endpointRecord(wish: EndpointSpec, network: Network, got: Endpoint | undefined): EndpointRecord {
   const v4 = network.subnets.find((s) => s.subnet.ip.family === 4);
   const v6 = network.subnets.find((s) => s.subnet.ip.family === 6);
   return {
     networkId: network.id,
     // The same at each start of the container; none while it is not plugged.
-    endpointId: got ? createHash('sha256').update(`${got.sandbox} ${network.id}`).digest('hex') : '',
+    endpointId: got ? endpointIdOf(got) : '',
     ...(got?.ipv4 && v4 ? { ipv4: got.ipv4, prefix4: v4.subnet.prefix, gateway4: formatIp(v4.gateway) } : {}),
     ...(got?.ipv6 && v6 ? { ipv6: got.ipv6, prefix6: v6.subnet.prefix, gateway6: formatIp(v6.gateway) } : {}),
     mac: got?.mac ?? '',
     aliases: wish.aliases,
     links: wish.links,
+    ...(wish.ipv4 || wish.ipv6
+      ? { asked: { ...(wish.ipv4 ? { ipv4: wish.ipv4 } : {}), ...(wish.ipv6 ? { ipv6: wish.ipv6 } : {}) } }
+      : {}),
     driverOptions: wish.driverOptions,
   };
 }

@@ -94,6 +94,8 @@ export interface EndpointRecord {
   prefix6?: number;
   gateway6?: string;
   mac: string;
+  /** Addresses that were asked for, and so are kept. */
+  asked?: { ipv4?: string; ipv6?: string };
   aliases: string[];
   links: string[];
   driverOptions: Record<string, string>;

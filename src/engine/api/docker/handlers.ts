@@ -18,7 +18,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
   const { containers } = engine;
   return {
     ...systemHandlers(engine, now),
-    ...imageHandlers(engine),
+    ...imageHandlers(engine, now),
     ...containerHandlers({
       containers,
       now,

@@ -1,72 +1,179 @@
+import { applyChanges } from '#build/change.ts';
 import { fail } from '#base/shape.ts';
-import { textOf } from '#engine/api/docker/query.ts';
-import { jsonLines, type Reply } from '#engine/api/reply.ts';
+import { imageHistory, imageInspect, imageSummary } from '#engine/api/docker/image-json.ts';
+import { createdMs, isDangling, selectImages, timeOf } from '#engine/api/docker/image-list.ts';
+import { progressReply } from '#engine/api/docker/progress.ts';
+import { flag, headerOf, textOf } from '#engine/api/docker/query.ts';
+import { NotSupported } from '#engine/api/errors.ts';
+import { empty, json, jsonLines, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import type { Engine } from '#engine/core/engine.ts';
-import { dockerProgress, type Progress } from '#engine/core/images.ts';
+import type { Image } from '#engine/core/images.ts';
+import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
+import type { RunConfig } from '#spec/image/manifest.ts';
 
-/** Images' operations of the Docker API. */
-export function imageHandlers(engine: Engine): Handlers {
+const TAR = 'application/x-tar';
+
+/** Images' operations of the Docker API, by operation id. */
+export function imageHandlers(engine: Engine, now: () => number): Handlers {
+  const { images, events } = engine;
+  const name = (request: ApiRequest): string => request.params['name'] ?? '';
+  const tell = (action: string, image: Image, said: string): void =>
+    events.publish({ type: 'image', action, id: said, attributes: { name: said, ...labelsOf(image) } });
+
   return {
-    ImageCreate: (request) => pullReply(engine, request),
+    ImageList: async ({ query, version }) => {
+      const filters = parseFilters(textOf(query, 'filters'));
+      const one = async (which: string): Promise<Image | undefined> => {
+        const said = filters.get(which)[0];
+        return said === undefined ? undefined : images.store.get(said);
+      };
+      const [before, since] = [await one('before'), await one('since')];
+      const near = { ...(before ? { before } : {}), ...(since ? { since } : {}), nowMs: now() };
+      const selected = selectImages(await images.store.list(), filters, near);
+      return json(
+        await Promise.all(
+          selected.map(async (image) =>
+            imageSummary(image, {
+              sizeBytes: images.sizeOf(image),
+              version,
+              ...(flag(query, 'shared-size') ? { sharedBytes: await images.sharedBytes(image) } : {}),
+            }),
+          ),
+        ),
+      );
+    },
+
+    ImageInspect: async (request) => json(imageInspect(await images.store.get(name(request)), images, request.version)),
+
+    ImageHistory: async (request) => json(imageHistory(await images.store.get(name(request)), images)),
+
+    ImageCreate: (request) => (textOf(request.query, 'fromSrc') ? importReply(engine, request) : pullReply(request)),
+
+    ImagePush: async (request) => {
+      const said = withTag(name(request), textOf(request.query, 'tag'));
+      const image = await images.store.get(said); // what is not here is an answer of its own
+      return progressReply('push', async (onProgress, signal) => {
+        await images.push(said, { auth: headerOf(request, 'x-registry-auth'), onProgress, signal });
+        tell('push', image, said);
+      });
+    },
+
+    ImageTag: async (request) => {
+      const repo = textOf(request.query, 'repo') ?? fail('query repo', null, 'is required: the new name');
+      await images.tag(name(request), withTag(repo, textOf(request.query, 'tag')));
+      return empty(201);
+    },
+
+    ImageDelete: async (request) => {
+      const { untagged, deleted } = await images.remove(name(request), { force: flag(request.query, 'force') });
+      if (deleted.length > 0 && !flag(request.query, 'noprune')) await images.collect();
+      return json([...untagged.map((tag) => ({ Untagged: tag })), ...deleted.map((id) => ({ Deleted: id }))]);
+    },
+
+    ImagePrune: async ({ query }) => {
+      const filters = parseFilters(textOf(query, 'filters')).allow('dangling', 'label', 'label!', 'until');
+      const until = filters.get('until')[0];
+      const untilMs = until === undefined ? Number.POSITIVE_INFINITY : timeOf(until, now());
+      const wanted = (image: Image): boolean =>
+        createdMs(image) < untilMs &&
+        filters.every('label', (label) => labelMatches(labelsOf(image), label)) &&
+        filters.every('label!', (label) => !labelMatches(labelsOf(image), label));
+      const danglingOnly = filters.flag('dangling') ?? true;
+      const { untagged, deleted, freedBytes } = await images.prune(
+        (image) => wanted(image) && (!danglingOnly || isDangling(image)),
+      );
+      events.publish({ type: 'image', action: 'prune', id: '', attributes: { reclaimed: String(freedBytes) } });
+      return json({
+        ImagesDeleted: [...untagged.map((tag) => ({ Untagged: tag })), ...deleted.map((id) => ({ Deleted: id }))],
+        SpaceReclaimed: freedBytes,
+      });
+    },
+
+    ImageGet: (request) => saveReply([name(request)]),
+    ImageGetAll: ({ query }) => saveReply(query.getAll('names').flatMap((names) => names.split(','))),
+
+    ImageLoad: (request) =>
+      jsonLines(async (put) => {
+        for (const image of await images.load(request.body)) {
+          for (const tag of image.repoTags) await put({ stream: `Loaded image: ${tag}\n` });
+          if (image.repoTags.length === 0) await put({ stream: `Loaded image ID: ${image.id}\n` });
+        }
+      }),
+
+    ImageSearch: () => {
+      throw new NotSupported({
+        what: 'searching Docker Hub',
+        instead: 'it is not part of the registry protocol; ask a registry for its list with /v2/_catalog',
+      });
+    },
+
+    DistributionInspect: async (request) => {
+      const { digest, mediaType, sizeBytes, platforms } = await images.inspectRemote(
+        name(request),
+        headerOf(request, 'x-registry-auth'),
+        request.signal,
+      );
+      return json({ Descriptor: { mediaType, digest, size: sizeBytes }, Platforms: platforms });
+    },
   };
+
+  function pullReply(request: ApiRequest): Promise<Reply> {
+    const { query } = request;
+    const from = textOf(query, 'fromImage') ?? fail('query fromImage', null, 'is required: the image to pull');
+    const said = withTag(from, textOf(query, 'tag'));
+    images.check(said);
+    return progressReply('pull', async (onProgress, signal) => {
+      const image = await images.pull(said, {
+        platform: textOf(query, 'platform'),
+        auth: headerOf(request, 'x-registry-auth'),
+        onProgress,
+        signal,
+      });
+      tell('pull', image, said);
+    });
+  }
+
+  async function saveReply(names: readonly string[]): Promise<Reply> {
+    if (names.length === 0) fail('query names', null, 'is required: the images to save');
+    const archive = await images.save(names);
+    return {
+      kind: 'stream',
+      status: 200,
+      type: TAR,
+      run: async (out) => {
+        for await (const chunk of archive) await out.write(chunk);
+      },
+    };
+  }
 }
 
-function pullReply({ images, events }: Engine, request: ApiRequest): Reply {
+/** `docker import`: the body, or what stands at an address that is not ours to ask for. */
+function importReply({ images }: Engine, request: ApiRequest): Reply {
   const { query } = request;
-  const from = textOf(query, 'fromImage') ?? fail('query fromImage', null, 'is required: the image to pull');
-  const name = withTag(from, textOf(query, 'tag'));
-  return progressReply('pull', async (onProgress, signal) => {
-    const image = await images.pull(name, {
+  const from = textOf(query, 'fromSrc');
+  if (from !== '-')
+    throw new NotSupported({ what: `importing from ${from}`, instead: 'download it and import the file, or - for standard input' });
+  const repository = textOf(query, 'repo');
+  const changes = query.getAll('changes').flatMap((text) => text.split('\n').filter((line) => line.trim() !== ''));
+  const config = applyChanges({}, changes) as RunConfig;
+  return jsonLines(async (put) => {
+    const image = await images.import(request.body, {
+      name: repository === undefined ? undefined : withTag(repository, textOf(query, 'tag')),
+      comment: textOf(query, 'message') ?? '',
       platform: textOf(query, 'platform'),
-      auth: headerOf(request, 'x-registry-auth'),
-      onProgress,
-      signal,
+      config,
     });
-    events.publish({
-      type: 'image',
-      action: 'pull',
-      id: name,
-      attributes: { name, ...image.platform.config.config?.Labels },
-    });
+    await put({ status: image.id });
   });
 }
 
-/** `tag` may be a digest; a name that has one already keeps it. */
-export function withTag(name: string, tag: string | undefined): string {
+/** `tag` may be a digest. */
+function withTag(name: string, tag: string | undefined): string {
   if (tag === undefined) return name;
   return tag.includes(':') ? `${name}@${tag}` : `${name}:${tag}`;
 }
 
-export function headerOf(request: ApiRequest, name: string): string | undefined {
-  const value = request.headers[name];
-  return Array.isArray(value) ? value[0] : value;
-}
-
-/** Lines as they come. The head waits for the first: a name that cannot be found is an answer of its own, not a line. */
-export function progressReply(
-  doing: 'pull' | 'push',
-  work: (onProgress: (event: Progress) => void, signal: AbortSignal) => Promise<void>,
-): Reply {
-  return jsonLines(async (put, signal) => {
-    const pending: object[] = [];
-    let wake: () => void = () => undefined;
-    let ended = false;
-    const done = work((event) => {
-      pending.push(...dockerProgress(event, doing));
-      wake();
-    }, signal).finally(() => {
-      ended = true;
-      wake();
-    });
-    done.catch(() => undefined); // awaited below
-    while (!ended || pending.length > 0) {
-      for (let next = pending.shift(); next; next = pending.shift()) await put(next);
-      if (!ended)
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-    }
-    await done;
-  });
+function labelsOf(image: Image): Record<string, string> {
+  return image.platform.config.config?.Labels ?? {};
 }

@@ -326,7 +326,12 @@ export function endpointSettings(
   record?: { id: string; name: string },
 ): EndpointSettings {
   return {
-    IPAMConfig: null,
+    IPAMConfig: e.asked
+      ? {
+          ...(e.asked.ipv4 ? { IPv4Address: e.asked.ipv4 } : {}),
+          ...(e.asked.ipv6 ? { IPv6Address: e.asked.ipv6 } : {}),
+        }
+      : null,
     Links: e.links.length > 0 ? e.links : null,
     Aliases: e.aliases.length > 0 ? e.aliases : null,
     NetworkID: e.networkId,

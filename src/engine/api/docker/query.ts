@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import type { ApiRequest } from '#engine/api/server.ts';
 
 /** Query values as Docker's own daemon reads them. */
 export function flag(query: URLSearchParams, name: string, absent = false): boolean {
@@ -16,4 +17,10 @@ export function integer(query: URLSearchParams, name: string): number | undefine
 
 export function textOf(query: URLSearchParams, name: string): string | undefined {
   return query.get(name) || undefined;
+}
+
+/** A header that can stand once; of several the first counts. */
+export function headerOf(request: Pick<ApiRequest, 'headers'>, name: string): string | undefined {
+  const value = request.headers[name];
+  return Array.isArray(value) ? value[0] : value;
 }

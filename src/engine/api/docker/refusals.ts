@@ -1,0 +1,46 @@
+import { NotSupported } from '#engine/api/errors.ts';
+import { json } from '#engine/api/reply.ts';
+import type { Handler, Handlers } from '#engine/api/server.ts';
+import { WrongPhase } from '#engine/core/errors.ts';
+import { FACTS } from '#spec/docker/facts.gen.ts';
+
+/** What this engine does not do, each with what to do instead. Lists that are empty by nature are empty, so that clients go on. */
+export function refusals(): Handlers {
+  const swarm: Handler = () => {
+    // The status and words of a daemon outside a swarm: clients ask, and look for them.
+    throw new WrongPhase({
+      message: 'This node is not a swarm manager. Swarm mode is not part of this engine',
+      hint: 'for services over several nodes use the Kubernetes API or `estiba up`',
+    });
+  };
+  const plugin: Handler = () => {
+    throw new NotSupported({
+      what: 'managing plugins',
+      instead: 'volumes and networks are built in; log drivers are json-file, local and none',
+    });
+  };
+  const buildkit: Handler = () => {
+    throw new NotSupported({
+      what: "BuildKit's session protocol",
+      instead: 'use DOCKER_BUILDKIT=0 or estiba build',
+    });
+  };
+  const of = (paths: RegExp, handler: Handler): Handlers =>
+    Object.fromEntries(FACTS.routes.filter(({ path }) => paths.test(path)).map(({ id }) => [id, handler]));
+  return {
+    ...of(/^\/(swarm|nodes|services|tasks|secrets|configs)(\/|$)/, swarm),
+    ...of(/^\/plugins(\/|$)/, plugin),
+    PluginList: () => json([]),
+    Session: buildkit,
+    Grpc: buildkit,
+    ImageAttestations: () => {
+      throw new NotSupported({ what: 'reading attestations', instead: 'pull them with a registry client' });
+    },
+    ContainerAttachWebsocket: () => {
+      throw new NotSupported({ what: 'attaching by WebSocket', instead: 'use POST /containers/{id}/attach' });
+    },
+  };
+}
+
+/** Paths that no Swagger file has and clients ask for all the same. */
+export const UNDOCUMENTED_ROUTES = [{ method: 'POST', path: '/grpc', id: 'Grpc' }];
