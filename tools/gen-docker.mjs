@@ -24,9 +24,10 @@ const LEGACY = {
 const UNDOCUMENTED = {
   ContainerExec: { Detach: { type: 'boolean' } },
 };
+const LOGIN = { auth: { type: 'string' }, identitytoken: { type: 'string' }, registrytoken: { type: 'string' } };
 
 const definitions = mergeDefinitions(api.definitions, older.definitions);
-for (const [name, properties] of Object.entries(LEGACY))
+for (const [name, properties] of Object.entries({ ...LEGACY, AuthConfig: LOGIN }))
   definitions[name].properties = { ...definitions[name].properties, ...properties };
 const routes = [];
 const bodies = {};

@@ -13,6 +13,7 @@ import { logger } from '#base/log.ts';
 import { Undo } from '#base/undo.ts';
 import { buildHandlers } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
+import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { createApiServer, standardHeaders } from '#engine/api/server.ts';
 
 /**
@@ -82,6 +83,7 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: s
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
+      extraRoutes: UNDOCUMENTED_ROUTES,
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

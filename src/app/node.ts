@@ -16,7 +16,7 @@ import type { Builder } from '#build/builder.ts';
 import { blockDeviceNumbers } from '#engine/core/devices.ts';
 import { type Engine, type Floors, openEngine } from '#engine/core/engine.ts';
 import { Events } from '#engine/core/events.ts';
-import { imageEvent } from '#engine/core/images.ts';
+import { imageEvent, type Keepers } from '#engine/core/images.ts';
 import { readSystem } from '#engine/core/system.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import { ImageStore } from '#image/images.ts';
@@ -150,6 +150,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   undo.add('networks', () => net.close());
 
   const host = readHost({ uid: 0, gid: 0 });
+  const keepers: Keepers = { blobs: [], layers: [] };
   const floors: Floors = {
     store,
     content,
@@ -176,7 +177,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
       initBinary: findExecutor(),
     },
     platform,
-    roots: [],
+    keepers,
     system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
   };
   const engine = await openEngine(floors, { ...options, cgroupParent: `/${name}` });
@@ -184,6 +185,8 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   await engine.recover();
   const builder = await openBuilder(floors, engine, options);
   undo.add('builder', () => builder.close());
+  keepers.blobs.push(async () => builder.node.cache.roots());
+  keepers.layers.push(() => builder.node.cache.layerRoots());
   return {
     engine,
     builder,

@@ -21,6 +21,8 @@ export interface CollectOptions {
   clock: Clock;
   /** Who else keeps blobs (the registry's repositories, the build cache): every digest they need, not followed further. */
   roots: readonly (() => Promise<Iterable<Digest>>)[];
+  /** Who else keeps unpacked layers, by diff id. */
+  layerRoots?: readonly (() => Iterable<Digest>)[];
   /** Blobs used since then stay: somebody may be about to name them. */
   graceMs: number;
   /** Above it, images that no container uses go, the least recently used first. */
@@ -85,6 +87,7 @@ export async function usedBytes(o: Pick<CollectOptions, 'content' | 'layers'>): 
 
 async function collectLayers(o: CollectOptions): Promise<[Digest[], number]> {
   const needed = new Set((await o.images.list()).flatMap((image) => image.platform.config.rootfs.diff_ids));
+  for (const root of o.layerRoots ?? []) for (const diffId of root()) needed.add(diffId);
   const gone: Digest[] = [];
   let bytes = 0;
   for (const layer of o.layers.list()) {

@@ -8,8 +8,9 @@ import { ContainerFiles } from '#engine/core/container-files.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { devicesOf } from '#engine/core/devices.ts';
 import type { Events } from '#engine/core/events.ts';
-import { NodeImages } from '#engine/core/images.ts';
+import { type Keepers, NodeImages } from '#engine/core/images.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
+import { NodeNetworks } from '#engine/core/node-networks.ts';
 import type { OciHost } from '#engine/core/oci.ts';
 import { ShimProcesses } from '#engine/core/processes.ts';
 import { isRunning } from '#engine/core/record.ts';
@@ -31,7 +32,6 @@ import type { Networks } from '#network/networks.ts';
 import type { Registries } from '#registry/registries.ts';
 import type { Host } from '#runtime/host.ts';
 import type { Spawner } from '#shim/spawner.ts';
-import type { Digest } from '#spec/image/digest.ts';
 import type { Platform } from '#spec/image/platform.ts';
 import type { Store } from '#storage/store.ts';
 import { Volumes } from '#volume/volumes.ts';
@@ -58,8 +58,7 @@ export interface Floors {
   host: Host;
   ociHost: OciHost;
   platform: Platform;
-  /** Who else keeps blobs: the registry's repositories, the build cache. */
-  roots: readonly (() => Promise<Iterable<Digest>>)[];
+  keepers: Keepers;
   system: SystemFacts;
 }
 
@@ -82,6 +81,8 @@ export interface Engine {
   sandboxes: NodeSandboxes;
   images: NodeImages;
   networks: Networks;
+  /** The same, with the containers that stand in them. */
+  nodeNetworks: NodeNetworks;
   roots: OverlayRoots;
   volumes: NodeVolumes;
   files: ContainerFiles;
@@ -138,12 +139,20 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     random: floors.random,
     log: floors.log,
   });
+  const network = new NodeNetworkSource({
+    networks: floors.networks,
+    filesDir,
+    tell: (action, id, container) => {
+      const { name, driver } = floors.networks.find(id);
+      floors.events.publish({ type: 'network', action, id, attributes: { container, name, type: driver } });
+    },
+  });
   const containers = new Containers({
     parts: {
       images,
       roots,
       volumes: new NodeVolumeSource({ volumes, node: nodeVolumes, tools }),
-      network: new NodeNetworkSource({ networks: floors.networks, filesDir }),
+      network,
       processes,
       sandboxes,
     },
@@ -166,6 +175,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     sandboxes,
     images,
     networks: floors.networks,
+    nodeNetworks: new NodeNetworks({ networks: floors.networks, source: network, containers, events: floors.events }),
     roots,
     volumes: nodeVolumes,
     files: new ContainerFiles({ containers, roots, volumes, snapshots: floors.snapshots, tools }),

@@ -37,8 +37,13 @@ export interface NodeImagesOptions {
   clock: Clock;
   random: Random;
   log: Logger;
-  /** Who else keeps blobs: the registry, the build cache. */
-  roots: readonly (() => Promise<Iterable<Digest>>)[];
+  keepers: Keepers;
+}
+
+/** Who keeps blobs and layers beside images and containers: the registry, the build cache. They add themselves. */
+export interface Keepers {
+  blobs: (() => Promise<Iterable<Digest>>)[];
+  layers: (() => Iterable<Digest>)[];
 }
 
 /** What was used since then stays when blobs are collected: somebody may be about to name it. */
@@ -193,7 +198,9 @@ export class NodeImages implements ImageSource {
 
   /** Blobs and layers that nothing needs any more. */
   async collect(): Promise<number> {
-    return (await collect({ ...this.#o, graceMs: COLLECT_GRACE_MS })).freedBytes;
+    const { keepers } = this.#o;
+    const wish = { ...this.#o, roots: keepers.blobs, layerRoots: keepers.layers, graceMs: COLLECT_GRACE_MS };
+    return (await collect(wish)).freedBytes;
   }
 
   /** What a registry says of a name, without pulling it. */

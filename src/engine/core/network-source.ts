@@ -173,7 +173,11 @@ function ownEndpoints(spec: ContainerSpec): EndpointSpec[] {
   return spec.network.endpoints.filter((e) => e.network !== NONE);
 }
 
-export function requestOf(id: string, wish: Pick<AttachWish, 'name' | 'spec'>, endpoint: EndpointSpec): EndpointRequest {
+export function requestOf(
+  id: string,
+  wish: Pick<AttachWish, 'name' | 'spec'>,
+  endpoint: EndpointSpec,
+): EndpointRequest {
   const mac = endpoint.mac ?? wish.spec.network.mac;
   return {
     network: endpoint.network,

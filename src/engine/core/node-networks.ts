@@ -1,5 +1,5 @@
-import { WrongPhase } from '#engine/core/errors.ts';
 import type { Containers } from '#engine/core/containers.ts';
+import { WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { endpointIdOf, endpointRecord, type NodeNetworkSource, requestOf } from '#engine/core/network-source.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
@@ -46,7 +46,8 @@ export class NodeNetworks {
   }
 
   members(network: Network): Member[] {
-    const prefix = (family: 4 | 6): number => network.subnets.find((s) => s.subnet.ip.family === family)?.subnet.prefix ?? 0;
+    const prefix = (family: 4 | 6): number =>
+      network.subnets.find((s) => s.subnet.ip.family === family)?.subnet.prefix ?? 0;
     return this.#networks.sandboxesOn(network.id).flatMap((box) => {
       const endpoint = box.endpoints.find((e) => e.network === network.id);
       if (!endpoint) return [];
@@ -140,7 +141,8 @@ function checkConnectable(record: ContainerRecord, network: Network): void {
   if (record.endpoints[network.name]) throw new EndpointExists({ container: record.name, network: network.name });
   if (record.spec.namespaces.network.kind !== 'private' || network.driver === 'host')
     throw new WrongPhase({
-      message: 'container sharing network namespace with another container or host cannot be connected to any other network',
+      message:
+        'container sharing network namespace with another container or host cannot be connected to any other network',
     });
   if (network.driver === 'none')
     throw new WrongPhase({

@@ -13,6 +13,9 @@ export type AuthConfig = {
   password?: string | null;
   email?: string | null;
   serveraddress?: string | null;
+  auth?: string | null;
+  identitytoken?: string | null;
+  registrytoken?: string | null;
 };
 export type AuthResponse = {
   Status?: string | null;

@@ -1,6 +1,7 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
 import { createRequest } from '#engine/api/docker/create.ts';
+import { sizesJson } from '#engine/api/docker/disk-usage.ts';
 import { type InspectPlaces, inspectContainer } from '#engine/api/docker/inspect.ts';
 import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
@@ -23,6 +24,7 @@ export interface ContainerHandlersOptions {
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
   ancestors: (image: string) => Promise<ReadonlySet<string>>;
+  sizes: (record: ContainerRecord) => Promise<{ rw: number; root: number }>;
   places: (record: ContainerRecord, withSizes: boolean) => Promise<InspectPlaces>;
 }
 
@@ -43,7 +45,16 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
         ancestors: (image: string) => ancestors.get(image) ?? new Set<string>(),
         nowMs: o.now(),
       };
-      return json(selectContainers(containers.list(), wish).map((record) => containerSummary(record, o.now())));
+      const withSizes = flag(query, 'size');
+      const selected = selectContainers(containers.list(), wish);
+      return json(
+        await Promise.all(
+          selected.map(async (record) => ({
+            ...containerSummary(record, o.now()),
+            ...(withSizes ? sizesJson(await o.sizes(record)) : {}),
+          })),
+        ),
+      );
     },
 
     ContainerCreate: async (request) => {

@@ -44,7 +44,9 @@ async function imagesUsage({ images, containers }: Engine, version: string): Pro
 function containersUsage(engine: Engine, nowMs: number): Promise<ContainerSummary[]> {
   const { containers } = engine;
   return Promise.all(
-    containers.list().map(async (r) => ({ ...containerSummary(r, nowMs), ...sizesJson(await containerSizes(engine, r)) })),
+    containers
+      .list()
+      .map(async (r) => ({ ...containerSummary(r, nowMs), ...sizesJson(await containerSizes(engine, r)) })),
   );
 }
 

@@ -2,10 +2,13 @@ import { join } from 'node:path';
 import { archiveHandlers } from '#engine/api/docker/archive.ts';
 import { commitHandlers } from '#engine/api/docker/commit.ts';
 import { containerHandlers } from '#engine/api/docker/containers.ts';
+import { containerSizes } from '#engine/api/docker/disk-usage.ts';
 import { execHandlers } from '#engine/api/docker/exec.ts';
 import { imageHandlers } from '#engine/api/docker/images.ts';
 import type { InspectPlaces } from '#engine/api/docker/inspect.ts';
 import { logsReply } from '#engine/api/docker/logs.ts';
+import { networkHandlers } from '#engine/api/docker/networks.ts';
+import { refusals } from '#engine/api/docker/refusals.ts';
 import { statsHandlers } from '#engine/api/docker/stats.ts';
 import { systemHandlers } from '#engine/api/docker/system.ts';
 import { volumeHandlers } from '#engine/api/docker/volumes.ts';
@@ -17,13 +20,16 @@ import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 export function dockerHandlers(engine: Engine, now: () => number): Handlers {
   const { containers } = engine;
   return {
+    ...refusals(),
     ...systemHandlers(engine, now),
+    ...networkHandlers(engine.nodeNetworks, now),
     ...imageHandlers(engine, now),
     ...containerHandlers({
       containers,
       now,
       ancestors: (image) => engine.images.standingOn(image),
       places: (record, withSizes) => placesOf(engine, record, withSizes),
+      sizes: (record) => containerSizes(engine, record),
     }),
     ...execHandlers(containers.execs),
     ...archiveHandlers(engine.files),
@@ -54,12 +60,6 @@ async function placesOf(engine: Engine, record: ContainerRecord, withSizes: bool
     execIds: containers.execs.of(record.id),
     sandboxKey: isRunning(record.state) ? (engine.networks.sandbox(record.id)?.netns ?? '') : '',
     graph: { LowerDir: lower.join(':'), UpperDir: upper, WorkDir: work, MergedDir: merged },
-    ...(withSizes ? { sizes: await sizesOf(engine, record) } : {}),
+    ...(withSizes ? { sizes: await containerSizes(engine, record) } : {}),
   };
-}
-
-async function sizesOf({ roots, images }: Engine, record: ContainerRecord): Promise<{ rw: number; root: number }> {
-  const { bytes } = await roots.usage(record.id);
-  const image = await images.store.find(record.image.id);
-  return { rw: bytes, root: bytes + (image ? images.sizeOf(image) : 0) };
 }

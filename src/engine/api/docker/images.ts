@@ -1,5 +1,5 @@
-import { applyChanges } from '#build/change.ts';
 import { fail } from '#base/shape.ts';
+import { applyChanges } from '#build/change.ts';
 import { imageHistory, imageInspect, imageSummary } from '#engine/api/docker/image-json.ts';
 import { createdMs, isDangling, selectImages, timeOf } from '#engine/api/docker/image-list.ts';
 import { progressReply } from '#engine/api/docker/progress.ts';
@@ -153,7 +153,10 @@ function importReply({ images }: Engine, request: ApiRequest): Reply {
   const { query } = request;
   const from = textOf(query, 'fromSrc');
   if (from !== '-')
-    throw new NotSupported({ what: `importing from ${from}`, instead: 'download it and import the file, or - for standard input' });
+    throw new NotSupported({
+      what: `importing from ${from}`,
+      instead: 'download it and import the file, or - for standard input',
+    });
   const repository = textOf(query, 'repo');
   const changes = query.getAll('changes').flatMap((text) => text.split('\n').filter((line) => line.trim() !== ''));
   const config = applyChanges({}, changes) as RunConfig;

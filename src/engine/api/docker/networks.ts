@@ -1,12 +1,18 @@
 import { fail } from '#base/shape.ts';
-import { textOf } from '#engine/api/docker/query.ts';
 import { timeOf } from '#engine/api/docker/image-list.ts';
+import { textOf } from '#engine/api/docker/query.ts';
 import { dockerTime } from '#engine/api/docker/time.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { empty, json } from '#engine/api/reply.ts';
 import type { Handlers } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
-import { type CreateRequest, formatCidr, formatIp, type Network, type NodeNetworks } from '#engine/core/node-networks.ts';
+import {
+  type CreateRequest,
+  formatCidr,
+  formatIp,
+  type Network,
+  type NodeNetworks,
+} from '#engine/core/node-networks.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { type Filters, labelMatches, parseFilters } from '#spec/docker/filters.ts';
 import type { Bodies, Network as NetworkJson } from '#spec/docker/types.gen.ts';
@@ -27,10 +33,12 @@ export function networkHandlers(networks: NodeNetworks, now: () => number): Hand
       const network = networks.find(params['id'] ?? '');
       if (scope !== undefined && scope !== 'local') fail('query scope', scope, 'is not local: there is no swarm here');
       const containers = Object.fromEntries(
-        networks.members(network).map((m) => [
-          m.id,
-          { Name: m.name, EndpointID: m.endpointId, MacAddress: m.mac, IPv4Address: m.ipv4, IPv6Address: m.ipv6 },
-        ]),
+        networks
+          .members(network)
+          .map((m) => [
+            m.id,
+            { Name: m.name, EndpointID: m.endpointId, MacAddress: m.mac, IPv4Address: m.ipv4, IPv6Address: m.ipv6 },
+          ]),
       );
       return json({ ...networkJson(network), Containers: containers });
     },
@@ -87,9 +95,14 @@ export function networkHandlers(networks: NodeNetworks, now: () => number): Hand
 
 function createOf(body: Bodies['NetworkCreate']): CreateRequest {
   if (body.ConfigOnly || body.ConfigFrom?.Network)
-    throw new NotSupported({ what: 'a network that is only a configuration', instead: 'give the options with the network itself' });
-  if (body.Ingress) throw new NotSupported({ what: 'an ingress network', instead: 'it is for swarms; leave --ingress away' });
-  if (body.EnableIPv4 === false) throw new NotSupported({ what: 'a network without IPv4', instead: 'leave --ipv4 away' });
+    throw new NotSupported({
+      what: 'a network that is only a configuration',
+      instead: 'give the options with the network itself',
+    });
+  if (body.Ingress)
+    throw new NotSupported({ what: 'an ingress network', instead: 'it is for swarms; leave --ingress away' });
+  if (body.EnableIPv4 === false)
+    throw new NotSupported({ what: 'a network without IPv4', instead: 'leave --ipv4 away' });
   if (body.Scope && body.Scope !== 'local') fail('$.Scope', body.Scope, 'is not local: there is no swarm here');
   const ipam = body.IPAM ?? {};
   if (ipam.Driver && ipam.Driver !== 'default') fail('$.IPAM.Driver', ipam.Driver, 'is not default');
@@ -127,7 +140,11 @@ export function networkJson(network: Network): NetworkJson {
         ...(range ? { IPRange: formatCidr(range) } : {}),
         Gateway: formatIp(gateway),
         ...(Object.keys(auxiliary).length > 0
-          ? { AuxiliaryAddresses: Object.fromEntries(Object.entries(auxiliary).map(([name, ip]) => [name, formatIp(ip)])) }
+          ? {
+              AuxiliaryAddresses: Object.fromEntries(
+                Object.entries(auxiliary).map(([name, ip]) => [name, formatIp(ip)]),
+              ),
+            }
           : {}),
       })),
     },

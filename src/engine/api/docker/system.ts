@@ -1,5 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
+import { diskUsage } from '#engine/api/docker/disk-usage.ts';
 import { textOf } from '#engine/api/docker/query.ts';
 import { dockerTime, parseTime } from '#engine/api/docker/time.ts';
 import { json, type Reply } from '#engine/api/reply.ts';
@@ -9,6 +10,7 @@ import type { Engine } from '#engine/core/engine.ts';
 import { type Events, eventMatches, type NodeEvent } from '#engine/core/events.ts';
 import { isRunning } from '#engine/core/record.ts';
 import { ownUsage, type SystemFacts } from '#engine/core/system.ts';
+import { checkBody } from '#spec/docker/body.ts';
 import { parseFilters } from '#spec/docker/filters.ts';
 import type { SystemInfo, SystemVersion } from '#spec/docker/types.gen.ts';
 
@@ -26,8 +28,23 @@ export function systemHandlers(engine: Engine, now: () => number): Handlers {
     SystemPingHead: () => ({ kind: 'empty', status: 200, headers: ping }),
     SystemVersion: () => json(versionOf(engine.system)),
     SystemInfo: async () => json(await infoOf(engine, now())),
+    SystemDataUsage: async ({ query, version }) =>
+      json(await diskUsage(engine, { types: query.getAll('type'), version, nowMs: now() })),
+    SystemAuth: async (request) => {
+      const { serveraddress, username, password, identitytoken } = checkBody('SystemAuth', await request.json());
+      const entry = { username, password, identitytoken };
+      const auth = Buffer.from(JSON.stringify(entry)).toString('base64url');
+      await engine.images.login(registryOf(serveraddress ?? ''), auth);
+      return json({ Status: 'Login Succeeded', IdentityToken: '' });
+    },
     SystemEvents: (request) => eventsReply(engine.events, request, now),
   };
+}
+
+/** `https://index.docker.io/v1/` is how Docker's clients call docker.io; others are hosts, with or without a scheme. */
+function registryOf(address: string): string {
+  const host = address.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
+  return host === '' || host === 'index.docker.io' ? 'docker.io' : host;
 }
 
 function versionOf(facts: SystemFacts): SystemVersion {
