@@ -13,6 +13,7 @@ import { namespaceController } from './namespaces.ts';
 import { nodeController } from './nodes.ts';
 import { quotaController } from './quota.ts';
 import { replicaSetController } from './replicaset.ts';
+import { startGateController } from './start-gate.ts';
 import { statefulSetController } from './statefulset.ts';
 import { type Provisioner, volumeController } from './volumes.ts';
 
@@ -44,5 +45,6 @@ export function allControllers(deps: ControllerDeps, seams: Seams): Controller[]
     namespaceController(deps),
     nodeController(deps),
     eventTtlController(deps),
+    startGateController(deps),
   ];
 }
