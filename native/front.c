@@ -10,12 +10,14 @@
  *     ── STDIN all of it ──────────────────▶
  *     ◀───────────────────────── EXIT code ──  or YOURSELF: it is of another build, or cannot serve this
  *
- * When there is no planner, or it may not be trusted to see what we see, the caller's script goes on with Node.
+ * When there is no planner, or it may not be trusted to see what we see, the caller's script goes on, and comes back with a planner of
+ * its own for this one call: a Node.js at the other end of a socket pair. It starts no processes and nobody waits until it has ended.
  */
 #include "frame.h"
 #include "front.h"
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 enum { HELLO = 30, PLAN_END = 31, STDIN_ALL = 32, PLAN = 80, TO_STDOUT = 81, TO_STDERR = 82, WANT_STDIN = 83, EXIT = 84, YOURSELF = 85 };
 enum { FRONT_VERSION = 1, NOT_SERVED = 75 /* EX_TEMPFAIL */ };
@@ -211,18 +213,19 @@ static int greet(int planner, const char *home, char **argv)
 	return rc;
 }
 
-/* Gives what is free for another try only before the command has done anything. */
-int front_main(const char *socket, const char *home, char **argv)
+/* Above what --preserve-fds hands on, whatever the caller has open. */
+static int out_of_the_way(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, 200);
+	if (high < 0) return fd;
+	close(fd);
+	return high;
+}
+
+static int converse(int planner)
 {
 	struct conn conn;
 	bool begun = false;
-	if (names_our_fds(argv)) return NOT_SERVED;
-	int planner = connect_unix(socket, SOCK_STREAM);
-	if (planner < 0) return NOT_SERVED;
-	/* Above what --preserve-fds hands on, whatever the caller has open. */
-	int high = fcntl(planner, F_DUPFD_CLOEXEC, 200);
-	if (high >= 0) close(planner), planner = high;
-	if (!sees_what_we_see(planner) || greet(planner, home, argv) < 0) return NOT_SERVED;
 	conn_open(&conn, planner);
 	for (;;) {
 		struct frame frame;
@@ -241,4 +244,43 @@ int front_main(const char *socket, const char *home, char **argv)
 			return 1;
 		}
 	}
+}
+
+/* Gives what is free for another try only before the command has done anything. */
+int front_main(const char *socket, const char *home, char **argv)
+{
+	if (names_our_fds(argv)) return NOT_SERVED;
+	int planner = connect_unix(socket, SOCK_STREAM);
+	if (planner < 0) return NOT_SERVED;
+	planner = out_of_the_way(planner);
+	if (!sees_what_we_see(planner) || greet(planner, home, argv) < 0) return NOT_SERVED;
+	return converse(planner);
+}
+
+int front_alone(const char *node, const char *script, const char *home, char **argv)
+{
+	int pair[2], status;
+	if (names_our_fds(argv)) return NOT_SERVED;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return NOT_SERVED;
+	pid_t caller = getpid(), pid = fork();
+	if (pid == 0) {
+		const char *args[] = { node, script, "--fd", "3", NULL };
+		/* Without us it would wait for ever for a command that never comes. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != caller || dup2(pair[1], 3) < 0) _exit(1);
+		if (pair[1] == 3) fcntl(3, F_SETFD, 0);
+		syscall(NR_close_range, 4, ~0u, 0);
+		default_signals();
+		execvp(node, (char *const *)args);
+		_exit(127);
+	}
+	close(pair[1]);
+	int planner = out_of_the_way(pair[0]);
+	int code = pid < 0 || greet(planner, home, argv) < 0 ? NOT_SERVED : converse(planner);
+	close(planner);
+	if (pid > 0) { /* it has nothing left to do, and its end would take as long as all of ours */
+		if (!getenv("ESTIBA_WRITE_CACHE")) kill(pid, SIGKILL); /* tools/build.mjs wants what it leaves behind */
+		waitpid(pid, &status, 0);
+	}
+	return code;
 }

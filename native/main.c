@@ -112,11 +112,24 @@ static int front_or_script(char **argv)
 	return 127;
 }
 
+/* As above, when no planner is resident. The script is told, so that it goes on with Node itself the next time. */
+static int alone_or_script(char **argv)
+{
+	int code = front_alone(argv[2], argv[3], argv[4], argv + 6);
+	if (code != 75) return code;
+	argv[4] = "sh";
+	setenv("ESTIBA_OCI_PLANNER", "none", 1);
+	signal(SIGPIPE, SIG_DFL);
+	execv("/bin/sh", argv + 4);
+	return 127;
+}
+
 static int usage(void)
 {
 	static const char TEXT[] = "usage: estiba-init run PLAN_FD RESULT_FD\n"
 				   "       estiba-init spawner SOCKET\n"
 				   "       estiba-init oci PLANNER_SOCKET HOME SCRIPT [ARGUMENT…]\n"
+				   "       estiba-init oci-alone NODE PLANNER HOME SCRIPT [ARGUMENT…]\n"
 				   "       estiba-init pause\n"
 				   "It is started by Estiba; its protocols are in native/README.md.\n";
 	write_all(2, TEXT, sizeof TEXT - 1);
@@ -130,7 +143,8 @@ int main(int argc, char **argv)
 	bool run = argc == 4 && !strcmp(argv[1], "run") && parse_u64(argv[2], &plan_fd) && parse_u64(argv[3], &result_fd);
 	bool spawner = argc == 3 && !strcmp(argv[1], "spawner");
 	bool front = argc >= 5 && !strcmp(argv[1], "oci");
-	if (!run && !spawner && !front) return usage();
+	bool alone = argc >= 6 && !strcmp(argv[1], "oci-alone");
+	if (!run && !spawner && !front && !alone) return usage();
 	int rc = run_from_memory(argv);
 	if (rc < 0) {
 		char line[128];
@@ -141,5 +155,6 @@ int main(int argc, char **argv)
 	note_ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	if (front) return front_or_script(argv);
+	if (alone) return alone_or_script(argv);
 	return run ? run_main((int)plan_fd, (int)result_fd) : spawner_main(argv[2]);
 }

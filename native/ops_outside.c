@@ -11,7 +11,6 @@
 #include <termios.h>
 
 int open_proc(const char *path, int flags);
-void default_signals(void);
 
 /* -- terminal */
 

@@ -84,6 +84,7 @@ void relay_prepare(int master);
 int do_op(struct run *run, struct op op);
 /* Before we change any: what our caller ignores, the programs we run shall not (default_signals in ops_process.c). */
 void note_ignored_signals(void);
+void default_signals(void);
 
 #define OP_DECLARE(name, code, signature) int op_##name(struct run *, const union args *);
 FOR_EACH_OP(OP_DECLARE)

@@ -2,17 +2,19 @@
 // sources costs 150 ms, from a bundle 90, with the cache 45 (Node 20). Node.js 22 has such a cache of its own, but 20 is what
 // machines here have.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'dist');
+const EXECUTOR = join(ROOT, 'native/build/estiba-init');
 /** One row a process: entry, and arguments that warm its cache: what they run is compiled when it starts next. */
 const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
-  { name: 'planner', warm: () => ['--help'] },
+  { name: 'planner', program: EXECUTOR, warm: callOfAPlanner },
   { name: 'daemon' },
   // A thread of the daemon, not a process: loaded as it is.
   { name: 'layer-worker', source: 'src/image/layer/worker.ts', thread: true },
@@ -23,7 +25,7 @@ const ENTRIES = [
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
 const commit = gitCommit();
 mkdirSync(OUT, { recursive: true });
-for (const { name, source = `src/app/${name}.ts`, thread = false, warm = () => ['--version'] } of ENTRIES) {
+for (const { name, source = `src/app/${name}.ts`, thread = false, program, warm = () => ['--version'] } of ENTRIES) {
   const entry = join(ROOT, source);
   const outfile = join(OUT, `${name}.cjs`);
   await build({
@@ -41,6 +43,7 @@ for (const { name, source = `src/app/${name}.ts`, thread = false, warm = () => [
       'import.meta.url': '__moduleUrl',
       ESTIBA_VERSION: JSON.stringify(version),
       ESTIBA_COMMIT: JSON.stringify(commit),
+      ESTIBA_SECCOMP: JSON.stringify(digestOf('src/kernel/seccomp', 'src/kernel/linux')),
     },
     banner: { js: "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;" },
     logLevel: 'warning',
@@ -50,7 +53,7 @@ for (const { name, source = `src/app/${name}.ts`, thread = false, warm = () => [
   rmSync(join(OUT, `${name}.cache`), { force: true });
   // The loader writes the cache when asked to, after a real run: so the functions that ran are in it, and no others.
   const env = { ...process.env, ESTIBA_WRITE_CACHE: '1' };
-  execFileSync(process.execPath, [join(OUT, `${name}.run.cjs`), ...warm()], {
+  execFileSync(program ?? process.execPath, program ? warm() : [join(OUT, `${name}.run.cjs`), ...warm()], {
     env,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
@@ -105,6 +108,21 @@ script.runInThisContext()(module_.exports, require, module_, file, __dirname);
 if (process.env.ESTIBA_WRITE_CACHE === '1')
   process.once('exit', () => writeFileSync(cache, script.createCachedData()));
 `;
+}
+
+/** The same plan as `bin/estiba-oci` has it made: by a planner behind the native front. */
+function callOfAPlanner() {
+  const [script, launcher] = [join(OUT, 'planner.run.cjs'), join(ROOT, 'bin/estiba-oci')];
+  return ['oci-alone', process.execPath, script, ROOT, launcher, ...planOfAContainer()];
+}
+
+/** Of all sources in these folders: what they compile to is kept on disk under it. */
+function digestOf(...folders) {
+  const hash = createHash('sha256');
+  for (const folder of folders)
+    for (const name of readdirSync(join(ROOT, folder)).sort())
+      if (name.endsWith('.ts')) hash.update(name).update(readFileSync(join(ROOT, folder, name)));
+  return hash.digest('hex');
 }
 
 function gitCommit() {

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeSync } from 'node:fs';
 import { userInfo } from 'node:os';
+import { seccompStore } from '#app/seccomp.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
@@ -14,6 +15,8 @@ import { runCommand } from '#runtime/cli/main.ts';
 
 /** What a foreground run hands on to the container; the rest ends us, and the container is taken away. */
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGCONT', 'SIGTSTP'] as const;
+
+const seccomp = seccompStore(process.geteuid?.() ?? 0, process.env);
 
 const context: CliContext = {
   cwd: process.cwd(),
@@ -32,6 +35,7 @@ const context: CliContext = {
   readFile: async (path) => readFileSync(path, 'utf8'),
   execute,
   run,
+  ...(seccomp ? { seccomp } : {}),
   version: VERSION,
 };
 

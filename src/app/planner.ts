@@ -1,15 +1,18 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync, statSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { createServer, Socket } from 'node:net';
 import { userInfo } from 'node:os';
 import { dirname } from 'node:path';
+import { seccompStore } from '#app/seccomp.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { EstibaError, messageOf } from '#base/errors.ts';
 import { type Files, hostFiles } from '#kernel/files.ts';
+import { archOfNode } from '#kernel/linux/syscalls.ts';
 import { type PlanResult, Results } from '#kernel/plan/execute.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
+import { SeccompCache } from '#kernel/seccomp/cache.ts';
 import type { CliContext, ExecuteOptions } from '#runtime/cli/context.ts';
 import { runCommand } from '#runtime/cli/main.ts';
 
@@ -25,6 +28,7 @@ import { runCommand } from '#runtime/cli/main.ts';
 //     ── STDIN_ALL ────────────────────────▶
 //     ◀───────────────────────── EXIT code ──  or YOURSELF: another build asks
 //
+//   estiba-oci-planner --fd N     for one call, over a descriptor (bin/estiba-oci without a resident planner)
 //   estiba-oci-planner SOCKET     prints "ready"; ends by itself after IDLE_MS without a call
 const HELLO = 30;
 const PLAN_END = 31;
@@ -41,13 +45,7 @@ const HEAD_BYTES = 12;
 const MAX_FRAME_BYTES = 4 << 20;
 const IDLE_MS = 10 * 60_000;
 const FOREGROUND = 1;
-
-const [socketPath] = process.argv.slice(2);
-if (socketPath === undefined || socketPath.startsWith('-')) {
-  process.stdout.write('usage: estiba-oci-planner SOCKET\n');
-} else {
-  serve(socketPath);
-}
+const SECCOMP = seccompCache();
 
 function serve(path: string): void {
   const home = dirname(dirname(process.argv[1] ?? ''));
@@ -154,6 +152,7 @@ class Call {
       readFile: async (path) => readFileSync(path, 'utf8'),
       execute: (plan, options) => this.#execute(plan, options),
       run: (command, args) => run(command, args, caller),
+      ...(SECCOMP ? { seccomp: (profile) => SECCOMP.compile(profile) } : {}),
       version: VERSION,
     };
   }
@@ -195,6 +194,12 @@ class Call {
     head.writeUInt32LE(id, 8);
     this.#socket.write(Buffer.concat([head, ...payload]));
   }
+}
+
+/** Every caller is of our own uid (SO_PEERCRED, checked by the front): what was compiled for one serves all. */
+function seccompCache(): SeccompCache | undefined {
+  const native = archOfNode(process.arch);
+  return native && new SeccompCache({ native }, seccompStore(process.geteuid?.() ?? 0, process.env));
 }
 
 /** /proc/self is the caller's: its cgroup, capabilities and mounts are meant. */
@@ -259,4 +264,15 @@ class Reader {
   strs(): string[] {
     return Array.from({ length: this.u32() }, () => this.str());
   }
+}
+
+// Last, since classes are there only once they have been read.
+const [socketPath, fd] = process.argv.slice(2);
+if (socketPath === '--fd') {
+  // For one call, at the other end of our caller's socket pair; it ends us when it has heard enough.
+  new Call(new Socket({ fd: Number(fd), readable: true, writable: true }), () => true);
+} else if (socketPath === undefined || socketPath.startsWith('-')) {
+  process.stdout.write('usage: estiba-oci-planner SOCKET\n');
+} else {
+  serve(socketPath);
 }

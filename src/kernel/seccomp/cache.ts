@@ -10,16 +10,17 @@ const MOST_PROFILES = 64;
  */
 export class SeccompCache {
   readonly #programs = new Map<string, SeccompProgram>();
-  readonly #options: CompileOptions;
+  readonly #compile: (profile: SeccompProfile) => SeccompProgram;
 
-  constructor(options: CompileOptions) {
-    this.#options = options;
+  /** `compile`: what stands behind it, the compiler when absent. */
+  constructor(options: CompileOptions, compile = (profile: SeccompProfile) => compileSeccomp(profile, options)) {
+    this.#compile = compile;
   }
 
   compile(profile: SeccompProfile): SeccompProgram {
     const { listenerMetadata: _, ...rest } = profile; // the agent's affair, not the program's
     const key = JSON.stringify(rest, (_key, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value));
-    const program = this.#programs.get(key) ?? compileSeccomp(profile, this.#options);
+    const program = this.#programs.get(key) ?? this.#compile(profile);
     this.#programs.delete(key);
     this.#programs.set(key, program);
     const [oldest] = this.#programs.keys();

@@ -2,6 +2,8 @@ import type { Clock } from '#base/clock.ts';
 import type { Files } from '#kernel/files.ts';
 import type { PlanResult } from '#kernel/plan/execute.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import type { SeccompProgram } from '#kernel/seccomp/compile.ts';
+import type { SeccompProfile } from '#kernel/seccomp/profile.ts';
 import type { FlagValues } from '#runtime/cli/flags.ts';
 import type { CliLog } from '#runtime/cli/log.ts';
 import type { Host } from '#runtime/host.ts';
@@ -31,6 +33,8 @@ export interface CliContext {
   execute(plan: Plan, options?: ExecuteOptions): Promise<PlanResult>;
   /** Runs another program to its end (ps, criu). */
   run(command: string, args: readonly string[]): Promise<{ code: number; output: string }>;
+  /** What compiles a seccomp profile: one that remembers, since a profile is compiled more often than it changes. */
+  seccomp?: (profile: SeccompProfile) => SeccompProgram;
   version: { version: string; commit: string };
   criuAvailable?: boolean;
 }

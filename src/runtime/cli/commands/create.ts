@@ -88,6 +88,7 @@ async function prepare(
       preserveFds: preserved(c),
       extraEnv: listenFds(c) > 0 ? [`LISTEN_FDS=${listenFds(c)}`, 'LISTEN_PID=1'] : [],
       cgroups,
+      ...(c.seccomp ? { seccomp: c.seccomp } : {}),
       netDevices: await readNetDevices(config, (plan) => c.execute(plan)),
       start,
       creator: identityOf(c),

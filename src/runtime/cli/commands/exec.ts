@@ -38,6 +38,7 @@ export async function exec(c: Command): Promise<Outcome> {
       preserveFds,
       cgroups: texts(c.flags, 'cgroup'),
       foreground: !detach,
+      ...(c.seccomp ? { seccomp: c.seccomp } : {}),
       ...(pidFile === undefined ? {} : { pidFile: posix.resolve(c.cwd, pidFile) }),
       ...(socket === undefined ? {} : { consoleSocket: posix.resolve(c.cwd, socket) }),
     },
