@@ -32,9 +32,13 @@ const FAIL_FOR_ALL: Readonly<Record<string, string>> = {
   start: 'creates without a process',
 };
 
+/** As many as the better of the peers; some of those above are clean at one commit and not at another. */
+const CLEAN_GOAL = 42;
+
 describe('runtime-tools validation', () => {
+  const clean: string[] = [];
   for (const name of programs()) {
-    it.runIf(FAIL_FOR_ALL[name] === undefined)(name, () => {
+    it(FAIL_FOR_ALL[name] === undefined ? name : `${name}, which may fail: ${FAIL_FOR_ALL[name]}`, () => {
       const { stdout, stderr, status } = spawnSync(join(checkout, 'validation', name, `${name}.t`), [], {
         cwd: checkout,
         env: { ...process.env, RUNTIME: runtime },
@@ -43,9 +47,14 @@ describe('runtime-tools validation', () => {
         timeout: 120_000,
       });
       const failed = stdout.split('\n').filter((line) => /^ *not ok/.test(line) && !/# ?(SKIP|TODO)/.test(line));
-      expect({ failed, status, stderr: status === 0 ? '' : stderr }).toEqual({ failed: [], status: 0, stderr: '' });
+      if (failed.length === 0 && status === 0) clean.push(name);
+      else if (FAIL_FOR_ALL[name] === undefined) expect({ failed, status, stderr }).toEqual({ failed: [], status: 0 });
     });
   }
+
+  it(`has ${CLEAN_GOAL} clean programs`, () => {
+    expect(clean.length, clean.join(' ')).toBeGreaterThanOrEqual(CLEAN_GOAL);
+  });
 });
 
 function programs(): string[] {

@@ -37,6 +37,8 @@ export interface MachineFiles {
   executor: string;
   busybox: string;
   plans: Readonly<Record<string, Uint8Array>>;
+  /** Static programs for /bin. */
+  programs: Readonly<Record<string, Uint8Array>>;
   /** What lies in /bundle/rootfs beside busybox and its links. */
   rootfs: Readonly<Record<string, string>>;
   /** What PID 1 does, with `say KEY VALUE…` and `plan NAME`. */
@@ -56,6 +58,7 @@ export async function runMachine(files: MachineFiles): Promise<Map<string, strin
     file('bin/busybox', readFileSync(files.busybox), 0o755),
     file('bin/estiba-init', readFileSync(files.executor), 0o755),
     link('bin/sh', 'busybox'),
+    ...Object.entries(files.programs).map(([name, bytes]) => file(`bin/${name}`, bytes, 0o755)),
     ...Object.entries(files.plans).map(([name, bytes]) => file(`plans/${name}`, bytes)),
     file('cases.sh', files.script),
     file('init', INIT, 0o755),

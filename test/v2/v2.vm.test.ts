@@ -1,4 +1,7 @@
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { detectLayout } from '#kernel/cgroup/layout.ts';
@@ -15,6 +18,7 @@ import { encodePlan } from '#kernel/plan/wire.ts';
 import { dockerDefaultProfile, resolveProfile } from '#kernel/seccomp/docker.ts';
 import type { Host } from '#runtime/host.ts';
 import { planCreate } from '#runtime/plan-create.ts';
+import { ASK, encodeOptions } from '#shim/frames.ts';
 import { parseConfig } from '#spec/oci/config.ts';
 import { base } from '../suites/compare/base.ts';
 import { runMachine } from './machine.ts';
@@ -131,6 +135,35 @@ scenario(
   { memory: { limit: 16 * MIB, swap: 16 * MIB } },
   `dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; say dd $?`,
 );
+// The same behind a shim: what it writes as the container's exit is what a daemon tells of it.
+const shimmed = planCgroup(
+  { id: 'shimmed', cgroupsPath: '/estiba/shimmed', resources: { memory: { limit: 16 * MIB, swap: 16 * MIB } } },
+  layout,
+  facts,
+);
+plans['shimmed-remove'] = opsPlan(removeOps(shimmed.places));
+script.push(
+  `mkdir /tmp/shim
+estiba-init spawner /tmp/spawner.sock > /tmp/spawner.out & spawner=$!
+while [ ! -s /tmp/spawner.out ]; do sleep 0.1; done
+say shimmed.asked $(ask /tmp/spawner.sock < /plans/shimmed.frame; echo $?)
+n=0; while [ ! -e /tmp/shim/exit ] && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done
+say shimmed.exit $(cat /tmp/shim/exit)
+kill $spawner; wait $spawner
+plan shimmed-remove; [ -e /sys/fs/cgroup/estiba/shimmed ] && say shimmed.left yes`,
+);
+
+/** A request to the spawner for a shim, as `Spawner.create` sends it. */
+function shimFrame(): Buffer {
+  const options = encodeOptions({ dir: '/tmp/shim', oom: '/sys/fs/cgroup/estiba/shimmed' });
+  const { steps } = container(shimmed, 'dd if=/dev/zero of=/dev/null bs=64M count=1');
+  const plan = encodePlan({ steps: steps.filter((s) => s.op !== 'waitInit') });
+  const head = Buffer.alloc(12);
+  head.writeUInt32LE(options.length + plan.length);
+  head[4] = ASK.shim;
+  return Buffer.concat([head, options, plan]);
+}
+
 scenario(
   'update',
   { memory: { limit: 64 * MIB, swap: 64 * MIB }, pids: { limit: 10 } },
@@ -182,6 +215,16 @@ function wholeContainer(): { plan: Plan; places: CgroupPlan['places'] } {
     guest(),
   );
   return { plan, places: cgroups.places };
+}
+
+function compiled(source: string): Buffer {
+  const dir = mkdtempSync(join(tmpdir(), 'estiba-v2-cc-'));
+  try {
+    execFileSync('cc', ['-O1', '-static', '-o', join(dir, 'program'), source]);
+    return readFileSync(join(dir, 'program'));
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
 }
 
 /** That machine, as the planner sees it. */
@@ -238,7 +281,11 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
       kernel: `${root}.cache/v2/vmlinuz`,
       executor: findExecutor(),
       busybox: '/bin/busybox',
-      plans: Object.fromEntries(Object.entries(plans).map(([name, plan]) => [name, encodePlan(plan)])),
+      plans: {
+        ...Object.fromEntries(Object.entries(plans).map(([name, plan]) => [name, encodePlan(plan)])),
+        'shimmed.frame': shimFrame(),
+      },
+      programs: { ask: compiled(`${root}test/v2/ask.c`) },
       rootfs: { 'whole.sh': WHOLE },
       script: `${script.join('\n')}\n`,
     });
@@ -301,6 +348,11 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
   it('counts what the OOM killer took', () => {
     expect(said.get('oom.events')).toMatch(/oom_kill [1-9]/);
     expect(exitOf('oom') === 137 || said.get('oom.dd') === '137').toBe(true);
+  });
+
+  it('marks the exit of a container behind a shim when it has killed for memory', () => {
+    expect(said.get('shimmed.asked')).toBe('0');
+    expect(said.get('shimmed.exit')).toMatch(/^\d+ 1 \d+$/);
   });
 
   it('changes limits while a container runs', () => {

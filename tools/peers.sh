@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Checkouts of the peers' suites, outside the tree: prints `export VARIABLE=DIRECTORY` for each that is there, on stderr the reason for
+# each that is not.
+#   tools/peers.sh [FILTER…]       only those whose suite a filter names; all without
+# ESTIBA_PEERS: where they are kept (default: ~/.cache/estiba-peers).
+set -uo pipefail
+peers=${ESTIBA_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/estiba-peers}
+
+wanted() { # SUITE FILTER…
+  local suite=$1 filter
+  shift
+  [ $# -eq 0 ] && return 0
+  for filter; do case $suite in *"${filter##*/}"*) return 0 ;; esac; done
+  return 1
+}
+
+# clone DIR REPOSITORY COMMIT: that one commit, or nothing at all.
+clone() {
+  [ -d "$1/.git" ] && return 0
+  mkdir -p "$1" && cd "$1" && git init -q && git fetch -q --depth 1 "$2" "$3" && git checkout -q FETCH_HEAD && return 0
+  cd / && rm -rf "$1"
+  return 1
+}
+
+# runc v1.1.15, with its helper programs and images.
+runc() {
+  command -v go >/dev/null || { echo 'go is not installed, and its helper programs are in Go'; return 1; }
+  clone "$peers/runc" https://github.com/opencontainers/runc v1.1.15 || { echo 'its repository cannot be reached'; return 1; }
+  cd "$peers/runc" && make -s recvtty sd-helper && make -s seccompagent EXTRA_BUILDTAGS=seccomp || { echo 'its helper programs do not build'; return 1; }
+  images "$peers/runc/tests/integration/testdata" || { echo 'its images cannot be made'; return 1; }
+}
+
+# The images are downloads; what the cases need of them is busybox and a small Debian, which this machine has.
+images() {
+  local made=$1/busybox-amd64.tar.xz root applet
+  [ -e "$made" ] && [ -e "$1/hello-world-amd64.tar" ] && return 0
+  root=$(mktemp -d) && mkdir -p "$root"/{bin,dev,etc,tmp,root,home,var} && cp /bin/busybox "$root/bin/busybox" || return 1
+  for applet in $(/bin/busybox --list); do [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"; done
+  printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd" && printf 'root:x:0:\n' >"$root/etc/group"
+  tar -C "$root" -cJf "$made" . && rm -rf "$root" || return 1
+  root=$(mktemp -d) && printf 'int puts(const char *); int main(void) { puts("Hello from Docker!"); return 0; }' | cc -static -x c -o "$root/hello" - &&
+    tar -C "$root" -cf "$1/hello-world-amd64.tar" . && rm -rf "$root" || return 1
+  mmdebstrap --variant=minbase stable "$1/debian-amd64.tar.xz" >/dev/null 2>&1 || true # the cases that use it say so themselves
+}
+
+# The commit before the one after which three programs compare pointers.
+runtime_tools() {
+  command -v go >/dev/null || { echo 'go is not installed, and its programs are in Go'; return 1; }
+  clone "$peers/runtime-tools" https://github.com/opencontainers/runtime-tools e5b4542 ||
+    { echo 'its repository cannot be reached'; return 1; }
+  cd "$peers/runtime-tools" && make -s runtimetest validation-executables || { echo 'its programs do not build'; return 1; }
+}
+
+# take VARIABLE SUITE DIRECTORY FUNCTION
+take() {
+  local why
+  if [ -n "${!1:-}" ]; then echo "export $1=$(printf %q "${!1}")"; return; fi
+  if why=$(GIT_TERMINAL_PROMPT=0 timeout "${ESTIBA_PEERS_TIMEOUT:-600}" bash -c "$(declare -f clone images "$4"); peers=$(printf %q "$peers"); $4" 2>/dev/null); then
+    echo "export $1=$(printf %q "$peers/$3")"
+  else
+    echo "not run: $2: ${why:-it took too long}; set $1" >&2
+  fi
+}
+
+wanted runc-bats "$@" && take RUNC_CHECKOUT runc-bats runc runc
+wanted runtime-tools "$@" && take RUNTIME_TOOLS_CHECKOUT runtime-tools runtime-tools runtime_tools
+exit 0
