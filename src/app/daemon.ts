@@ -6,6 +6,7 @@ import { startControlPlane } from '#app/control-plane.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
 import { closeServer, listenTcp, listenUnix } from '#app/listen.ts';
 import { type Node, openNode } from '#app/node.ts';
+import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
@@ -26,6 +27,7 @@ import { createApiServer, standardHeaders } from '#engine/api/server.ts';
  */
 interface Endpoints {
   docker?: string;
+  registry?: string;
   kube?: string;
 }
 
@@ -62,6 +64,11 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
   await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
   const engine = options.serves.has('engine') ? await startEngine(options, undo) : undefined;
   if (engine) endpoints.docker = engine.url;
+  const { dataRoot, registry } = options;
+  if (registry && options.serves.has('registry')) {
+    const floors = engine ? engineFloors(engine.node) : await ownFloors(dataRoot, undo);
+    endpoints.registry = await serveRegistry(floors, { dataRoot, listen: registry }, undo);
+  }
   if (options.serves.has('kube')) {
     const plane = await startControlPlane({ ...options, ...options.kube, ...(engine ? { node: engine.node } : {}) });
     undo.add('control plane', () => plane.close());

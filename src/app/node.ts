@@ -36,10 +36,12 @@ import { bootstrapper } from '#registry/bootstrap.ts';
 import { dockerConfigCredentials } from '#registry/client/credentials.ts';
 import { Registries } from '#registry/registries.ts';
 import { parseTable, type ResolutionTable, withDockerFlags } from '#registry/resolve.ts';
+import { registryRoots } from '#registry/server/gc.ts';
+import { Repositories } from '#registry/server/repositories.ts';
 import type { Host } from '#runtime/host.ts';
 import { readHost } from '#runtime/host-linux.ts';
 import { Spawner, spawnerSocket } from '#shim/spawner.ts';
-import { hostPlatform } from '#spec/image/platform.ts';
+import { hostPlatform, type Platform } from '#spec/image/platform.ts';
 import { type EmbeddedStore, openEmbedded } from '#storage/embedded.ts';
 import { lockDirectory } from '#storage/lock.ts';
 import { get, put } from '#storage/store.ts';
@@ -66,6 +68,9 @@ export interface Node {
   store: EmbeddedStore;
   content: DiskContentStore;
   registries: Registries;
+  platform: Platform;
+  /** What this node's registry is called, from when it is served. */
+  ownAuthorities: string[];
   options: NodeOptions;
   /** Facts of the machine for planners, and what carries plans out. */
   host: Host;
@@ -133,6 +138,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const platform = hostPlatform(process.arch);
   const publish = (event: Parameters<typeof imageEvent>[0]): void => events.publish(imageEvent(event));
   const images = await ImageStore.open({ store, content, layers, snapshots, clock, platform, publish });
+  const ownAuthorities: string[] = [];
   const registries = new Registries({
     content,
     table: withDockerFlags(await resolutionTable(dataRoot), options),
@@ -142,6 +148,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     credentials: dockerConfigCredentials(join(process.env['HOME'] ?? '/root', '.docker/config.json')),
     env: process.env,
     version: VERSION.version,
+    ownAuthorities: () => ownAuthorities,
     ...(options.bootstrap ? { bootstrap: bootstrapper({ content, clock, platform }) } : {}),
   });
   undo.add('registries', () => registries.close());
@@ -150,7 +157,9 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   undo.add('networks', () => net.close());
 
   const host = readHost({ uid: 0, gid: 0 });
-  const keepers: Keepers = { blobs: [], layers: [] };
+  // Bytes that were pushed to the registry are its own, whether it is served this time or not.
+  const repositories = new Repositories(store, clock);
+  const keepers: Keepers = { blobs: [() => registryRoots(repositories)], layers: [] };
   const floors: Floors = {
     store,
     content,
@@ -193,6 +202,8 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     store,
     content,
     registries,
+    platform,
+    ownAuthorities,
     options,
     host,
     runPlan,
