@@ -9,6 +9,8 @@ import { readHostFacts } from '#kernel/host-facts.ts';
 const HELP = `estiba: containers from clone(2) to kubectl apply
 
   estiba doctor [--json] [--problems]         what this machine can do for containers, with the fix for what it cannot
+  estiba build … DIRECTORY                    a Dockerfile and its files → an image: estiba build --help
+  estiba debug-build                          a shell in what a failed build step left
   estiba registry …                           a registry for OCI and Docker images: estiba registry --help
   estiba daemon …                             containers, registry and Kubernetes API of one node: estiba daemon --help
   estiba edge [--run-root R]                  names and published ports of containers; the daemon starts it itself
@@ -24,6 +26,9 @@ async function main(args: readonly string[]): Promise<void> {
   switch (command) {
     case 'doctor':
       return doctor(rest);
+    case 'build':
+    case 'debug-build':
+      return build(command, rest);
     case 'edge':
       return edge(rest);
     case 'version':
@@ -38,6 +43,16 @@ async function main(args: readonly string[]): Promise<void> {
     default:
       throw new Usage({ why: `estiba ${command}: there is no such command yet` });
   }
+}
+
+async function build(command: 'build' | 'debug-build', args: string[]): Promise<void> {
+  const cancel = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => cancel.abort(new Error('cancelled')));
+  const world = { env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr };
+  const { buildCommand } = await import('#cli/build.ts'); // no other command needs to read them
+  const { debugBuildCommand } = await import('#cli/debug-build.ts');
+  const run = command === 'build' ? buildCommand : debugBuildCommand;
+  process.exitCode = await run(args, { ...world, signal: cancel.signal });
 }
 
 async function edge(args: string[]): Promise<void> {

@@ -15,6 +15,7 @@ import { Undo } from '#base/undo.ts';
 import { buildHandlers } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
+import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
 import { createApiServer, standardHeaders } from '#engine/api/server.ts';
 
 /**
@@ -84,13 +85,14 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: s
   const handlers = {
     ...dockerHandlers(node.engine, () => systemClock.now()),
     ...buildHandlers(node.builder),
+    ...estibaBuildHandlers(node.builder),
   };
   const tls = await apiTls(options.tls);
   const newServer = (secure?: typeof tls): Server => {
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
-      extraRoutes: UNDOCUMENTED_ROUTES,
+      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES],
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

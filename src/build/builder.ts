@@ -6,14 +6,15 @@ import { FileStore } from '#build/context/files.ts';
 import { type ContextTree, type SourceTree, treeSource } from '#build/context/tree.ts';
 import { readText } from '#build/copy/resolve.ts';
 import { BuildCancelled, ChecksFailed, DockerfileMissing, TooManyRounds } from '#build/errors.ts';
-import type { Tell } from '#build/events.ts';
+import type { BuildEvent, Tell } from '#build/events.ts';
 import { Execution, excerptOf, type StepStack } from '#build/execute.ts';
+import { exportImage } from '#build/export.ts';
 import { FailedSteps } from '#build/failed.ts';
 import type { BuildGraph } from '#build/graph.ts';
 import { StepLayers } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
 import { type BuildOptions, imageKey, planBuild, type ResolvedImage } from '#build/plan.ts';
-import { type Built, storeImage } from '#build/result.ts';
+import { type Built, storeDebugImage, storeImage } from '#build/result.ts';
 import type { Given } from '#build/run-mounts.ts';
 import type { SandboxLimits } from '#build/sandbox.ts';
 import { PROXY_ARGS } from '#build/scope.ts';
@@ -22,6 +23,7 @@ import type { Image } from '#image/images.ts';
 import type { BuildWarning } from '#spec/dockerfile/errors.ts';
 import type { Ignore } from '#spec/dockerfile/ignore.ts';
 import { type Dockerfile, parseDockerfile } from '#spec/dockerfile/instructions.ts';
+import type { ExportType } from '#spec/estiba/build.ts';
 import { parsePlatform } from '#spec/image/platform.ts';
 import type { Reference } from '#spec/image/reference.ts';
 import type { Store } from '#storage/store.ts';
@@ -101,7 +103,6 @@ export class Builder {
     });
     try {
       const { layers } = await execution.stack(graph.target.root);
-      for (const step of execution.unvisited()) tell({ at: 'cached', step });
       const built = await this.#built(request, graph, images, layers, execution);
       return { image: await storeImage(node, built, request.names, execution.lease), graph };
     } catch (error) {
@@ -112,10 +113,45 @@ export class Builder {
     }
   }
 
-  /** Warnings alone: nothing is resolved, fetched or run. */
-  check(request: Pick<BuildRequest, 'file'>, ignore?: Ignore): { warnings: BuildWarning[]; fail: boolean } {
+  /** Warnings alone: nothing is fetched or run. Those that need the base images' settings are told when these are here. */
+  async check(
+    request: BuildRequest,
+    ignore: Ignore,
+    signal: AbortSignal,
+  ): Promise<{ warnings: Extract<BuildEvent, { at: 'warning' }>[]; fail: boolean }> {
     const file = parseDockerfile(request.file.text, request.file.name);
-    return heedDirective(file.directives.check, checkDockerfile(file, ignore));
+    const planned: BuildWarning[] = [];
+    for (const stage of file.stages) {
+      const options = { ...request.options, target: stage.name ?? String(stage.index) };
+      const { warnings } = await this.plan(file, { ...request, options }, () => undefined, signal, 'known');
+      for (const warning of warnings) if (!planned.some((other) => isSame(other, warning))) planned.push(warning);
+    }
+    const { warnings, fail } = heedDirective(file.directives.check, [...checkDockerfile(file, ignore), ...planned]);
+    const told = warnings.map((warning) => ({
+      at: 'warning' as const,
+      warning,
+      excerpt: excerptOf(request.file.text, warning.lines),
+    }));
+    return { warnings: told, fail };
+  }
+
+  /** A result as a file. One that no name holds goes with it. */
+  async *export(image: Image, type: ExportType): AsyncGenerator<Buffer> {
+    yield* exportImage(this.node, image, type);
+    if (image.repoTags.length === 0 && image.repoDigests.length === 0) await this.node.images.remove(image.id);
+  }
+
+  /** The root of a command that failed, as an image that starts where the command did. */
+  async imageOfFailed(id: string | undefined): Promise<Image> {
+    const { node } = this;
+    const { snapshot, layers, step } = this.failed.find(id);
+    const lease = node.content.lease('a failed step');
+    try {
+      const top = await node.stepLayers.make(node.snapshots.diff(snapshot), lease);
+      return await storeDebugImage(node, [...layers, top], step, lease);
+    } finally {
+      lease.release();
+    }
   }
 
   /** Mounts of builds go; roots of failed steps do not outlive the daemon. */
@@ -139,6 +175,8 @@ export class Builder {
     request: Pick<BuildRequest, 'options' | 'pull' | 'auth'>,
     tell: Tell,
     signal: AbortSignal,
+    /** `known`: an image that is not here stands as one without settings. */
+    fetch: 'pull' | 'known' = 'pull',
   ): Promise<{ graph: BuildGraph; images: Map<string, Image>; warnings: BuildWarning[] }> {
     const resolved = new Map<string, ResolvedImage>();
     const images = new Map<string, Image>();
@@ -149,6 +187,10 @@ export class Builder {
         plan.wanted.map(async (wanted) => {
           const note = (text: string): void => tell({ at: 'note', text });
           const { reference, platform } = wanted;
+          if (fetch === 'known' && !(await this.node.images.find(reference))) {
+            resolved.set(imageKey(wanted), { digest: '', settings: {} });
+            return;
+          }
           const image = await this.node.image(reference, {
             platform,
             always: request.pull,
@@ -189,6 +231,10 @@ export class Builder {
       tell({ at: 'warning', warning, excerpt: excerptOf(request.file.text, warning.lines) });
     if (fail) throw new ChecksFailed({ count: warnings.length });
   }
+}
+
+function isSame(a: BuildWarning, b: BuildWarning): boolean {
+  return a.check === b.check && a.lines.start === b.lines.start && a.message === b.message;
 }
 
 function proxiesOf(args: ReadonlyMap<string, string>): string[] {

@@ -82,6 +82,8 @@ export class Execution {
   readonly #signal: AbortSignal;
   readonly #lease: ContentLease;
   readonly #releases: (() => void)[] = [];
+  /** Steps that have been told of, run or known. */
+  readonly #told = new Set<StepId>();
 
   constructor(node: BuildNode, options: ExecutionOptions) {
     this.#node = node;
@@ -113,11 +115,6 @@ export class Execution {
 
   get lease(): ContentLease {
     return this.#lease;
-  }
-
-  /** Steps of the target that nobody had to look at, since a later one was known. */
-  unvisited(): StepId[] {
-    return this.#o.graph.steps.flatMap((step, id) => (isRooted(step) && !this.#stacks.has(id) ? [id] : []));
   }
 
   /** Ends what still runs, waits for it, and lets everything go. */
@@ -196,7 +193,7 @@ export class Execution {
       if (isKnown) {
         this.#hold(known.layers);
         cache.touch(key);
-        tell({ at: 'cached', step: id });
+        this.#tellKnown(id);
         return { layers: known.layers, own: known.own === 1, createdAtMs: known.createdAtMs };
       }
       await Promise.all(inputsOf(step).map((input) => this.#ready(input)));
@@ -212,6 +209,15 @@ export class Execution {
     } catch (error) {
       throw this.#failure(id, step, error);
     }
+  }
+
+  /** With all that it stands on: nobody looks at those any more. */
+  #tellKnown(id: StepId): void {
+    const step = this.#detail(id);
+    if (this.#told.has(id)) return;
+    this.#told.add(id);
+    for (const input of inputsOf(step)) this.#tellKnown(input);
+    if (isRooted(step)) this.#o.tell({ at: 'cached', step: id });
   }
 
   #ready(id: StepId): Promise<unknown> {
@@ -232,6 +238,7 @@ export class Execution {
 
   #make(id: StepId, step: BuildStep, root: StepStack): Promise<StepLayer | undefined> {
     const { tell } = this.#o;
+    this.#told.add(id);
     switch (step.do) {
       case 'run':
         return this.#commands.run(() => {

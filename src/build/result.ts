@@ -1,5 +1,5 @@
 import type { StepStack } from '#build/execute.ts';
-import type { BuildGraph, PlannedStage } from '#build/graph.ts';
+import type { BuildGraph, PlannedStage, RunStep } from '#build/graph.ts';
 import type { StepLayer, StepLayers } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
 import { type ContentLease, writeBlob } from '#image/content.ts';
@@ -75,6 +75,24 @@ export async function storeImage(
   const layers = await Promise.all(built.layers.map((layer) => node.stepLayers.packed(layer, lease)));
   const target = await writeImage(node, imageConfig(built), layers, lease);
   return node.images.add(target, names);
+}
+
+/** What `estiba debug-build` starts: the layers as they are, a shell in the command's place. */
+export async function storeDebugImage(
+  node: BuildNode,
+  stack: readonly StepLayer[],
+  step: RunStep,
+  lease: ContentLease,
+): Promise<Image> {
+  const layers = await Promise.all(stack.map((layer) => node.stepLayers.packed(layer, lease)));
+  const config: ImageConfig = {
+    created: new Date(node.clock.now()).toISOString(),
+    architecture: node.platform.architecture,
+    os: node.platform.os,
+    config: { Env: step.env, WorkingDir: step.cwd, User: step.user, Cmd: step.argv },
+    rootfs: { type: 'layers', diff_ids: stack.map((layer) => layer.diffId) },
+  };
+  return node.images.add(await writeImage(node, config, layers, lease), []);
 }
 
 /** Nothing is written that is there: a cached build ends here without touching the disk. */

@@ -1,7 +1,9 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { tarOf } from '#image/diff.ts';
 import { mountsBelow } from '#image/layers.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
+import { walkDirectory } from '#kernel/beneath.ts';
 import { overlayMount } from '#kernel/overlay.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import type { Digest } from '#spec/image/digest.ts';
@@ -75,4 +77,12 @@ export class Overlays {
     await runPlan({ steps: [{ op: 'umount', where: 'host', because: 'no longer used', target, flags: MNT_DETACH }] });
     await rm(target, { recursive: true, force: true });
   }
+}
+
+/** A mounted root as a tar of its files. */
+export function treeTar(
+  root: string,
+  xattrs: ReadonlyMap<string, ReadonlyMap<string, Uint8Array>>,
+): AsyncGenerator<Buffer> {
+  return tarOf(walkDirectory(root), xattrs, { whiteouts: false });
 }
