@@ -105,11 +105,14 @@ export class LiveProgress implements ProgressView {
         this.#running.set(line.step, { startedAtMs: this.#screen.now(), tail: [] });
         return;
       case 'cached':
-        return this.#settle(line.step, 'CACHED');
+        this.#settle(line.step, 'CACHED');
+        return;
       case 'done':
-        return this.#settle(line.step, seconds(line.tookMs));
+        this.#settle(line.step, seconds(line.tookMs));
+        return;
       case 'failed':
-        return this.#settle(line.step, 'ERROR');
+        this.#settle(line.step, 'ERROR');
+        return;
       case 'output': {
         const running = this.#running.get(line.step);
         const lines = line.text.split('\n').filter((text) => text.trim() !== '');
@@ -117,9 +120,11 @@ export class LiveProgress implements ProgressView {
         return;
       }
       case 'note':
-        return this.#stay(line.text);
+        this.#stay(line.text);
+        return;
       case 'warning':
-        return this.#stay(`warning ${line.check}, line ${line.line}: ${line.message}`);
+        this.#stay(`warning ${line.check}, line ${line.line}: ${line.message}`);
+        return;
       default:
     }
   }
