@@ -119,9 +119,17 @@ export class Shim {
     await this.#ask('start', ASK.start);
   }
 
-  /** To the container's process, or to an exec's. */
+  /**
+   * To the container's process, or to an exec's. A container's last end takes its shim along: a signal that crosses it found
+   * an ended process, which is no error. A shim that vanished without an exit is.
+   */
   async signal(signal: number, process = 0): Promise<void> {
-    await this.#ask('signal', ASK.signal, words(process, signal));
+    try {
+      await this.#ask('signal', ASK.signal, words(process, signal));
+    } catch (error) {
+      if (!(error instanceof ConnectionLost)) throw error;
+      await this.wait();
+    }
   }
 
   async resize(size: { rows: number; cols: number }, process = 0): Promise<void> {
