@@ -14,7 +14,7 @@ import { startContainer } from '#cluster/node/pod/start.ts';
 import { podStatus } from '#cluster/node/pod/status.ts';
 import { ProbeWatch } from '#cluster/node/probe/watch.ts';
 import type { SandboxRecord } from '#engine/core/parts.ts';
-import type { Container, Pod, PodStatus } from '#spec/kubernetes/types.gen.ts';
+import type { Container, Pod, PodCondition, PodStatus } from '#spec/kubernetes/types.gen.ts';
 
 /** Why a container or the whole pod does not come up at the moment, and when it is tried again. */
 interface Trouble {
@@ -444,12 +444,8 @@ export class PodWorker {
     if (isDeepStrictEqual(status, this.#reported) || this.#lost) return;
     const { uid } = this.#pod.metadata;
     try {
-      await this.#deps.client.patch(
-        PODS,
-        keyOf(this.#pod),
-        { metadata: { uid }, status },
-        { type: 'strategic', sub: 'status' },
-      );
+      const patch = { metadata: { uid }, status: { ...status, conditions: status.conditions?.map(whole) } };
+      await this.#deps.client.patch(PODS, keyOf(this.#pod), patch, { type: 'strategic', sub: 'status' });
       this.#reported = status;
     } catch (error) {
       // Gone, or another one of its name stands there: the watch will say so.
@@ -481,6 +477,11 @@ export class PodWorker {
     }
     return DONE;
   }
+}
+
+/** Conditions are merged one by one: what one has no more has to be named. */
+function whole(condition: PodCondition): object {
+  return { ...condition, reason: condition.reason ?? null, message: condition.message ?? null };
 }
 
 function lastOf(runs: ReadonlyMap<string, readonly Run[]>): Map<string, Run> {
