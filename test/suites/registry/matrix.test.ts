@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Daemon } from './daemon.ts';
 import { HELLO, type Room, Room as RoomClass, rootfsTar, run, startOurs, until } from './room.ts';
 
 // Every tool pushes to our registry, every tool takes what every tool pushed; digests are the same everywhere.
@@ -9,6 +10,8 @@ let room: Room;
 let podman: string[];
 let buildah: string[];
 let docker: string[];
+let estiba: string[];
+let daemon: Daemon;
 
 beforeAll(async () => {
   room = await RoomClass.open();
@@ -54,12 +57,18 @@ beforeAll(async () => {
     '0',
   );
   await until('dockerd', async () => (await tool(docker, 'version', '--format', '{{.Server.Version}}')) !== '');
+  // Its own registry is elsewhere: here it is one more client.
+  daemon = await Daemon.start(room, 'estmatrix', '127.0.0.1:5001');
+  estiba = daemon.docker;
   await makeAll();
 }, 180_000);
 
-afterAll(() => room?.close(), 60_000);
+afterAll(async () => {
+  await room?.close();
+  daemon?.sweep();
+}, 60_000);
 
-const MAKERS = ['podman', 'buildah', 'umoci', 'docker', 'skopeo'] as const;
+const MAKERS = ['podman', 'buildah', 'umoci', 'docker', 'skopeo', 'estiba'] as const;
 const digests = new Map<string, string>();
 
 async function makeAll(): Promise<void> {
@@ -89,6 +98,10 @@ async function makeAll(): Promise<void> {
   await tool(docker, 'import', '-c', 'CMD ["cat","/etc/hello"]', tar, name('docker'));
   const pushed = await tool(docker, 'push', name('docker'));
   digests.set('docker', /digest: (sha256:[a-f0-9]{64})/.exec(pushed)?.[1] ?? '');
+
+  await tool(estiba, 'import', '-c', 'CMD ["cat","/etc/hello"]', tar, name('estiba'));
+  const sent = await tool(estiba, 'push', name('estiba'));
+  digests.set('estiba', /digest: (sha256:[a-f0-9]{64})/.exec(sent)?.[1] ?? '');
 
   await skopeo(
     'copy',
@@ -132,6 +145,17 @@ describe.each(MAKERS)('an image made and pushed by %s', (maker) => {
     const output = await tool(docker, 'pull', name(maker));
     expect(output).toContain(`Digest: ${digests.get(maker)}`);
     expect(await tool(docker, 'run', '--rm', '--network', 'none', name(maker))).toBe(HELLO);
+  });
+
+  it('is pulled and run by our engine', async () => {
+    await tool(estiba, 'rmi', '-f', name(maker)).catch(() => 'was not there');
+    const output = await tool(estiba, 'pull', name(maker));
+    expect(output).toContain(`Digest: ${digests.get(maker)}`);
+    const [digest] = JSON.parse(
+      await tool(estiba, 'image', 'inspect', '--format', '{{json .RepoDigests}}', name(maker)),
+    );
+    expect(digest).toBe(`${REG}/made/${maker}@${digests.get(maker)}`);
+    expect(await tool(estiba, 'run', '--rm', '--network', 'none', name(maker))).toBe(HELLO);
   });
 
   it('is pulled by buildah and is a base to build on', async () => {
