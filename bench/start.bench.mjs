@@ -46,6 +46,7 @@ const filterFile = join(dir, 'filter');
 const seccomp = dockerSizedFilter();
 writeFileSync(filterFile, seccomp);
 const parents = cgroupParents();
+const unified = parents.findIndex((parent) => !existsSync(join(parent, 'tasks')));
 execFileSync('cc', ['-O2', '-static', '-o', join(dir, 'floor'), join(here, 'floor.c')]);
 const spawner = await Spawner.start(join(dir, 'spawner.sock'));
 
@@ -123,7 +124,7 @@ async function ours(count, gapMs) {
 function describe(argv) {
   const n = ++serial;
   const cgroups = parents.map((p) => join(p, `estiba-bench-${process.pid}-${n}`));
-  const v2 = cgroups.find((_, i) => !existsSync(join(parents[i], 'tasks')));
+  const v2 = cgroups[unified];
   const overlay = { upper: join(dir, `u${n}`), work: join(dir, `w${n}`), merged: join(dir, `m${n}`) };
   return { rootfs: root.rootfs, argv, overlay, cgroups, ...(v2 ? { bornIn: v2 } : {}), seccomp, awaitStart: true };
 }

@@ -267,6 +267,8 @@ int front_alone(const char *node, const char *script, const char *home, char **a
 		const char *args[] = { node, script, "--fd", "3", NULL };
 		/* Without us it would wait for ever for a command that never comes. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* ^C goes to all of the terminal's group: the container gets it from us, and afterwards somebody has to take it away. */
+		setsid();
 		if (getppid() != caller || dup2(pair[1], 3) < 0) _exit(1);
 		if (pair[1] == 3) fcntl(3, F_SETFD, 0);
 		syscall(NR_close_range, 4, ~0u, 0);

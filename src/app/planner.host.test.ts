@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
@@ -53,6 +53,14 @@ function oci(args: string[], input = ''): { code: number | null; out: string; er
   return { code: status, out: stdout, err: stderr };
 }
 
+function commandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return ''; // ended meanwhile
+  }
+}
+
 function configure(argv: readonly string[]): void {
   const file = join(root.dir, 'config.json');
   if (!existsSync(file)) expect(oci(['spec'])).toMatchObject({ code: 0 });
@@ -99,6 +107,45 @@ describe('the native front', () => {
     await new Promise((later) => setTimeout(later, 200)); // now it waits for the end; without this line, most often not yet
     child.kill('SIGTERM');
     expect(await new Promise((ended) => child.once('close', ended))).toBe(42);
+  });
+
+  describe('with a planner of its own', () => {
+    const alone = (node: string, ...args: string[]): string[] => [
+      ...['oci-alone', node, bundle, root.dir, script, '--root', join(root.dir, 'state')],
+      ...args,
+    ];
+    const planners = (): string[] =>
+      readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && commandLine(pid).includes(`${bundle}\0--fd`));
+
+    it('serves one call and leaves nobody behind', () => {
+      configure(['sh', '-c', 'cat; exit 9']);
+      const { status, stdout, stderr } = spawnSync(findExecutor(), alone(process.execPath, 'run', 'planner-alone'), {
+        input: 'from stdin\n',
+        encoding: 'utf8',
+        cwd: root.dir,
+      });
+      expect({ status, stdout, stderr }).toEqual({ status: 9, stdout: 'from stdin\n', stderr: '' });
+      expect(planners()).toEqual([]);
+      expect(oci(['list', '-q'])).toMatchObject({ code: 0, out: '' });
+    });
+
+    it('takes the container away after a ^C, which all of the terminal’s group gets', async () => {
+      configure(['sh', '-c', 'trap "exit 43" INT; echo up; while true; do sleep 0.05; done']);
+      const child = spawn(findExecutor(), alone(process.execPath, 'run', 'planner-int'), {
+        cwd: root.dir,
+        stdio: ['ignore', 'pipe', 'inherit'],
+        detached: true, // a process group, as a shell makes one
+      });
+      await new Promise((up) => child.stdout.once('data', up));
+      process.kill(-(child.pid ?? 0), 'SIGINT');
+      expect(await new Promise((ended) => child.once('close', ended))).toBe(43);
+      expect(oci(['list', '-q'])).toMatchObject({ code: 0, out: '' });
+    });
+
+    it('goes on with the script when there is no Node.js', () => {
+      const { stdout } = spawnSync(findExecutor(), alone('/nonexistent/node', 'list'), { encoding: 'utf8' });
+      expect(stdout).toContain('fallback none --root');
+    });
   });
 
   it('goes on with the script when nobody listens, when paths are its own, and when another build answers', () => {

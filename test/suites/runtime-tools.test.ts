@@ -53,6 +53,7 @@ describe('runtime-tools validation', () => {
   }
 
   it(`has ${CLEAN_GOAL} clean programs`, () => {
+    process.stdout.write(`runtime-tools: ${clean.length} clean of ${programs().length}\n`);
     expect(clean.length, clean.join(' ')).toBeGreaterThanOrEqual(CLEAN_GOAL);
   });
 });
