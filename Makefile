@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh Debian machine: `make demo` runs the main job, `make test` passes the tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-v2 suites soak bench lint build native clean setup setup-test typecheck
+.PHONY: demo test test-v2 suites soak bench lint build native clean setup setup-test typecheck pack deb
 
 build: node_modules/.installed native
 	node tools/build.mjs
@@ -47,6 +47,13 @@ bench: setup-test build
 
 demo: setup build
 	tools/demo.sh
+
+# Packages to install elsewhere: dist/estiba-VERSION.tgz for `npm i -g`, dist/estiba_VERSION_ARCH.deb for apt.
+pack: build
+	npm pack --ignore-scripts --pack-destination dist
+
+deb: build
+	tools/deb.sh
 
 clean:
 	rm -rf dist native/build coverage .cache
