@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import type { TlsWish } from '#app/api-tls.ts';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
 import { array, boolean, integer, object, optional, string } from '#base/shape.ts';
+import { parseSizeBytes } from '#base/units.ts';
 
 /** What `estiba daemon` is asked to be. Command line over configuration file over defaults. */
 export interface DaemonOptions {
@@ -27,6 +28,8 @@ export interface DaemonOptions {
   nodeName?: string;
   mtuBytes: number;
   bootstrap: boolean;
+  /** Bytes of blobs and layers together. */
+  imageBudgetBytes?: number;
   stopGraceMs: number;
 }
 
@@ -58,6 +61,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --cluster-domain NAME           of the cluster's DNS (cluster.local)
   --node-name NAME                of this node in the cluster (the host's)
   --bootstrap on|off              make debian and busybox here when no registry can be reached (on)
+  --image-budget SIZE             above it images that no container uses go, the least recently used first (20g; none)
   --stop-timeout SECONDS          grace of a stop that names none (10)
   --config-file FILE              Docker's daemon.json: the same by Docker's names (/etc/estiba/daemon.json)
 `;
@@ -130,6 +134,7 @@ function parseFlags(args: string[]) {
         'cluster-domain': { type: 'string' },
         'node-name': { type: 'string' },
         bootstrap: { type: 'string' },
+        'image-budget': { type: 'string' },
         'stop-timeout': { type: 'string' },
         'config-file': { type: 'string' },
         help: { type: 'boolean', short: 'h' },
@@ -179,6 +184,9 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     clusterDomain: flags['cluster-domain'] ?? 'cluster.local',
     mtuBytes: number(flags.mtu, '--mtu') ?? file.mtu ?? DEFAULT_MTU_BYTES,
     bootstrap: onOff(flags.bootstrap ?? 'on', '--bootstrap'),
+    ...(flags['image-budget'] === undefined
+      ? {}
+      : { imageBudgetBytes: sizeBytes(flags['image-budget'], '--image-budget') }),
     stopGraceMs:
       (number(flags['stop-timeout'], '--stop-timeout') ?? file['shutdown-timeout'] ?? DEFAULT_STOP_SECONDS) * 1000,
   };
@@ -237,6 +245,12 @@ function number(text: string | undefined, what: string): number | undefined {
   if (text === undefined) return undefined;
   if (!/^\d{1,9}$/.test(text)) throw new DaemonUsage({ why: `${what} ${text} is not a number` });
   return Number(text);
+}
+
+function sizeBytes(text: string, what: string): number {
+  const bytes = parseSizeBytes(text);
+  if (bytes === undefined || bytes <= 0) throw new DaemonUsage({ why: `${what} ${text} is not a size such as 20g` });
+  return bytes;
 }
 
 function onOff(text: string, what: string): boolean {

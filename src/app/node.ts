@@ -58,6 +58,8 @@ export interface NodeOptions {
   mtuBytes: number;
   /** Make `debian` and `busybox` here when no registry can be reached. */
   bootstrap: boolean;
+  /** Above it images that no container uses go, the least recently used first; `evict` events say which and why. */
+  imageBudgetBytes?: number;
   stopGraceMs: number;
 }
 
@@ -187,11 +189,13 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     },
     platform,
     keepers,
+    ...(options.imageBudgetBytes === undefined ? {} : { budgetBytes: options.imageBudgetBytes }),
     system: readSystem({ ...VERSION, id: await nodeId(store, random) }, host.cgroups),
   };
   const engine = await openEngine(floors, { ...options, cgroupParent: `/${name}` });
   undo.add('engine', () => engine.close());
   await engine.recover();
+  if (options.imageBudgetBytes !== undefined) undo.add('image budget', keepBudget(engine, logger('image')));
   const builder = await openBuilder(floors, engine, options);
   undo.add('builder', () => builder.close());
   keepers.blobs.push(async () => builder.node.cache.roots());
@@ -209,6 +213,17 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     runPlan,
     close: () => undo.unwind(),
   };
+}
+
+const BUDGET_EVERY_MS = 60_000;
+
+function keepBudget(engine: Engine, log: Logger): () => void {
+  const timer = setInterval(
+    () =>
+      void engine.images.collect().catch((error) => log.error('collection failed', { error: describeChain(error) })),
+    BUDGET_EVERY_MS,
+  );
+  return () => clearInterval(timer);
 }
 
 async function openNetworks(

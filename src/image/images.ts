@@ -204,10 +204,7 @@ export class ImageStore {
 
   /** Takes an image away for the sake of the disk budget, and says so. */
   async evict(image: Image, because: string): Promise<void> {
-    const { id } = image;
-    for (const name of [...image.repoTags, undefined])
-      this.#o.publish({ type: 'evict', id, because, ...(name ? { name } : {}) });
-    await this.#untag(image, this.#namesOf(image.target.digest), true);
+    await this.#untag(image, this.#namesOf(image.target.digest), true, because);
   }
 
   /** The container whose file system stands on this image's uppermost layer, if any. */
@@ -216,7 +213,12 @@ export class ImageStore {
     return top && this.#o.snapshots.usersOf(top)[0];
   }
 
-  async #untag(image: Image, names: string[], withTarget: boolean): Promise<{ untagged: string[]; deleted: Digest[] }> {
+  async #untag(
+    image: Image,
+    names: string[],
+    withTarget: boolean,
+    because?: string,
+  ): Promise<{ untagged: string[]; deleted: Digest[] }> {
     const { digest } = image.target;
     const ops: TxnOp[] = names.map((name) => ({ do: 'delete', key: NAMES + name }));
     if (withTarget) ops.push({ do: 'delete', key: TARGETS + digest });
@@ -227,9 +229,14 @@ export class ImageStore {
       this.#views.delete(digest);
     }
     const untagged = names.map((name) => familiarReference(parseReference(name)));
-    for (const name of untagged) this.#o.publish({ type: 'untag', id: image.id, name });
-    if (withTarget) this.#o.publish({ type: 'delete', id: image.id });
-    return { untagged, deleted: withTarget ? [image.id] : [] };
+    const { id } = image;
+    const tell = (type: 'untag' | 'delete', name?: string): void => {
+      const named = name === undefined ? {} : { name };
+      this.#o.publish(because === undefined ? { type, id, ...named } : { type: 'evict', id, because, ...named });
+    };
+    for (const name of untagged) tell('untag', name);
+    if (withTarget) tell('delete');
+    return { untagged, deleted: withTarget ? [id] : [] };
   }
 
   async #image(digest: Digest): Promise<Image> {

@@ -59,6 +59,8 @@ export interface Floors {
   ociHost: OciHost;
   platform: Platform;
   keepers: Keepers;
+  /** See NodeImagesOptions. */
+  budgetBytes?: number;
   system: SystemFacts;
 }
 

@@ -38,6 +38,8 @@ export interface NodeImagesOptions {
   random: Random;
   log: Logger;
   keepers: Keepers;
+  /** Disk that blobs and layers may take before unused images go (`image/gc.ts`). */
+  budgetBytes?: number;
 }
 
 /** Who keeps blobs and layers beside images and containers: the registry, the build cache. They add themselves. */
