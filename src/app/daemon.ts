@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { apiTls, checkExposure } from '#app/api-tls.ts';
 import { startControlPlane } from '#app/control-plane.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
-import { closeServer, listenTcp, listenUnix } from '#app/listen.ts';
+import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.ts';
 import { type Node, openNode } from '#app/node.ts';
 import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
 import { VERSION } from '#app/version.ts';
@@ -35,6 +35,8 @@ interface Endpoints {
 /** Requests under way when the daemon is told to end; what lasts longer (attach, logs, events) is cut. */
 const CLOSE_GRACE_MS = 500;
 
+const CLOSE_MOST_MS = 10_000;
+
 async function main(args: string[]): Promise<void> {
   if (args[0] === '--version') return void process.stdout.write(`estiba ${VERSION.version} (${VERSION.commit})\n`);
   const options = await readDaemonOptions(args);
@@ -53,6 +55,10 @@ async function main(args: string[]): Promise<void> {
     process.stdout.write(text);
     await stopped;
   } finally {
+    setTimeout(() => {
+      log.error('something did not close in time; the next daemon finds what is left', { waitedMs: CLOSE_MOST_MS });
+      process.exit(1);
+    }, CLOSE_MOST_MS).unref();
     await undo.unwind();
   }
   // All that is durable is closed. What is left are timers, and connections of clients that do not listen.
@@ -96,7 +102,8 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: s
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });
-    undo.add('Docker API', () => closeServer(server, CLOSE_GRACE_MS));
+    const connections = connectionsOf(server);
+    undo.add('Docker API', () => closeServer(server, connections, CLOSE_GRACE_MS));
     return server;
   };
   for (const host of options.hosts) {

@@ -1,6 +1,6 @@
 import { chmod, chown, readFile, rm } from 'node:fs/promises';
 import type { Server } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { defineError, errnoOf } from '#base/errors.ts';
 
 export const AddressInUse = defineError('ADDRESS_IN_USE', (d: { address: string; hint: string }) => ({
@@ -33,11 +33,23 @@ export async function listenTcp(server: Server, wish: { host: string; port: numb
   return `${family === 'IPv6' ? `[${address}]` : address}:${port}`;
 }
 
+/** Every connection of a server, upgraded ones too: those are the server's no more, and yet its close waits for them. */
+export function connectionsOf(server: Server): ReadonlySet<Socket> {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  });
+  return open;
+}
+
 /** Answers under way get `graceMs` to end; streams that last as long as a container are cut. */
-export async function closeServer(server: Server, graceMs: number): Promise<void> {
+export async function closeServer(server: Server, open: ReadonlySet<Socket>, graceMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+  const timer = setTimeout(() => {
+    for (const socket of open) socket.destroy();
+  }, graceMs);
   await closed;
   clearTimeout(timer);
 }

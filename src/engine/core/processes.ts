@@ -187,8 +187,13 @@ class ShimProcess implements CreatedProcess {
     }
   }
 
-  signal(signal: number): Promise<void> {
-    return this.#shim.signal(signal);
+  /** One that has just ended needs no signal any more; `wait` tells of its end. */
+  async signal(signal: number): Promise<void> {
+    try {
+      await this.#shim.signal(signal);
+    } catch (error) {
+      if (!isCode(error, 'CONNECTION_LOST', 'SHIM_VANISHED')) throw error;
+    }
   }
 
   resize(rows: number, columns: number): Promise<void> {
