@@ -1,86 +1,93 @@
 import { userInfo } from 'node:os';
 import { parseArgs } from 'node:util';
 import { VERSION } from '#app/version.ts';
-import { defineError, describeChain, isCode } from '#base/errors.ts';
+import { defineError } from '#base/errors.ts';
+import { runCli } from '#cli/main.ts';
+import { type Command, type Io, MANY_ARGS, type Verb } from '#cli/verb.ts';
+import { ALL_VERBS } from '#cli/verbs/all.ts';
 import { diagnose, renderDiagnosis } from '#kernel/doctor.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { readHostFacts } from '#kernel/host-facts.ts';
 
-const HELP = `estiba: containers from clone(2) to kubectl apply
+const EdgeRuns = defineError('EDGE_RUNS', (d: { runRoot: string }) => ({
+  message: `an edge process serves ${d.runRoot} already`,
+}));
+const NotHere = defineError('NOT_BY_LAUNCHER', (d: { name: string }) => ({
+  message: `estiba ${d.name} is a process of its own, which bin/estiba starts`,
+}));
 
-  estiba doctor [--json] [--problems]         what this machine can do for containers, with the fix for what it cannot
-  estiba build … DIRECTORY                    a Dockerfile and its files → an image: estiba build --help
-  estiba debug-build                          a shell in what a failed build step left
-  estiba registry …                           a registry for OCI and Docker images: estiba registry --help
-  estiba daemon …                             containers, registry and Kubernetes API of one node: estiba daemon --help
-  estiba edge [--run-root R]                  names and published ports of containers; the daemon starts it itself
-  estiba version
+/** Verbs that need no daemon, or are it. `daemon` and `registry` stand here for help and completion. */
+const LOCAL_VERBS: readonly Verb[] = [
+  local('doctor', 'Tell what this machine can do for containers, with the fix for what it cannot', doctor),
+  local('daemon', 'Serve containers, registry and Kubernetes API of one node', launcherOnly),
+  local('registry', 'Serve a registry for OCI and Docker images', launcherOnly),
+  local('edge', 'Serve names and published ports of containers; the daemon starts it itself', edge),
+  local('build', 'Make an image from a Dockerfile and its files', build),
+  local('debug-build', 'Open a shell in what a failed build step left', build),
+];
 
-estiba-oci is the OCI runtime, with runc's command line. Every other command says that it is not there yet: docs/ROADMAP.md.
-`;
-
-const Usage = defineError('USAGE', (d: { why: string }) => ({ message: d.why, hint: HELP }));
-
-async function main(args: readonly string[]): Promise<void> {
-  const [command = 'help', ...rest] = args;
-  switch (command) {
-    case 'doctor':
-      return doctor(rest);
-    case 'build':
-    case 'debug-build':
-      return build(command, rest);
-    case 'edge':
-      return edge(rest);
-    case 'version':
-    case '--version':
-      process.stdout.write(`estiba ${VERSION.version} (${VERSION.commit})\n`);
-      return;
-    case 'help':
-    case '--help':
-    case '-h':
-      process.stdout.write(HELP);
-      return;
-    default:
-      throw new Usage({ why: `estiba ${command}: there is no such command yet` });
-  }
+function local(name: string, summary: string, command: Command): Verb {
+  return { name, summary, usage: '…', args: MANY_ARGS, flags: [], raw: true, load: async () => command };
 }
 
-async function build(command: 'build' | 'debug-build', args: string[]): Promise<void> {
+async function launcherOnly({ verb }: Parameters<Command>[0]): Promise<number> {
+  throw new NotHere({ name: verb.name });
+}
+
+async function build({ verb, args, io, global }: Parameters<Command>[0]): Promise<number> {
   const cancel = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => cancel.abort(new Error('cancelled')));
-  const world = { env: process.env, stdin: process.stdin, stdout: process.stdout, stderr: process.stderr };
   const { buildCommand } = await import('#cli/build.ts'); // no other command needs to read them
   const { debugBuildCommand } = await import('#cli/debug-build.ts');
-  const run = command === 'build' ? buildCommand : debugBuildCommand;
-  process.exitCode = await run(args, { ...world, signal: cancel.signal });
+  const run = verb.name === 'build' ? buildCommand : debugBuildCommand;
+  const where = [
+    ...(global.host === undefined ? [] : ['--host', global.host]),
+    ...(global.runRoot === undefined ? [] : ['--run-root', global.runRoot]),
+  ];
+  return run([...where, ...args], { ...io, signal: cancel.signal });
 }
 
-async function edge(args: string[]): Promise<void> {
-  const { values } = parseArgs({ args, options: { 'run-root': { type: 'string', default: '/run/estiba' } } });
+async function edge({ args, global }: Parameters<Command>[0]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options: { 'run-root': { type: 'string' } } });
   const { runEdge } = await import('#app/edge.ts'); // no other command needs to read it
-  const runRoot = values['run-root'];
-  if (!(await runEdge(runRoot))) throw new Usage({ why: `an edge process serves ${runRoot} already` });
+  const runRoot = values['run-root'] ?? global.runRoot ?? '/run/estiba';
+  if (!(await runEdge(runRoot))) throw new EdgeRuns({ runRoot });
+  return 0;
 }
 
-function doctor(args: string[]): void {
-  const { values } = parseArgs({ args, options: { json: { type: 'boolean' }, problems: { type: 'boolean' } } });
+async function doctor({ args, io }: Parameters<Command>[0]): Promise<number> {
+  const options = { json: { type: 'boolean' }, problems: { type: 'boolean' } } as const;
+  const { values } = parseArgs({ args: [...args], options });
   const facts = readHostFacts({
     files: hostFiles,
     uid: process.getuid?.() ?? 0,
     nodeArch: process.arch,
     nodeVersion: process.versions.node,
     userName: userInfo().username,
-    path: process.env['PATH'] ?? '',
+    path: io.env['PATH'] ?? '',
   });
   const diagnosis = diagnose(facts);
-  process.stdout.write(
-    values.json
-      ? `${JSON.stringify(diagnosis, null, 2)}\n`
-      : renderDiagnosis(diagnosis, values.problems ? 'problems' : 'all'),
-  );
+  const text = values.json
+    ? `${JSON.stringify(diagnosis, null, 2)}\n`
+    : renderDiagnosis(diagnosis, values.problems ? 'problems' : 'all');
+  io.stdout.write(text);
+  return 0;
 }
 
-main(process.argv.slice(2)).catch((error: unknown) => {
-  process.stderr.write(`estiba: ${describeChain(error)}${isCode(error, 'USAGE') ? `\n\n${error.hint}` : ''}\n`);
-  process.exitCode = 1;
+const io: Io = {
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  cwd: process.cwd(),
+  version: VERSION,
+  now: () => Date.now(),
+};
+// A reader that has gone (`| head`) wants no more.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+runCli(process.argv.slice(2), io, [...LOCAL_VERBS, ...ALL_VERBS]).then((code) => {
+  process.exitCode = code;
 });

@@ -221,7 +221,10 @@ async function contextOf(where: string): Promise<ContextWish> {
 }
 
 /** `<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own. */
-async function ignoreOf(directory: string, dockerfile: string): Promise<{ ignore: Ignore; ignoreText?: string }> {
+export async function ignoreOf(
+  directory: string,
+  dockerfile: string,
+): Promise<{ ignore: Ignore; ignoreText?: string }> {
   for (const path of [`${dockerfile}.dockerignore`, join(directory, '.dockerignore')]) {
     const text = await readFile(path, 'utf8').catch(missing);
     if (text !== undefined) return { ignore: parseIgnore(text, path), ignoreText: text };
@@ -286,7 +289,7 @@ function sizeOf<K extends string>(key: K, flag: string, text: string | undefined
 }
 
 /** Credentials that `docker login` left, for base images. */
-function registryAuth(env: World['env']): { registryAuth?: string } {
+export function registryAuth(env: World['env']): { registryAuth?: string } {
   const path = join(env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json');
   try {
     const { auths } = JSON.parse(readFileSync(path, 'utf8')) as { auths?: Record<string, { auth?: string }> };

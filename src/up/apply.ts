@@ -2,10 +2,12 @@ import type { Clock } from '#base/clock.ts';
 import { sleep } from '#base/clock.ts';
 import { isCode } from '#base/errors.ts';
 import { EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS } from '#cluster/client/resources.ts';
+import type { PodTemplateSpec } from '#spec/kubernetes/types.gen.ts';
 import type { Cluster, LiveObject } from '#up/cluster.ts';
+import { START_GATE } from '#up/compose/gate.ts';
 import { type Change, changeOf, removal } from '#up/diff.ts';
 import { NoSuchApp, NotOurs, NotReady, WillNotBeReady } from '#up/errors.ts';
-import { APP_LABEL, type AppPlan, inOrder, KEEP_LABEL, nameOf, type UpObject } from '#up/objects.ts';
+import { APP_LABEL, type AppPlan, inOrder, KEEP_LABEL, nameOf, SERVICE_LABEL, type UpObject } from '#up/objects.ts';
 import { type Readiness, readinessOf } from '#up/ready.ts';
 import { type AppRecord, dropRecord, listRecords, readRecord, writeRecord } from '#up/record.ts';
 import { EMPTY_WORLD } from '#up/why/world.ts';
@@ -88,7 +90,13 @@ function idOf({ apiVersion, kind, metadata }: UpObject): string {
 }
 
 /** Applies what was rehearsed: intent first, then the objects in order, then what is no longer wanted goes. */
-export async function applyDeed(cluster: Cluster, plan: AppPlan, deed: Deed, progress: Progress): Promise<void> {
+export async function applyDeed(
+  cluster: Cluster,
+  plan: AppPlan,
+  deed: Deed,
+  progress: Progress,
+  wait: WaitOptions,
+): Promise<void> {
   const { app, namespace } = plan;
   const { objects, changes, before } = deed;
   // The record lives in the app's namespace, which may be the first thing to make.
@@ -98,8 +106,45 @@ export async function applyDeed(cluster: Cluster, plan: AppPlan, deed: Deed, pro
   // What an apply that was cut short has made is still to be found.
   const pending = [...objects, ...(before?.pending ?? [])];
   await writeRecord(cluster, { app, namespace, objects: earlier, pending });
-  for (const change of changes) if (!homes.includes(change)) await applyOne(cluster, change, progress);
+  for (const change of dependenciesFirst(changes)) {
+    if (homes.includes(change)) continue;
+    const needed = ungatedDependencies(change.object);
+    if (needed.length > 0)
+      await waitReady(
+        cluster,
+        app,
+        objects.filter((o) => isOneOf(o, needed)),
+        progress,
+        wait,
+      );
+    await applyOne(cluster, change, progress);
+  }
   await writeRecord(cluster, { app, namespace, objects, pending: [] });
+}
+
+/** Services that have to be ready before this object is applied: where nobody opens gates, order does what they would. */
+function ungatedDependencies(object: UpObject): string[] {
+  const template = (object as { spec?: { template?: PodTemplateSpec } }).spec?.template;
+  const written = template?.metadata?.annotations?.[START_GATE];
+  if (written === undefined || template?.spec?.schedulingGates) return [];
+  return Object.keys(JSON.parse(written) as Record<string, string>);
+}
+
+function isOneOf({ metadata }: UpObject, services: readonly string[]): boolean {
+  return services.includes(metadata.labels?.[SERVICE_LABEL] ?? '');
+}
+
+/** The same changes, each after those of the services that it waits for. Compose has refused circles. */
+function dependenciesFirst(changes: readonly Change[]): Change[] {
+  const out = new Set<Change>();
+  const add = (change: Change): void => {
+    if (out.has(change)) return;
+    const needed = ungatedDependencies(change.object);
+    for (const other of changes) if (other !== change && isOneOf(other.object, needed)) add(other);
+    out.add(change);
+  };
+  for (const change of changes) add(change);
+  return [...out];
 }
 
 async function applyOne(cluster: Cluster, change: Change, progress: Progress): Promise<void> {
@@ -179,14 +224,20 @@ async function look(
 }
 
 /** Brings back what was applied before; an app that is new goes. */
-export async function undo(cluster: Cluster, plan: AppPlan, deed: Deed, progress: Progress): Promise<void> {
+export async function undo(
+  cluster: Cluster,
+  plan: AppPlan,
+  deed: Deed,
+  progress: Progress,
+  wait: WaitOptions,
+): Promise<void> {
   const { before } = deed;
   if (!before || before.objects.length === 0) {
     await takeDown(cluster, plan.app, plan.namespace, { volumes: false }, progress);
     return;
   }
   const back = await rehearse(cluster, { ...plan, objects: before.objects });
-  await applyDeed(cluster, plan, back, progress);
+  await applyDeed(cluster, plan, back, progress, wait);
 }
 
 /** The namespace an app lives in, found by its name. */

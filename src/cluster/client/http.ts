@@ -76,6 +76,15 @@ export class HttpTransport implements Transport {
     }
   }
 
+  /** Lines of an answer that is plain text, as they come: logs. */
+  async *textLines(path: string, signal = new AbortController().signal): AsyncGenerator<string> {
+    const response = await this.#open('GET', path, signal).catch((error: unknown) => {
+      throw new KubeUnreachable({ what: `GET ${path}` }, { cause: error });
+    });
+    if (response.statusCode !== 200) throw refusalFrom(response.statusCode ?? 0, parse(await readAll(response)));
+    yield* createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY });
+  }
+
   /** Closes idle connections. */
   close(): void {
     this.#agent.destroy();

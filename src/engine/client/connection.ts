@@ -1,12 +1,21 @@
 import { existsSync } from 'node:fs';
 import { type ClientRequest, type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http';
+import { request as secureRequest } from 'node:https';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
 
-/** Where a daemon's Docker API is. TLS is the docker CLI's way for other machines; ours are unix sockets and plain TCP. */
-export type Address = { socketPath: string } | { host: string; port: number };
+/** Where a daemon's Docker API is. Over TCP with client certificates, as the docker CLI does. */
+export type Address = { socketPath: string } | { host: string; port: number; tls?: ClientTls };
+
+/** Client certificate and the authority that signed the daemon's, PEM. */
+export interface ClientTls {
+  ca: string;
+  cert: string;
+  key: string;
+}
 
 export const DaemonUnreachable = defineError('DAEMON_UNREACHABLE', (d: { where: string; why: string }) => ({
   message: `no daemon answers at ${d.where}: ${d.why}`,
@@ -25,6 +34,7 @@ export const BadHost = defineError('BAD_HOST', (d: { host: string }) => ({
 export interface AddressWish {
   host?: string | undefined;
   runRoot?: string | undefined;
+  tls?: ClientTls | undefined;
   env: Readonly<Record<string, string | undefined>>;
 }
 
@@ -32,29 +42,41 @@ const DEFAULT_RUN_ROOT = '/run/estiba';
 const DEFAULT_PORT = 2375;
 
 /** `-H`, then `--run-root`, then their variables, then the default: what is said nearest wins. */
-export function addressOf({ host, runRoot, env }: AddressWish): Address {
-  if (host) return parseHost(host);
+export function addressOf({ host, runRoot, tls, env }: AddressWish): Address {
+  if (host) return withTls(parseHost(host), tls);
   const root = runRoot ?? env['ESTIBA_RUN_ROOT'];
   if (root) return { socketPath: join(root, 'docker.sock') };
   const dockerHost = env['DOCKER_HOST'];
-  return dockerHost ? parseHost(dockerHost) : { socketPath: join(DEFAULT_RUN_ROOT, 'docker.sock') };
+  return dockerHost ? withTls(parseHost(dockerHost), tls) : { socketPath: join(DEFAULT_RUN_ROOT, 'docker.sock') };
+}
+
+function withTls(address: Address, tls: ClientTls | undefined): Address {
+  return tls && 'host' in address ? { ...address, tls } : address;
 }
 
 function parseHost(text: string): Address {
   const unix = /^unix:\/\/(\/.+)$/.exec(text)?.[1];
   if (unix) return { socketPath: unix };
-  const [, host, port] = /^(?:tcp|http):\/\/\[?([^\]/]+?)\]?(?::(\d{1,5}))?\/?$/.exec(text) ?? [];
+  const [, host, port] = /^(?:tcp|https?):\/\/\[?([^\]/]+?)\]?(?::(\d{1,5}))?\/?$/.exec(text) ?? [];
   if (!host) throw new BadHost({ host: text });
   return { host, port: Number(port ?? DEFAULT_PORT) };
 }
 
 export interface CallOptions {
-  method?: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
   headers?: OutgoingHttpHeaders;
   /** JSON, or bytes as they come. */
   json?: unknown;
   body?: AsyncIterable<Uint8Array>;
   signal?: AbortSignal;
+}
+
+/** A connection that both sides write to as they like: attach, exec, an agent's tunnel. */
+export interface Upgraded {
+  socket: Socket;
+  /** Bytes of the stream that came with the answer's head. */
+  head: Buffer;
+  contentType: string;
 }
 
 /** One daemon, by its HTTP API. */
@@ -92,20 +114,25 @@ export class DaemonConnection {
   }
 
   /** A raw connection both ways, after the daemon has agreed. */
-  upgrade(path: string, signal: AbortSignal): Promise<{ socket: import('node:net').Socket; head: Buffer }> {
+  upgrade(path: string, signal: AbortSignal | undefined, json?: unknown): Promise<Upgraded> {
     return new Promise((resolve, reject) => {
-      const call = this.#request(path, {
-        method: 'POST',
-        headers: { Connection: 'Upgrade', Upgrade: 'tcp', 'Content-Length': 0 },
-        signal,
+      const body = json === undefined ? '' : JSON.stringify(json);
+      const headers = { Connection: 'Upgrade', Upgrade: 'tcp', 'Content-Length': Buffer.byteLength(body) };
+      const call = this.#request(path, { method: 'POST', headers, json, ...(signal ? { signal } : {}) });
+      call.once('upgrade', (response, socket, head) => {
+        const contentType = response.headers['content-type'] ?? '';
+        resolve({ socket: socket as Socket, head, contentType });
       });
-      call.once('upgrade', (_response, socket, head) => resolve({ socket: socket as import('node:net').Socket, head }));
       call.once('response', (response) => {
-        response.resume();
-        reject(new RequestRefused({ status: response.statusCode ?? 0, message: `${path} is not a connection` }));
+        const status = response.statusCode ?? 0;
+        const refuse = (said: Buffer): void => {
+          const message = messageIn(said) || `${path} is not a connection`;
+          reject(new RequestRefused({ status, message }));
+        };
+        readAll(response).then(refuse, reject);
       });
-      call.once('error', reject);
-      call.end();
+      call.once('error', (error) => reject(this.#unreachable(error, signal)));
+      call.end(body);
     });
   }
 
@@ -123,8 +150,12 @@ export class DaemonConnection {
 
   #request(path: string, { method = 'GET', headers = {}, json, signal }: CallOptions): ClientRequest {
     const type = json === undefined ? {} : { 'Content-Type': 'application/json' };
-    return request({
-      ...this.address,
+    const { address } = this;
+    const tls = 'tls' in address ? address.tls : undefined;
+    const send = tls ? secureRequest : request;
+    return send({
+      ...address,
+      ...tls,
       path,
       method,
       headers: { Host: 'estiba', ...type, ...headers },

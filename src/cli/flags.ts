@@ -1,0 +1,28 @@
+import type { ArgumentKind, Flag, FlagType } from '#cli/verb.ts';
+
+/** `d detach` or `detach`: the name, with its letter before it. */
+function flag(type: FlagType, names: string, summary: string, more: Partial<Flag> = {}): Flag {
+  const [first = '', second] = names.split(' ');
+  return { name: second ?? first, ...(second === undefined ? {} : { short: first }), type, summary, ...more };
+}
+
+export const bool = (names: string, summary: string): Flag => flag('bool', names, summary);
+export const text = (names: string, summary: string, more: Partial<Flag> = {}): Flag =>
+  flag('text', names, summary, more);
+export const int = (names: string, summary: string, more: Partial<Flag> = {}): Flag =>
+  flag('int', names, summary, more);
+export const list = (names: string, summary: string, more: Partial<Flag> = {}): Flag =>
+  flag('list', names, summary, more);
+export const duration = (names: string, summary: string, more: Partial<Flag> = {}): Flag =>
+  flag('duration', names, summary, more);
+
+export const FORMAT = text('format', 'Go template, "table TEMPLATE" or json');
+export const JSON_FLAG = bool('json', 'One JSON object a line');
+export const QUIET = bool('q quiet', 'Names or ids alone');
+export const NO_TRUNC = bool('no-trunc', 'Do not shorten');
+export const FILTER = list('f filter', 'Only those that match', { value: 'KEY=VALUE' });
+
+export function args(min: number, max: number, kind: ArgumentKind): { min: number; max: number; kind: ArgumentKind } {
+  return { min, max, kind };
+}
+export const MANY = Number.POSITIVE_INFINITY;
