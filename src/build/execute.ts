@@ -82,6 +82,8 @@ export class Execution {
   readonly #signal: AbortSignal;
   readonly #lease: ContentLease;
   readonly #releases: (() => void)[] = [];
+  /** Steps whose layers the result has. */
+  readonly #ofTarget = new Set<StepId>();
   /** Steps that have been told of, run or known. */
   readonly #told = new Set<StepId>();
 
@@ -91,6 +93,12 @@ export class Execution {
     this.#commands = new Limiter(node.parallel);
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     this.#lease = node.content.lease('a build');
+    let root = options.graph.target.root;
+    while (root !== undefined) {
+      this.#ofTarget.add(root);
+      const step = this.#detail(root);
+      root = 'root' in step ? step.root : undefined;
+    }
   }
 
   /** The layers of a step's root; `undefined` is the empty one. */
@@ -203,6 +211,8 @@ export class Execution {
       const layers = made ? [...root.layers, made] : root.layers;
       this.#hold(layers);
       const { createdAtMs } = await cache.remember(key, { title: step.title, layers, own: made !== undefined });
+      // The target's own layers will be wanted packed; that can begin while the next command runs.
+      if (made && this.#ofTarget.has(id)) void stepLayers.packed(made, this.#lease).catch(() => undefined); // told when it is wanted
       const layer = made ? { layer: made.diffId } : {};
       tell({ at: 'done', step: id, tookMs: Math.round(clock.monotonic() - startedAtMs), ...layer });
       return { layers, own: made !== undefined, createdAtMs };

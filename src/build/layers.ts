@@ -1,9 +1,9 @@
-import { once } from 'node:events';
-import { Readable } from 'node:stream';
-import { createGzip } from 'node:zlib';
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
 import { newId, type Random } from '#base/random.ts';
 import type { StepCache } from '#build/cache.ts';
-import { type ContentLease, type ContentStore, writeBlob } from '#image/content.ts';
+import { BLOB_MAX_BYTES, type ContentLease, type ContentStore, writeBlob } from '#image/content.ts';
+import { Arrival } from '#image/layer/arrival.ts';
 import type { LayerStore } from '#image/layers.ts';
 import type { Digest } from '#spec/image/digest.ts';
 import { type Descriptor, layerCompression, MEDIA } from '#spec/image/manifest.ts';
@@ -24,6 +24,9 @@ export interface StepLayersOptions {
 
 /** zlib's level 3 takes a third of the time of its default, and the result is 4 % larger. */
 const GZIP_LEVEL = 3;
+const PIECE_BYTES = 1024 * 1024;
+const PIECES_AT_ONCE = 4;
+const SMALL_BYTES = 1024 * 1024;
 
 /**
  * Layers that a build makes. A step's tar is stored bare and unpacked at once, since the next step stands on it; it is compressed
@@ -37,12 +40,34 @@ export class StepLayers {
     this.#o = options;
   }
 
+  /** Stored and unpacked at once: whoever unpacks reads along while the tar is written. */
   async make(tar: AsyncIterable<Buffer>, lease: ContentLease): Promise<StepLayer> {
     const { content, layers, random } = this.#o;
-    const { digest, sizeBytes } = await writeBlob(content, `build/${newId(random)}`, tar);
-    lease.add(digest);
-    await layers.ensure({ blob: digest, compression: 'none', diffId: digest });
-    return { diffId: digest, blob: { mediaType: MEDIA.ociLayer, digest, size: sizeBytes }, made: true };
+    const ingest = await content.ingest(`build/${newId(random)}`);
+    const arrival = ingest.path === undefined ? undefined : new Arrival(ingest.path, BLOB_MAX_BYTES);
+    let unpacking: Promise<unknown> | undefined;
+    try {
+      for await (const chunk of tar) {
+        await ingest.append(chunk);
+        arrival?.advance(ingest.readableBytes);
+        // A small one is there before a thread would have begun.
+        if (arrival && ingest.offset > SMALL_BYTES) unpacking ??= layers.unpackTar(arrival);
+        unpacking?.catch(() => undefined); // awaited below
+      }
+      const { digest, sizeBytes } = await ingest.commit();
+      lease.add(digest);
+      arrival?.advance(sizeBytes);
+      arrival?.finish();
+      // What went wrong beside the writing (its file is named anew when it is whole) goes right after it.
+      await unpacking?.catch(() => undefined);
+      await layers.ensure({ blob: digest, compression: 'none', diffId: digest });
+      return { diffId: digest, blob: { mediaType: MEDIA.ociLayer, digest, size: sizeBytes }, made: true };
+    } catch (error) {
+      arrival?.fail(error);
+      await unpacking?.catch(() => undefined);
+      await ingest.abort();
+      throw error;
+    }
   }
 
   /** Unpacked and ready to be mounted; made again from its blob when it was taken away. */
@@ -80,13 +105,9 @@ export class StepLayers {
     const known = cache.packed(layer.diffId);
     if (known && (await content.info(known.digest))) return known;
     const source = await content.open(layer.blob.digest, { unverified: true });
-    const gzip = createGzip({ level: GZIP_LEVEL });
-    source.once('error', (error) => gzip.destroy(error));
-    const ref = `build/pack/${layer.diffId}`;
-    const { digest, sizeBytes } = await writeBlob(content, ref, Readable.from(source.pipe(gzip)));
+    const { digest, sizeBytes } = await writeBlob(content, `build/pack/${layer.diffId}`, gzipped(source));
     const blob = { mediaType: MEDIA.ociLayerGzip, digest, size: sizeBytes };
     await cache.rememberPacked(layer.diffId, blob);
-    if (!source.closed) await once(source, 'close');
     // The tar can be had from the compressed one, or from nobody: two copies of it serve nothing.
     await content.remove(layer.blob.digest);
     return blob;
@@ -98,4 +119,40 @@ export class StepLayers {
     const packed = cache.packed(layer.diffId);
     return packed && (await content.info(packed.digest)) ? packed : undefined;
   }
+}
+
+/**
+ * In pieces, several at once in the thread pool, each a gzip member of its own: readers take them as one file (RFC 1952, 2.2). The
+ * same bytes give the same bytes, however many threads there are.
+ */
+async function* gzipped(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const pending: Promise<Buffer>[] = [];
+  const pack = (piece: Buffer): void => {
+    const packed = promisify(gzip)(piece, { level: GZIP_LEVEL });
+    packed.catch(() => undefined); // awaited in its turn
+    pending.push(packed);
+  };
+  for await (const piece of pieces(source)) {
+    pack(piece);
+    if (pending.length >= PIECES_AT_ONCE) yield await (pending.shift() as Promise<Buffer>);
+  }
+  for (const packed of pending) yield await packed;
+}
+
+async function* pieces(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let held: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of source) {
+    let rest = chunk;
+    while (size + rest.length >= PIECE_BYTES) {
+      const take = PIECE_BYTES - size;
+      yield Buffer.concat([...held, rest.subarray(0, take)]);
+      rest = rest.subarray(take);
+      held = [];
+      size = 0;
+    }
+    if (rest.length > 0) held.push(rest);
+    size += rest.length;
+  }
+  if (size > 0) yield Buffer.concat(held);
 }

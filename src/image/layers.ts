@@ -78,6 +78,8 @@ const MNT_DETACH = 2;
 /** After the last layer of a pull. */
 const CHECKSUM_DELAY_MS = 500;
 const HOLD_MS = 600_000;
+/** Errors name the blob they found something in; a tar that is being written has no digest yet. */
+const NO_BLOB = parseDigest(`sha256:${'0'.repeat(64)}`);
 
 export class LayerStore {
   readonly #options: LayerStoreOptions;
@@ -131,6 +133,13 @@ export class LayerStore {
     return work;
   }
 
+  /** A bare tar of our own, unpacked while it is written; its digest is known when it has ended. */
+  async unpackTar(arrival: Arrival): Promise<LayerInfo> {
+    const unpacked = await this.#unpack({ blob: undefined, compression: 'none', arrival });
+    if (this.#underWay.size === 0) this.#checksumSoon();
+    return unpacked;
+  }
+
   /** Mounts the layers, lowest first as an image lists them, and answers overlayfs' order: the uppermost first. */
   async mount(diffIds: readonly Digest[]): Promise<string[]> {
     const records = diffIds.map((diffId) => {
@@ -181,7 +190,10 @@ export class LayerStore {
     for (const name of [...this.#mounted]) await this.#unmount(name);
   }
 
-  async #unpack({ blob, compression, diffId: expected, arrival }: UnpackRequest): Promise<LayerInfo> {
+  /** Without a blob's digest it is a bare tar, whose own digest is that of its blob too. */
+  async #unpack(request: Omit<UnpackRequest, 'blob'> & { blob: Digest | undefined }): Promise<LayerInfo> {
+    const { blob: named, compression, diffId: expected, arrival } = request;
+    const blob = named ?? NO_BLOB;
     const source = arrival ?? (await this.#stored(blob));
     const name = (this.#nextName++).toString(36);
     const target = temporaryName(this.#file(name));
@@ -195,7 +207,7 @@ export class LayerStore {
       const { diffId, imageBytes, contentBytes, inodes, left } = await this.#options.unpacker.unpack(job, source);
       await source.whole(); // only now it is sure that these were the right bytes
       await this.#driver.complete(left, `layer ${diffId}`, this.#options.runPlan);
-      const record: LayerRecord = { name, blob, imageBytes, contentBytes, inodes };
+      const record: LayerRecord = { name, blob: named ?? diffId, imageBytes, contentBytes, inodes };
       return await this.#keep(diffId, record, target);
     } catch (error) {
       await rm(target, { recursive: true, force: true });
