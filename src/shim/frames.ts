@@ -121,6 +121,11 @@ export class FrameSocket {
     this.#socket.resume();
   }
 
+  /** The other side is gone, maybe before anybody set `onClose`. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /** The process may end although this connection is open, unless a request waits for its answer. */
   unref(): void {
     this.#background = true;

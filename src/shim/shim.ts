@@ -216,6 +216,8 @@ export class Shim {
         this.#tellGone();
         if (!told) resolve(this.#ended(20));
       };
+      // It may have ended while we read its directory: nobody would tell us again, and `wait` would never come back.
+      if (control.isClosed) control.onClose();
     });
   }
 
