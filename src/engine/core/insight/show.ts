@@ -1,0 +1,37 @@
+import { stringify } from 'yaml';
+import { composeService } from '#engine/core/insight/show-compose.ts';
+import { dockerRun } from '#engine/core/insight/show-docker.ts';
+import { pod } from '#engine/core/insight/show-kubernetes.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
+
+/** How a container would be asked for elsewhere. */
+export const SHOW_FORMS = ['docker-run', 'compose', 'kubernetes'] as const;
+export type ShowForm = (typeof SHOW_FORMS)[number];
+
+/** Text to be run or applied as it stands; what that form cannot say stands in comments at its end. */
+export function show(record: ContainerRecord, form: ShowForm): string {
+  switch (form) {
+    case 'docker-run':
+      return `${shellLine(['docker', 'run', ...dockerRun(record)])}\n`;
+    case 'compose': {
+      const { file, unsaid } = composeService(record);
+      return stringify(file) + comments(unsaid);
+    }
+    case 'kubernetes': {
+      const { objects, unsaid } = pod(record);
+      return objects.map((object) => stringify(object)).join('---\n') + comments(unsaid);
+    }
+  }
+}
+
+function comments(unsaid: readonly string[]): string {
+  return unsaid.map((what) => `# not said here: ${what}\n`).join('');
+}
+
+/** One option a line, each quoted when a shell would take it apart. */
+function shellLine(words: readonly string[]): string {
+  const quoted = words.map((word) => (/^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`));
+  return quoted
+    .map((word, i) => (i > 1 && word.startsWith('-') ? ` \\\n  ${word}` : i === 0 ? word : ` ${word}`))
+    .join('');
+}
