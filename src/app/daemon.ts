@@ -16,6 +16,7 @@ import { buildHandlers } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
+import { INSIGHT_ROUTES, insightHandlers } from '#engine/api/estiba/insight.ts';
 import { createApiServer, standardHeaders } from '#engine/api/server.ts';
 
 /**
@@ -92,13 +93,14 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: s
     ...dockerHandlers(node.engine, () => systemClock.now()),
     ...buildHandlers(node.builder),
     ...estibaBuildHandlers(node.builder),
+    ...insightHandlers(node.engine.insight),
   };
   const tls = await apiTls(options.tls);
   const newServer = (secure?: typeof tls): Server => {
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
-      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES],
+      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...INSIGHT_ROUTES],
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

@@ -175,6 +175,11 @@ export class Networks {
 
   // -- sandboxes ------------------------------------------------------------------------------------------------------------
 
+  /** Paths of all network namespaces that are ours, those made ahead too. */
+  namespaces(): string[] {
+    return [...this.#pool.ready, ...[...this.#sandboxes.values()].map((box) => box.netns)];
+  }
+
   sandbox(id: string): Sandbox | undefined {
     return this.#sandboxes.get(id);
   }

@@ -27,6 +27,10 @@ export class NamespacePool {
     this.#size = options.size;
   }
 
+  get ready(): readonly string[] {
+    return this.#ready;
+  }
+
   async take(): Promise<string> {
     const path = this.#ready.shift() ?? (await this.#make());
     this.fill();

@@ -9,6 +9,7 @@ import { Containers } from '#engine/core/containers.ts';
 import { devicesOf } from '#engine/core/devices.ts';
 import type { Events } from '#engine/core/events.ts';
 import { type Keepers, NodeImages } from '#engine/core/images.ts';
+import { Insight } from '#engine/core/insight/insight.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
 import { NodeNetworks } from '#engine/core/node-networks.ts';
 import type { OciHost } from '#engine/core/oci.ts';
@@ -90,6 +91,7 @@ export interface Engine {
   files: ContainerFiles;
   /** What a commit takes. */
   commits: CommitParts;
+  insight: Insight;
   /** What shows present use. */
   stats: StatsParts;
   events: Events;
@@ -182,6 +184,17 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     volumes: nodeVolumes,
     files: new ContainerFiles({ containers, roots, volumes, snapshots: floors.snapshots, tools }),
     commits: { ...floors, containers, runPlan },
+    insight: new Insight({
+      ...floors,
+      ...settings,
+      containers,
+      sandboxes,
+      volumes: nodeVolumes,
+      host: floors.ociHost,
+      cgroups: floors.host.cgroups,
+      logPath,
+      runPlan,
+    }),
     stats: { containers, files: floors.files, clock: floors.clock },
     events: floors.events,
     settings,

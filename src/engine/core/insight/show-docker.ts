@@ -1,10 +1,10 @@
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, DeviceRate, MountSpec, NamespaceMode } from '#engine/core/spec.ts';
 
-/** Arguments of `docker run`, the image and its arguments last. What is as by default is left out. */
-export function dockerRun(record: ContainerRecord): string[] {
+/** Options of `docker run`, then the image and its arguments. What is as by default is left out. */
+export function dockerRun(record: ContainerRecord): { options: string[]; words: string[] } {
   const { spec, name } = record;
-  return [
+  const options = [
     ...flag('--detach', !spec.process.tty && !spec.process.stdin),
     `--name=${name}`,
     ...processFlags(spec),
@@ -13,10 +13,9 @@ export function dockerRun(record: ContainerRecord): string[] {
     ...resourceFlags(spec),
     ...securityFlags(spec),
     ...lifeFlags(spec),
-    record.image.reference,
-    ...(spec.process.entrypoint?.slice(1) ?? []),
-    ...(spec.process.args ?? []),
   ];
+  const words = [record.image.reference, ...(spec.process.entrypoint?.slice(1) ?? []), ...(spec.process.args ?? [])];
+  return { options, words };
 }
 
 function processFlags({ process, hostname, domainname, labels, init, namespaces }: ContainerSpec): string[] {

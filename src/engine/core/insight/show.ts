@@ -12,7 +12,7 @@ export type ShowForm = (typeof SHOW_FORMS)[number];
 export function show(record: ContainerRecord, form: ShowForm): string {
   switch (form) {
     case 'docker-run':
-      return `${shellLine(['docker', 'run', ...dockerRun(record)])}\n`;
+      return shellText(dockerRun(record));
     case 'compose': {
       const { file, unsaid } = composeService(record);
       return stringify(file) + comments(unsaid);
@@ -28,10 +28,11 @@ function comments(unsaid: readonly string[]): string {
   return unsaid.map((what) => `# not said here: ${what}\n`).join('');
 }
 
-/** One option a line, each quoted when a shell would take it apart. */
-function shellLine(words: readonly string[]): string {
-  const quoted = words.map((word) => (/^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`));
-  return quoted
-    .map((word, i) => (i > 1 && word.startsWith('-') ? ` \\\n  ${word}` : i === 0 ? word : ` ${word}`))
-    .join('');
+/** One option a line, the image and its arguments on the last; quoted where a shell would take a word apart. */
+function shellText({ options, words }: { options: string[]; words: string[] }): string {
+  return `${['docker run', ...options.map(quoted), words.map(quoted).join(' ')].join(' \\\n  ')}\n`;
+}
+
+function quoted(word: string): string {
+  return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -117,7 +117,11 @@ function ofHealth({ record }: WhyInputs): Finding[] {
 /** Each published port from the inside out: is there a listener, is it one that others reach, does the host let it in. */
 function ofPorts({ record, kernel, firewallNotes, port: asked }: WhyInputs): Finding[] {
   const { name } = record;
-  const published = record.ports.filter((p) => p.hostPort !== undefined);
+  // The same port on IPv4 and IPv6 is one question.
+  const published = record.ports.filter(
+    (p, i, all) =>
+      p.hostPort !== undefined && all.findIndex((q) => q.hostPort === p.hostPort && q.protocol === p.protocol) === i,
+  );
   const findings: Finding[] = [];
   if (asked !== undefined && !published.some((p) => p.hostPort === asked)) {
     const known = published.map((p) => `${p.hostPort} → ${p.containerPort}/${p.protocol}`);

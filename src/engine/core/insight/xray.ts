@@ -244,7 +244,12 @@ function firewallLines({ sandbox, networks, firewallNotes }: XrayInputs): XrayLi
   if (sandbox.ports.length > 0)
     lines.push(
       ...firewallNotes.map(
-        ({ where, says, fix }): XrayLine => ({ topic: 'firewall.host', name: where, value: says, because: fix }),
+        ({ where, says, fix }): XrayLine => ({
+          topic: 'firewall.host',
+          name: where,
+          value: `${says}; ${fix}`,
+          because: 'the host’s firewall',
+        }),
       ),
     );
   return lines;

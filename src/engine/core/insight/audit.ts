@@ -1,0 +1,223 @@
+import { posix } from 'node:path';
+import type { Files } from '#kernel/files.ts';
+import type { Op } from '#kernel/plan/plan.ts';
+import { sayOp } from '#kernel/plan/print.ts';
+import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
+
+/**
+ * The records against the host: what lies in our places and belongs to nobody we know, what somebody else put there, and what
+ * a record promises that is not there.
+ */
+export interface Audit {
+  findings: AuditFinding[];
+  /** What was looked at, so that an empty list means something. */
+  looked: { what: string; count: number }[];
+}
+
+export interface AuditFinding {
+  /** `orphan`: left of something that is gone. `stranger`: something alive that no record owns. `missing`: it should be there. */
+  kind: 'orphan' | 'stranger' | 'missing';
+  what: string;
+  where: string;
+  because: string;
+  /** What takes it away, in words and as operations; absent where that is for a person to decide. */
+  cleanup?: { says: string; ops: Op[] };
+}
+
+/** What the daemon knows to be its own. */
+export interface Known {
+  /** Ids of containers and sandboxes. */
+  ids: ReadonlySet<string>;
+  running: ReadonlySet<string>;
+  volumes: ReadonlySet<string>;
+  /** Bridges, and host ends of containers' links. */
+  links: ReadonlySet<string>;
+  /** Paths of network namespaces, those made ahead too. */
+  namespaces: ReadonlySet<string>;
+}
+
+export interface Places {
+  dataRoot: string;
+  runRoot: string;
+  /** Begins the name of each of our links. */
+  daemon: string;
+  /** Our parent in each cgroup hierarchy. */
+  cgroupParents: readonly string[];
+}
+
+const MNT_DETACH = 2;
+const ID = /^[0-9a-f]{64}$/;
+
+/** Everything is read from the host here; nothing is changed. */
+export function audit(known: Known, places: Places, files: Files): Audit {
+  const mounts = parseMountInfo(files.read('/proc/self/mountinfo') ?? '').map((m) => m.mountPoint);
+  const { dataRoot, runRoot } = places;
+  const looked: Audit['looked'] = [];
+  const findings: AuditFinding[] = [];
+  const look = (what: string, found: readonly AuditFinding[], count: number): void => {
+    looked.push({ what, count });
+    findings.push(...found);
+  };
+
+  for (const { what, parent, clean } of ID_DIRECTORIES(dataRoot, runRoot)) {
+    const names = (files.list(parent) ?? []).filter((name) => ID.test(name));
+    const found = names.filter((name) => !known.ids.has(name));
+    look(
+      what,
+      found.map((name) => orphanDirectory(what, posix.join(parent, name), mounts, clean)),
+      names.length,
+    );
+  }
+  const cgroups = cgroupFindings(known, places, files);
+  look('cgroups', cgroups.findings, cgroups.count);
+  const ours = mounts.filter((m) => m.startsWith(`${dataRoot}/`) || m.startsWith(`${runRoot}/`));
+  look(
+    'mounts',
+    ours.flatMap((m) => mountFinding(m, known, places)),
+    ours.length,
+  );
+  const links = (files.list('/sys/class/net') ?? []).filter(
+    (name) => name === `${places.daemon}0` || name.startsWith(`${places.daemon}-`),
+  );
+  look(
+    'links',
+    links.flatMap((name) => linkFinding(name, known)),
+    links.length,
+  );
+  const volumes = files.list(posix.join(dataRoot, 'volumes')) ?? [];
+  look(
+    'volumes',
+    volumes.flatMap((name) => volumeFinding(name, dataRoot, known)),
+    volumes.length,
+  );
+  look('running containers', missingOf(known, runRoot, files), known.running.size);
+  return { findings, looked };
+}
+
+/** Directories named after containers. `clean` is false for what people may still want to read. */
+const ID_DIRECTORIES = (dataRoot: string, runRoot: string): { what: string; parent: string; clean: boolean }[] => [
+  { what: 'shims', parent: posix.join(runRoot, 'shims'), clean: false },
+  { what: 'runtime states', parent: posix.join(runRoot, 'oci'), clean: true },
+  { what: 'files of containers', parent: posix.join(runRoot, 'files'), clean: true },
+  { what: 'roots', parent: posix.join(runRoot, 'roots'), clean: true },
+  { what: 'sub-paths', parent: posix.join(runRoot, 'subpaths'), clean: true },
+  { what: 'sandboxes', parent: posix.join(runRoot, 'sandboxes'), clean: true },
+  { what: 'logs', parent: posix.join(dataRoot, 'containers'), clean: true },
+];
+
+function orphanDirectory(what: string, path: string, mounts: readonly string[], clean: boolean): AuditFinding {
+  const finding = { kind: 'orphan' as const, what, where: path, because: 'no container or sandbox has this id' };
+  if (!clean) return { ...finding, because: `${finding.because}; a restart of the daemon removes it` };
+  const below = mounts.filter((m) => m === path || m.startsWith(`${path}/`)).reverse();
+  return withCleanup(finding, [
+    ...below.map((target): Op => ({ op: 'umount', target, flags: MNT_DETACH })),
+    { op: 'removeTree', path },
+  ]);
+}
+
+function cgroupFindings(
+  known: Known,
+  { cgroupParents }: Places,
+  files: Files,
+): { findings: AuditFinding[]; count: number } {
+  const findings: AuditFinding[] = [];
+  let count = 0;
+  for (const parent of cgroupParents) {
+    for (const name of files.list(parent) ?? []) {
+      const path = posix.join(parent, name);
+      const procs = files.read(posix.join(path, 'cgroup.procs'));
+      if (procs === undefined) continue; // a control file
+      count++;
+      if (known.ids.has(name)) continue;
+      const pids = procs.split('\n').filter(Boolean);
+      findings.push(
+        pids.length === 0
+          ? withCleanup(
+              { kind: 'orphan', what: 'cgroup', where: path, because: 'it is empty, and no container has its name' },
+              [{ op: 'removeCgroup', path }],
+            )
+          : {
+              kind: 'stranger',
+              what: 'cgroup',
+              where: path,
+              because: `processes ${pids.join(', ')} are in it, and no container has its name`,
+            },
+      );
+    }
+    const inParent = (files.read(posix.join(parent, 'cgroup.procs')) ?? '').split('\n').filter(Boolean);
+    if (inParent.length > 0)
+      findings.push({
+        kind: 'stranger',
+        what: 'cgroup',
+        where: parent,
+        because: `processes ${inParent.join(', ')} are in the parent itself, where the daemon puts none`,
+      });
+  }
+  return { findings, count };
+}
+
+function mountFinding(target: string, known: Known, { dataRoot, runRoot }: Places): AuditFinding[] {
+  const because = ownerOfMount(target, known, dataRoot, runRoot);
+  if (because === undefined) return [];
+  const finding = { kind: 'orphan' as const, what: 'mount', where: target, because };
+  return [withCleanup(finding, [{ op: 'umount', target, flags: MNT_DETACH }])];
+}
+
+/** Undefined when somebody we know owns it; else why nobody does. */
+function ownerOfMount(target: string, known: Known, dataRoot: string, runRoot: string): string | undefined {
+  const [place = '', name = '', part] = target
+    .slice((target.startsWith(`${runRoot}/`) ? runRoot : dataRoot).length + 1)
+    .split('/');
+  switch (place) {
+    case 'roots':
+    case 'subpaths':
+    case 'sandboxes':
+    case 'files':
+      return known.ids.has(name) || !ID.test(name) ? undefined : 'no container or sandbox has this id';
+    case 'netns':
+      return known.namespaces.has(target)
+        ? undefined
+        : 'no sandbox is plugged into this namespace, and it was not made ahead';
+    case 'volumes':
+      return part === '_data' && known.volumes.has(name) ? undefined : 'no volume has this name';
+    default:
+      return undefined; // layers keep their own book
+  }
+}
+
+function linkFinding(name: string, known: Known): AuditFinding[] {
+  if (known.links.has(name)) return [];
+  return [
+    {
+      kind: 'orphan',
+      what: 'link',
+      where: name,
+      because: 'no network or endpoint has it; a restart of the daemon removes it',
+    },
+  ];
+}
+
+function volumeFinding(name: string, dataRoot: string, known: Known): AuditFinding[] {
+  if (known.volumes.has(name)) return [];
+  const where = posix.join(dataRoot, 'volumes', name);
+  return [
+    {
+      kind: 'stranger',
+      what: 'volume',
+      where,
+      because: 'no record names it: it holds somebody’s data, and is left alone',
+    },
+  ];
+}
+
+function missingOf(known: Known, runRoot: string, files: Files): AuditFinding[] {
+  return [...known.running].flatMap((id): AuditFinding[] => {
+    const where = posix.join(runRoot, 'shims', id);
+    if (files.exists(where)) return [];
+    return [{ kind: 'missing', what: 'shim', where, because: `container ${id.slice(0, 12)} runs by its record` }];
+  });
+}
+
+function withCleanup(finding: Omit<AuditFinding, 'cleanup'>, ops: Op[]): AuditFinding {
+  return { ...finding, cleanup: { says: ops.map(sayOp).join('; '), ops } };
+}

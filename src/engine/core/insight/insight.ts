@@ -1,0 +1,159 @@
+import { networkInterfaces } from 'node:os';
+import { posix } from 'node:path';
+import type { Clock } from '#base/clock.ts';
+import type { Containers } from '#engine/core/containers.ts';
+import { type Audit, audit, type Known, type Places } from '#engine/core/insight/audit.ts';
+import { type Exposed, exposed } from '#engine/core/insight/exposed.ts';
+import { type KernelView, readKernelView } from '#engine/core/insight/kernel-view.ts';
+import { type ShowForm, show } from '#engine/core/insight/show.ts';
+import { type Why, why } from '#engine/core/insight/why.ts';
+import { type Xray, xray } from '#engine/core/insight/xray.ts';
+import { logFiles, readLogs } from '#engine/core/log-reader.ts';
+import type { OciHost } from '#engine/core/oci.ts';
+import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+import type { NodeSandboxes } from '#engine/core/sandboxes.ts';
+import type { NodeVolumes } from '#engine/core/volumes.ts';
+import type { CgroupLayout } from '#kernel/cgroup/layout.ts';
+import type { Files } from '#kernel/files.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
+import { readNamespaces } from '#kernel/proc/process.ts';
+import type { Networks } from '#network/networks.ts';
+
+export interface InsightOptions {
+  containers: Containers;
+  sandboxes: NodeSandboxes;
+  networks: Networks;
+  volumes: NodeVolumes;
+  files: Files;
+  clock: Clock;
+  host: OciHost;
+  cgroups: CgroupLayout;
+  /** `/estiba`, the parent of our cgroups. */
+  cgroupParent: string;
+  dataRoot: string;
+  runRoot: string;
+  logPath: (id: string) => string;
+  runPlan: (plan: Plan) => Promise<unknown>;
+}
+
+const LAST_LINES = 10;
+const LOG_FILES_MOST = 100;
+
+/** Facts about containers and the host, gathered here and judged by the pure functions beside. */
+export class Insight {
+  readonly #o: InsightOptions;
+
+  constructor(options: InsightOptions) {
+    this.#o = options;
+  }
+
+  xray(wish: string): Xray {
+    const { containers, networks, host, files } = this.#o;
+    const record = containers.find(wish);
+    const others = containers.list().filter((other) => other.id !== record.id && isRunning(other.state));
+    return xray({
+      record,
+      kernel: this.#kernel(record),
+      neighbours: others.map(({ name, state }) => ({ name, namespaces: readNamespaces(state.pid, files) })),
+      sandbox: networks.sandbox(record.id),
+      networks: networks.list(),
+      firewallNotes: networks.firewall.notes,
+      host,
+    });
+  }
+
+  async why(wish: string, port?: number): Promise<Why> {
+    const { containers, networks, clock } = this.#o;
+    const record = containers.find(wish);
+    return why({
+      record,
+      kernel: this.#kernel(record),
+      lastLines: await this.#lastLines(record),
+      firewallNotes: networks.firewall.notes,
+      ...(port === undefined ? {} : { port }),
+      nowMs: clock.now(),
+    });
+  }
+
+  exposed(): Exposed {
+    const { containers, networks } = this.#o;
+    const records = containers.list();
+    return exposed({
+      records,
+      listeners: new Map(records.map((record) => [record.id, this.#kernel(record)?.listeners ?? []])),
+      hostAddresses: hostAddresses(),
+      firewallNotes: networks.firewall.notes,
+    });
+  }
+
+  show(wish: string, form: ShowForm): string {
+    return show(this.#o.containers.find(wish), form);
+  }
+
+  audit(): Audit {
+    return audit(this.#known(), this.#places(), this.#o.files);
+  }
+
+  /** Takes away what nobody owns, as the audit says it; what is for a person to decide stays. */
+  async clean(): Promise<Audit> {
+    for (const { cleanup, where } of this.audit().findings) {
+      if (!cleanup) continue;
+      const steps = cleanup.ops.map((op) => ({
+        ...op,
+        where: 'host' as const,
+        because: `audit: nobody owns ${where}`,
+      }));
+      await this.#o.runPlan({ steps });
+    }
+    return this.audit();
+  }
+
+  #kernel(record: ContainerRecord): KernelView | undefined {
+    const { containers, files } = this.#o;
+    if (!isRunning(record.state) || record.state.phase === 'starting') return undefined;
+    return readKernelView(containers.running(record.id), files);
+  }
+
+  async #lastLines({ id, spec }: ContainerRecord): Promise<string[]> {
+    if (spec.logging.driver === 'none') return [];
+    const lines: string[] = [];
+    const format = spec.logging.driver === 'local' ? 'cri' : 'json';
+    const wish = { stdout: true, stderr: true, tail: LAST_LINES };
+    await readLogs(await logFiles(this.#o.logPath(id), LOG_FILES_MOST), format, wish, async (batch) => {
+      lines.push(...batch.map((line) => line.text.toString().trimEnd()));
+    });
+    return lines.slice(-LAST_LINES);
+  }
+
+  #known(): Known {
+    const { containers, sandboxes, networks, volumes } = this.#o;
+    const records = containers.list();
+    const ids = new Set([...records.map((r) => r.id), ...sandboxes.list()]);
+    const boxes = [...ids].flatMap((id) => networks.sandbox(id) ?? []);
+    return {
+      ids,
+      running: new Set(records.filter((r) => isRunning(r.state)).map((r) => r.id)),
+      volumes: new Set(volumes.list().map((v) => v.name)),
+      links: new Set([
+        ...networks.list().map((n) => n.bridge),
+        ...boxes.flatMap((box) => box.endpoints.map((e) => e.hostLink)),
+      ]),
+      namespaces: new Set(networks.namespaces()),
+    };
+  }
+
+  #places(): Places {
+    const { dataRoot, runRoot, cgroupParent, cgroups } = this.#o;
+    return {
+      dataRoot,
+      runRoot,
+      daemon: posix.basename(cgroupParent),
+      cgroupParents: cgroups.hierarchies.map(({ mount }) => posix.join(mount, cgroupParent)),
+    };
+  }
+}
+
+/** Addresses at which others may reach this host. */
+function hostAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((addresses) => (addresses ?? []).map((a) => a.address));
+}
