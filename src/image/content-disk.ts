@@ -43,6 +43,7 @@ export class DiskContentStore implements ContentStore {
     for (const name of ['sha256', 'sha512', 'ingest', 'damaged'])
       await mkdir(join(root, name), { recursive: true, mode: 0o700 });
     await sweepTemporary(join(root, 'ingest'));
+    await sweepRefs(join(root, 'ingest'));
     await syncDirectory(root);
     return new DiskContentStore(root, clock);
   }
@@ -181,6 +182,13 @@ export class DiskContentStore implements ContentStore {
     await rename(path, join(this.#root, 'damaged', hexOf(digest))).catch(absent);
     throw new BlobDamaged({ digest, actual, path });
   }
+}
+
+/** A crash between a blob's rename and the end of its transfer, or right at the beginning of one, leaves a ref without data. */
+async function sweepRefs(directory: string): Promise<void> {
+  const names = new Set(await readdir(directory));
+  for (const name of names)
+    if (name.endsWith('.ref') && !names.has(name.replace(/ref$/, 'data'))) await rm(join(directory, name));
 }
 
 const READ_BYTES = 256 * 1024;

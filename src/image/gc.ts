@@ -39,7 +39,18 @@ export async function collect(o: CollectOptions): Promise<Collected> {
   for (const root of o.roots) for (const digest of await root()) needed.add(digest);
   const [layers, layerBytes] = await collectLayers(o);
   const [blobs, blobBytes] = await collectBlobs(o, needed);
+  await dropStaleDownloads(o);
   return { blobs, layers, evicted, freedBytes: layerBytes + blobBytes };
+}
+
+/** A pull that broke off goes on where it stood; after a week nobody is coming back for it. */
+const STALE_DOWNLOAD_MS = 7 * 86_400_000;
+
+async function dropStaleDownloads(o: CollectOptions): Promise<void> {
+  for (const { ref, updatedAtMs, held } of await o.content.ingests()) {
+    if (held || !ref.startsWith('download/') || o.clock.now() - updatedAtMs < STALE_DOWNLOAD_MS) continue;
+    await (await o.content.ingest(ref)).abort();
+  }
 }
 
 async function evictToBudget(o: CollectOptions): Promise<Digest[]> {

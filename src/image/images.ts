@@ -107,6 +107,7 @@ export class ImageStore {
     this.#views.delete(target.digest); // another platform of the same index may have come
     for (const key of keys) this.#names.set(key, target.digest);
     const image = await this.#image(target.digest);
+    this.#o.layers.release(image.platform.config.rootfs.diff_ids);
     if (!known) this.#o.publish({ type: 'add', id: image.id });
     for (const name of names)
       if (name.tag !== undefined) this.#o.publish({ type: 'tag', id: image.id, name: familiarReference(name) });
@@ -194,7 +195,9 @@ export class ImageStore {
     await this.#touch(image.target.digest);
     const follower = new LayerFollower(this.#o.content, this.#o.layers);
     const layers = await follower.finish(image.platform.manifest, image.platform.config, image.target.digest);
-    return layers.map((layer) => layer.diffId);
+    const diffIds = layers.map((layer) => layer.diffId);
+    this.#o.layers.release(diffIds);
+    return diffIds;
   }
 
   /** Roots for garbage collection. */

@@ -165,6 +165,11 @@ export class LayerStore {
     return false;
   }
 
+  /** The image is named: from here on that is what keeps its layers. */
+  release(diffIds: Iterable<Digest>): void {
+    for (const diffId of diffIds) this.#heldUntilMs.delete(diffId);
+  }
+
   /** The caller knows that nobody uses it. */
   async remove(diffId: Digest): Promise<void> {
     const record = this.#known.get(diffId);

@@ -41,7 +41,7 @@ export class TarReader {
   readonly #consumer: TarConsumer;
   readonly #limits: TarLimits;
 
-  #state: 'header' | 'meta' | 'gnuSparse' | 'paxSparse' | 'data' | 'skip' | 'done' = 'header';
+  #state: 'header' | 'meta' | 'gnuSparse' | 'paxSparse' | 'data' | 'tail' | 'skip' | 'done' = 'header';
   /** A block, or the body of an extension, that came in pieces. */
   #held: Buffer = Buffer.alloc(0);
   /** Bytes still to come of the present body, and of the padding behind it. */
@@ -81,8 +81,9 @@ export class TarReader {
   /** The archive has ended; LAYER_INVALID if it ended too early. */
   finish(): void {
     this.#guard(() => {
-      if (this.#state !== 'done' && (this.#state !== 'header' || this.#held.length > 0 || this.#left > 0))
-        broken('ends too early');
+      // Not all packers close an archive: umoci's `insert` ends it with the last file's last byte, and Go's reader takes that.
+      const isWhole = this.#state === 'done' || this.#state === 'tail';
+      if (!isWhole && (this.#state !== 'header' || this.#held.length > 0 || this.#left > 0)) broken('ends too early');
       if (this.#pax.size > 0 || this.#longName !== undefined) broken('ends after an extended header');
     });
   }
@@ -113,6 +114,7 @@ export class TarReader {
         return this.#inBlocks(chunk, at, (b, o) => this.#paxSparse(b, o));
       case 'data':
         return this.#data(chunk, at);
+      case 'tail':
       case 'skip': {
         const take = Math.min(this.#padding, chunk.length - at);
         this.#padding -= take;
@@ -366,7 +368,7 @@ export class TarReader {
 
   #endData(): void {
     this.#consumer.end();
-    this.#state = this.#padding > 0 ? 'skip' : 'header';
+    this.#state = this.#padding > 0 ? 'tail' : 'header';
   }
 }
 

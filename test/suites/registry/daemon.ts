@@ -1,28 +1,50 @@
-import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT, type Room, until } from './room.ts';
 
 /** A daemon of ours in the room, under a name of its own; `docker` is the command that speaks to it. */
 export class Daemon {
   readonly docker: string[];
-  readonly #runRoot: string;
+  readonly #room: Room;
   readonly #name: string;
+  readonly #command: string[];
+  #child: ChildProcess | undefined;
 
-  private constructor(runRoot: string, name: string) {
-    this.#runRoot = runRoot;
+  private constructor(room: Room, name: string, command: string[]) {
+    this.#room = room;
     this.#name = name;
-    this.docker = ['docker', '-H', `unix://${join(runRoot, 'docker.sock')}`];
+    this.#command = command;
+    this.docker = ['docker', '-H', `unix://${room.path('run/docker.sock')}`];
   }
 
   /** `registry`: where its own is served. */
-  static async start(room: Room, name: string, registry: string): Promise<Daemon> {
+  static async start(room: Room, name: string, registry: string, more: string[] = []): Promise<Daemon> {
     const bundle = join(ROOT, 'dist/daemon.run.cjs');
     if (!existsSync(bundle)) throw new Error('not run: make build first');
     const roots = ['--data-root', room.path('data'), '--run-root', room.path('run')];
-    const flags = ['--name', name, ...roots, '--only', 'engine,registry', '--registry', registry];
-    room.start('daemon', process.execPath, bundle, ...flags);
-    await until('the daemon', async () => existsSync(room.path('run/endpoints.json')));
-    return new Daemon(room.path('run'), name);
+    const flags = ['--name', name, ...roots, '--only', 'engine,registry', '--registry', registry, ...more];
+    const daemon = new Daemon(room, name, [process.execPath, bundle, ...flags]);
+    await daemon.restart();
+    return daemon;
+  }
+
+  /** Starts it where none runs. */
+  async restart(): Promise<void> {
+    const ready = this.#room.path('run/endpoints.json');
+    rmSync(ready, { force: true });
+    const [program = '', ...args] = this.#command;
+    this.#child = this.#room.start('daemon', program, ...args);
+    await until('the daemon', async () => existsSync(ready));
+  }
+
+  /** At once and without a word, as a power cut would. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (!child) return;
+    const gone = new Promise<void>((done) => child.once('exit', () => done()));
+    child.kill('SIGKILL');
+    await gone;
   }
 
   /** After the room was closed, and the daemon with it: what outlives a daemon on purpose is taken away too. */
@@ -33,7 +55,7 @@ export class Daemon {
   }
 
   #spawner(): number | undefined {
-    const socket = join(this.#runRoot, 'spawner.sock');
+    const socket = this.#room.path('run/spawner.sock');
     const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
     const found = pids.find((pid) => {
       try {
