@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmdirSync,
   rmSync,
   writeFileSync,
@@ -14,7 +15,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-const ESTIBA = fileURLToPath(new URL('../../bin/estiba', import.meta.url));
+const ESTIBA = process.env['ESTIBA'] ?? fileURLToPath(new URL('../../bin/estiba', import.meta.url));
 const READY_MS = 20_000;
 const COMMAND_MS = 60_000;
 
@@ -47,11 +48,16 @@ export class Machine {
   }
 
   /** With a daemon that is ready. */
-  static async open(tag: string, flags: readonly string[] = [], env: Record<string, string> = {}): Promise<Machine> {
+  static async open(
+    tag: string,
+    flags: readonly string[] = [],
+    env: Record<string, string> = {},
+    onReady: (ms: number) => void = () => undefined,
+  ): Promise<Machine> {
     const machine = new Machine(tag, flags, env);
     try {
       await machine.boot();
-      await machine.start();
+      onReady(await machine.start());
       return machine;
     } catch (error) {
       await machine.close();
@@ -94,7 +100,7 @@ export class Machine {
     this.#daemon = daemon;
     await waitFor('the daemon', READY_MS, async () => {
       if (daemon.exitCode !== null) throw new Error(`the daemon ended: ${this.log()}`);
-      return (await this.run('test', ['-s', join(this.runRoot, 'endpoints.json')])).code === 0;
+      return existsSync(join(`/proc/${this.#init}/root`, this.runRoot, 'endpoints.json'));
     });
     return performance.now() - before;
   }
@@ -133,6 +139,13 @@ export class Machine {
       child.stdin?.on('error', () => undefined); // it did not want its input
       child.stdin?.end(input);
     });
+  }
+
+  /** Every process on it but the first, by the host's numbers. */
+  pids(): string[] {
+    const here = namespaceOf(String(this.#init));
+    const all = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && name !== String(this.#init));
+    return all.filter((pid) => namespaceOf(pid) === here);
   }
 
   /** Words as a shell splits them; throws with what it said when it fails. */
@@ -198,5 +211,13 @@ function removeCgroups(name: string): void {
   for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
     const dir = join('/sys/fs/cgroup', hierarchy, name);
     if (existsSync(dir)) remove(dir);
+  }
+}
+
+function namespaceOf(pid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return ''; // it has ended
   }
 }
