@@ -25,6 +25,8 @@ const NETWORK = 'estiba-pods';
 const POD_CIDR = '10.42.0.0/24';
 const MAX_PODS = 110;
 const LOG_FILES = 5;
+/** Pods come up first, then it is told how. */
+const EVENT_LAG_MS = 300;
 
 export interface PodNetwork {
   name: string;
@@ -107,7 +109,7 @@ export function nodeAgent(wish: AgentWish): { agent: NodeAgent; running: Running
     clock,
     random,
     log,
-    events: new EventRecorder({ client, clock, log, component: 'kubelet', host: wish.name }),
+    events: new EventRecorder({ client, clock, log, component: 'kubelet', host: wish.name, lagMs: EVENT_LAG_MS }),
     engine,
     images: imagesOf(node),
     host,

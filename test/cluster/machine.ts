@@ -81,11 +81,15 @@ export class Machine {
   async boot(): Promise<void> {
     const script = `mount -t tmpfs tmpfs ${this.runRoot} && ip link set lo up && echo up && exec sleep 1000000`;
     const args = ['-m', '-n', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
-    const holder = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const holder = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let said = '';
+    holder.stderr?.on('data', (chunk: Buffer) => {
+      said += chunk.toString('utf8');
+    });
     this.#holder = holder;
     await new Promise<void>((resolve, reject) => {
       holder.stdout?.once('data', () => resolve());
-      holder.once('exit', (code) => reject(new Error(`the machine ended with ${code}`)));
+      holder.once('exit', (code) => reject(new Error(`the machine ended with ${code}: ${said}`)));
     });
     this.#init = Number(readFileSync(`/proc/${holder.pid}/task/${holder.pid}/children`, 'utf8').trim());
   }

@@ -21,6 +21,8 @@ export interface RecorderOptions {
   /** What `kubectl describe` shows under From: `deployment-controller`. */
   component: string;
   host?: string;
+  /** Writes wait this long, so that telling of work does not delay the work; times are of when it happened. */
+  lagMs?: number;
 }
 
 // As client-go's correlator: the eleventh different message of one kind within ten minutes is folded into one event; an object
@@ -59,15 +61,20 @@ export class EventRecorder {
   }
 
   record(resource: Resource<KubeObject>, about: KubeObject, text: EventText): void {
-    const { clock, log } = this.#options;
+    const { clock, log, lagMs = 0 } = this.#options;
     const nowMs = clock.now();
     const reference = referenceTo(resource, about);
     const message = this.#foldedMessage(reference, text, nowMs);
     if (!this.#mayWrite(reference, nowMs)) return;
-    const write = this.#writes.run(() => this.#write(reference, { ...text, message }, nowMs));
-    write.catch((error: unknown) =>
-      log.debug('event lost', () => ({ reason: text.reason, error: describeChain(error) })),
-    );
+    const write = (): void => {
+      this.#writes
+        .run(() => this.#write(reference, { ...text, message }, nowMs))
+        .catch((error: unknown) =>
+          log.debug('event lost', () => ({ reason: text.reason, error: describeChain(error) })),
+        );
+    };
+    if (lagMs === 0) write();
+    else clock.after(lagMs, write);
   }
 
   /** Resolves when all that was recorded so far is written or lost. */

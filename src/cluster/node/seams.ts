@@ -7,7 +7,7 @@ import type { FoundImage, SandboxSource } from '#engine/core/parts.ts';
 export interface NodeEngine {
   containers: Pick<
     Containers,
-    'create' | 'start' | 'stop' | 'remove' | 'list' | 'find' | 'running' | 'execs' | 'wait' | 'kill'
+    'create' | 'start' | 'stop' | 'remove' | 'list' | 'get' | 'running' | 'execs' | 'wait' | 'kill'
   >;
   sandboxes: SandboxSource;
   events: Pick<Events, 'subscribe'>;

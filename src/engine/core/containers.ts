@@ -99,6 +99,11 @@ export class Containers {
     return this.#o.registry.list();
   }
 
+  /** By its whole id. */
+  get(id: string): ContainerRecord | undefined {
+    return this.#o.registry.get(id);
+  }
+
   /** Whom its programs run as. Its root has to be mounted. */
   user(record: ContainerRecord): Promise<ResolvedUser> {
     return this.#user(record, record.process.user);

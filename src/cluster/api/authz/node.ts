@@ -36,7 +36,7 @@ function isNamed(
     if (spec['nodeName'] !== node) continue;
     if (what.resource === 'serviceaccounts') {
       if (spec['serviceAccountName'] === what.name) return true;
-    } else if (names(spec, REFERENCES[what.resource] ?? {}).has(what.name)) return true;
+    } else if (names(spec, REFERENCES[what.resource] ?? NO_REFERENCES).has(what.name)) return true;
   }
   return false;
 }
@@ -68,8 +68,16 @@ const REFERENCES: Record<string, Record<string, string>> = {
   persistentvolumeclaims: { persistentVolumeClaim: 'claimName' },
 };
 
+// Objects in the cache are never changed in place: what a spec names is looked up once a spec, not once a request.
+const known = new WeakMap<JsonObject, Map<object, Set<string>>>();
+
+const NO_REFERENCES = {};
+
 function names(spec: JsonObject, references: Readonly<Record<string, string>>): Set<string> {
+  const before = known.get(spec)?.get(references);
+  if (before) return before;
   const found = new Set<string>();
+  known.set(spec, (known.get(spec) ?? new Map()).set(references, found));
   const walk = (value: unknown): void => {
     if (Array.isArray(value)) value.forEach(walk);
     else if (isObject(value)) {

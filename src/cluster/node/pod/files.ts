@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeSettings } from '#cluster/node/seams.ts';
 import type { Pod, PodDNSConfigOption } from '#spec/kubernetes/types.gen.ts';
@@ -105,18 +105,18 @@ function parse(text: string): { nameservers: string[]; searches: string[]; optio
   return result;
 }
 
-/** Writes them into `dir`; answers path in the container → source. */
-export async function writePodFiles(dir: string, files: PodFiles): Promise<Map<string, string>> {
-  await mkdir(dir, { recursive: true, mode: 0o755 });
+/** Writes them into `dir`, on a tmpfs; answers path in the container → source. */
+export function writePodFiles(dir: string, files: PodFiles): Map<string, string> {
+  mkdirSync(dir, { recursive: true, mode: 0o755 });
   const places = new Map<string, string>();
   for (const [name, text] of Object.entries(files)) {
-    await writeFile(join(dir, name), text, { mode: 0o644 });
+    writeFileSync(join(dir, name), text, { mode: 0o644 });
     places.set(`/etc/${name}`, join(dir, name));
   }
   return places;
 }
 
-export async function readHostFiles(): Promise<{ hosts: string; resolv: string }> {
-  const [hosts, resolv] = await Promise.all([readFile('/etc/hosts', 'utf8'), readFile('/etc/resolv.conf', 'utf8')]);
-  return { hosts, resolv };
+/** Read for each pod: whoever changes them wants the next pod to see it. */
+export function readHostFiles(): { hosts: string; resolv: string } {
+  return { hosts: readFileSync('/etc/hosts', 'utf8'), resolv: readFileSync('/etc/resolv.conf', 'utf8') };
 }

@@ -35,7 +35,7 @@ export async function makeSandbox(deps: AgentDeps, self: Self): Promise<ReadyPod
   ]);
   const ips = pod.spec.hostNetwork ? [host.facts().address] : sandbox.ips;
   const dir = join(settings.runDir, 'pods', uid, 'etc');
-  const files = await writePodFiles(dir, podFiles(pod, ips, settings, await readHostFiles()));
+  const files = writePodFiles(dir, podFiles(pod, ips, settings, readHostFiles()));
   return { sandbox: sandbox.incarnation, volumes: ready, files, shm: sandbox.shm };
 }
 

@@ -1,5 +1,5 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { defineError, describeChain, isCode } from '#base/errors.ts';
 import { type Live, PODS } from '#cluster/client/resources.ts';
 import type { AgentDeps } from '#cluster/node/deps.ts';
@@ -37,6 +37,8 @@ export interface StartWish {
   /** `/etc/hosts` and its like: path → source. */
   files: ReadonlyMap<string, string>;
   shm: string;
+  /** Told as soon as there is a record of it, before it runs. */
+  made: (id: string) => void;
 }
 
 const LOST = '/dev/termination-log';
@@ -73,6 +75,7 @@ export async function startContainer(deps: AgentDeps, wish: StartWish): Promise<
   const record = await made(tell, () =>
     deps.engine.containers.create(containerName(pod, container.name, attempt), spec),
   );
+  wish.made(record.id);
   tell('Normal', 'Created', `Created container: ${container.name}`);
   try {
     await deps.engine.containers.start(record.id);
@@ -128,7 +131,7 @@ async function mountsOf(deps: AgentDeps, wish: StartWish, env: ReadonlyMap<strin
   const readonlyRoot = container.securityContext?.readOnlyRootFilesystem ?? false;
   for (const [target, source] of wish.files) own(source, target, readonlyRoot);
   own(wish.shm, '/dev/shm', false);
-  own(await messageFile(deps, wish), container.terminationMessagePath || LOST, false);
+  own(messageFile(deps, wish), container.terminationMessagePath || LOST, false);
   return mounts;
 }
 
@@ -149,10 +152,11 @@ export function messagePath(
 }
 
 /** Where the program leaves its last words. Any user may write them. */
-async function messageFile(deps: AgentDeps, { self, container, attempt }: StartWish): Promise<string> {
+function messageFile(deps: AgentDeps, { self, container, attempt }: StartWish): string {
   const path = messagePath(deps, self.pod.metadata.uid, container.name, attempt);
-  await mkdir(join(path, '..'), { recursive: true, mode: 0o755 });
-  await writeFile(path, '', { mode: 0o666 });
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  writeFileSync(path, '', { mode: 0o666 });
+  chmodSync(path, 0o666); // past the umask
   return path;
 }
 

@@ -12,23 +12,16 @@ import { isSidecar, LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/r
 import { makeSandbox, type ReadyPod, refusal, releaseSandbox } from '#cluster/node/pod/sandbox.ts';
 import { startContainer } from '#cluster/node/pod/start.ts';
 import { podStatus } from '#cluster/node/pod/status.ts';
+import { Troubles } from '#cluster/node/pod/troubles.ts';
 import { ProbeWatch } from '#cluster/node/probe/watch.ts';
 import type { SandboxRecord } from '#engine/core/parts.ts';
 import type { Container, Pod, PodCondition, PodStatus } from '#spec/kubernetes/types.gen.ts';
 
-/** Why a container or the whole pod does not come up at the moment, and when it is tried again. */
-interface Trouble {
-  reason: string;
-  message: string;
-  failures: number;
-  retryAtMs: number;
-}
-
 const IMAGE_BACKOFF_MS = { base: 10_000, max: 300_000 };
 const CONFIG_RETRY_MS = 5_000;
 const SANDBOX_BACKOFF_MS = { base: 500, max: 60_000 };
-/** A pod that comes up faster than this is reported once, when it runs. */
-const FIRST_REPORT_MS = 150;
+/** While something is being done to the pod its report waits this long for the outcome: most pods are up by then, and told of once. */
+const HOLD_MS = 300;
 const DEFAULT_GRACE_SECONDS = 30;
 /** A pod the API has lost is ended without asking for long. */
 const LOST_GRACE_SECONDS = 1;
@@ -45,15 +38,18 @@ export class PodWorker {
   #lost = false;
   #closed = false;
   readonly #jobs = new Map<string, Promise<void>>();
-  readonly #troubles = new Map<string, Trouble>();
+  readonly #troubles: Troubles;
   readonly #probes = new Map<string, { runId: string; watch: ProbeWatch }>();
   /** Runs that a hook has condemned. */
   readonly #condemned = new Map<string, string>();
   readonly #words = new Map<string, LastWords>();
+  /** Engine's containers of this pod. */
+  readonly #ids: Set<string>;
   #ready: ReadyPod | undefined;
   #failed: { reason: string; message: string } | undefined;
   #drained: Promise<void> | undefined;
   #reported: PodStatus | undefined;
+  #reportedAtMs: number;
   readonly #seenAtMs: number;
   /** Nothing runs any more, and the sandbox is given back. */
   #settled = false;
@@ -62,8 +58,12 @@ export class PodWorker {
   constructor(deps: AgentDeps, pod: Live<Pod>) {
     this.#deps = deps;
     this.#pod = pod;
+    this.#troubles = new Troubles(deps.clock);
     this.uid = pod.metadata.uid;
     this.#seenAtMs = deps.clock.now();
+    this.#reportedAtMs = this.#seenAtMs;
+    const mine = deps.engine.containers.list().filter(({ spec }) => spec.labels[LABEL.uid] === this.uid);
+    this.#ids = new Set(mine.map((record) => record.id));
     const { phase, reason = '', message = '' } = pod.status ?? {};
     // The node's own verdict of before a restart stays.
     if (phase === 'Failed' && reason !== '') this.#failed = { reason, message };
@@ -95,8 +95,7 @@ export class PodWorker {
 
   /** The objects that its volumes follow have changed, or a token is due. */
   async refresh(): Promise<void> {
-    for (const [name, trouble] of this.#troubles)
-      if (trouble.reason === 'CreateContainerConfigError' || name === SANDBOX) this.#troubles.delete(name);
+    this.#troubles.forgetAll((name, { reason }) => name === SANDBOX || reason === 'CreateContainerConfigError');
     if (this.#ready && !this.#released) await this.#deps.volumes.refresh(this.#self());
     this.#deps.wake(this.uid);
   }
@@ -111,7 +110,7 @@ export class PodWorker {
     const { steps, over } = planPod(seen);
     let againMs: number | undefined;
     for (const step of steps) {
-      const waitMs = this.#begin(step, nowMs);
+      const waitMs = this.#begin(step);
       if (waitMs !== undefined) againMs = Math.min(againMs ?? waitMs, waitMs);
     }
     if (over && this.#jobs.size === 0) return this.#finish(runs);
@@ -139,11 +138,13 @@ export class PodWorker {
 
   /** By container, oldest first. */
   #runs(): Map<string, Run[]> {
+    const { containers } = this.#deps.engine;
     const found = new Map<string, Run[]>();
-    for (const record of this.#deps.engine.containers.list()) {
-      if (record.spec.labels[LABEL.uid] !== this.uid) continue;
-      const run = runOf(record);
+    for (const id of this.#ids) {
+      const record = containers.get(id);
+      const run = record && runOf(record);
       if (run) found.set(run.container, [...(found.get(run.container) ?? []), run]);
+      else this.#ids.delete(id); // somebody else removed it
     }
     for (const [name, runs] of found) found.set(name, sortRuns(runs));
     return found;
@@ -198,26 +199,17 @@ export class PodWorker {
   // ---- what is to be done
 
   /** Begins a step; milliseconds after which it is to be looked at again, when that is not now. */
-  #begin(step: PodStep, nowMs: number): number | undefined {
+  #begin(step: PodStep): number | undefined {
     if (step.do === 'wait') return step.forMs;
     const name = step.do === 'sandbox' ? SANDBOX : step.container.name;
     if (this.#jobs.has(name)) return undefined;
-    const trouble = this.#troubles.get(name);
-    if (step.do !== 'end' && trouble && trouble.retryAtMs > nowMs) return this.#stillTroubled(trouble, nowMs);
+    const waitMs = step.do === 'end' ? undefined : this.#troubles.waitMs(name);
+    if (waitMs !== undefined) return waitMs;
     this.#deps.log.debug('pod', () => ({ pod: keyOf(this.#pod), do: step.do, container: name, why: step.why }));
     if (step.do === 'sandbox') this.#job(SANDBOX, this.#makeSandbox());
     else if (step.do === 'start') this.#job(name, this.#start(step.container, step.attempt, step.after));
     else this.#job(name, this.#end(step.container, step.run, step.why));
     return undefined;
-  }
-
-  /** A pull that failed is shown as such first, and as waiting from the next look on. */
-  #stillTroubled(trouble: Trouble, nowMs: number): number {
-    if (trouble.reason === 'ErrImagePull') {
-      trouble.reason = 'ImagePullBackOff';
-      trouble.message = `Back-off pulling image: ErrImagePull: ${trouble.message}`;
-    }
-    return trouble.retryAtMs - nowMs;
   }
 
   #job(name: string, work: Promise<void>): void {
@@ -228,7 +220,7 @@ export class PodWorker {
           container: name,
           error: describeChain(error),
         });
-        this.#trouble(name, { reason: 'Failed', message: describeChain(error), backoff: SANDBOX_BACKOFF_MS });
+        this.#troubles.add(name, { reason: 'Failed', message: describeChain(error), backoff: SANDBOX_BACKOFF_MS });
       })
       .finally(() => {
         this.#jobs.delete(name);
@@ -237,23 +229,16 @@ export class PodWorker {
     this.#jobs.set(name, job);
   }
 
-  #trouble(name: string, what: { reason: string; message: string; backoff: { base: number; max: number } }): void {
-    const failures = (this.#troubles.get(name)?.failures ?? 0) + 1;
-    const delayMs = Math.min(what.backoff.max, what.backoff.base * 2 ** Math.min(failures - 1, 20));
-    const { reason, message } = what;
-    this.#troubles.set(name, { reason, message, failures, retryAtMs: this.#deps.clock.now() + delayMs });
-  }
-
   async #makeSandbox(): Promise<void> {
     try {
       this.#ready = await makeSandbox(this.#deps, this.#self());
-      this.#troubles.delete(SANDBOX);
+      this.#troubles.forget(SANDBOX);
     } catch (error) {
       const reason = isCode(error, 'VOLUME_NOT_READY') ? 'FailedMount' : 'FailedCreatePodSandBox';
       const message =
         reason === 'FailedMount' ? describeChain(error) : `Failed to create pod sandbox: ${describeChain(error)}`;
       this.#deps.events.record(PODS, this.#pod, { type: 'Warning', reason, message });
-      this.#trouble(SANDBOX, { reason: 'ContainerCreating', message: '', backoff: SANDBOX_BACKOFF_MS });
+      this.#troubles.add(SANDBOX, { reason: 'ContainerCreating', message: '', backoff: SANDBOX_BACKOFF_MS });
     }
   }
 
@@ -266,6 +251,7 @@ export class PodWorker {
     try {
       const { sandbox, volumes, files, shm } = ready;
       record = await startContainer(this.#deps, {
+        made: (id) => this.#ids.add(id),
         self: this.#self(),
         container,
         attempt,
@@ -275,7 +261,7 @@ export class PodWorker {
         files,
         shm,
       });
-      this.#troubles.delete(name);
+      this.#troubles.forget(name);
     } catch (error) {
       if (!isCode(error, 'IMAGE_PROBLEM', 'CANNOT_START_CONTAINER')) throw error;
       const reason = String(error.data['reason']);
@@ -284,7 +270,7 @@ export class PodWorker {
       const backoff = isCode(error, 'IMAGE_PROBLEM')
         ? IMAGE_BACKOFF_MS
         : { base: CONFIG_RETRY_MS, max: CONFIG_RETRY_MS };
-      this.#trouble(name, { reason, message: error.message, backoff });
+      this.#troubles.add(name, { reason, message: error.message, backoff });
       return;
     }
     // The last but one is kept for `logs --previous`.
@@ -412,10 +398,7 @@ export class PodWorker {
     return podStatus({
       pod: this.#pod,
       runs,
-      waiting: (name) => {
-        const trouble = this.#troubles.get(name);
-        return trouble ? { reason: trouble.reason, message: trouble.message } : undefined;
-      },
+      waiting: (name) => this.#troubles.shown(name),
       started: (name) => this.#probes.get(name)?.watch.started() ?? false,
       ready: (name) => this.#probes.get(name)?.watch.ready() ?? false,
       message: (run) => this.#words.get(run.id)?.text ?? '',
@@ -433,9 +416,8 @@ export class PodWorker {
     if (this.#lost) return undefined;
     const ending = this.#ending(nowMs) !== undefined;
     const status = this.#status(runs, nowMs, ending || isOver({ spec: this.#pod.spec, runs: lastOf(runs) }));
-    const early = nowMs - this.#seenAtMs < FIRST_REPORT_MS;
-    if (!this.#reported && early && status.phase === 'Pending' && this.#jobs.size > 0)
-      return FIRST_REPORT_MS - (nowMs - this.#seenAtMs);
+    const heldMs = nowMs - this.#reportedAtMs;
+    if (this.#jobs.size > 0 && heldMs < HOLD_MS) return HOLD_MS - heldMs;
     await this.#write(status);
     return undefined;
   }
@@ -447,6 +429,7 @@ export class PodWorker {
       const patch = { metadata: { uid }, status: { ...status, conditions: status.conditions?.map(whole) } };
       await this.#deps.client.patch(PODS, keyOf(this.#pod), patch, { type: 'strategic', sub: 'status' });
       this.#reported = status;
+      this.#reportedAtMs = this.#deps.clock.now();
     } catch (error) {
       // Gone, or another one of its name stands there: the watch will say so.
       if (!isCode(error, 'KUBE_NOT_FOUND', 'KUBE_CONFLICT')) throw error;

@@ -1,16 +1,16 @@
 import {
-  chmod,
-  chown,
-  lstat,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 import type { Payload } from '#cluster/node/volumes/payload.ts';
@@ -22,81 +22,78 @@ import type { Payload } from '#cluster/node/volumes/payload.ts';
  *     DIR/..2026_11_21_08_00_00.123   the files
  *     DIR/..data -> ..2026_…          swapped by rename(2)
  *     DIR/key -> ..data/key           made once for each first part of a path
+ *
+ * Synchronous: DIR is on a tmpfs and holds a megabyte at most; through the thread pool each of these two dozen calls would cost
+ * more in switches than in work.
  */
 export interface FileOwner {
   uid: number;
   gid: number;
 }
 
+export interface AtomicOptions {
+  owner: (file: { token?: true }) => FileOwner;
+  mode: (mode: number, file: { token?: true }) => number;
+  /** Names the new files' directory; never the same twice. */
+  stamp: string;
+}
+
 const DATA = '..data';
 
 /** True when something changed. */
-export async function writeAtomically(
-  dir: string,
-  payload: Payload,
-  options: {
-    owner: (file: { token?: true }) => FileOwner;
-    mode: (mode: number, file: { token?: true }) => number;
-    stamp: string;
-  },
-): Promise<boolean> {
-  const current = await linkTarget(join(dir, DATA));
-  if (current !== undefined && (await isSame(join(dir, current), payload))) return false;
+export function writeAtomically(dir: string, payload: Payload, options: AtomicOptions): boolean {
+  const current = linkTarget(join(dir, DATA));
+  if (current !== undefined && isSame(join(dir, current), payload)) return false;
   const fresh = `..${options.stamp}`;
-  await mkdir(join(dir, fresh), { mode: 0o755 });
+  mkdirSync(join(dir, fresh), { mode: 0o755 });
   for (const [path, file] of payload) {
     const target = join(dir, fresh, path);
-    await mkdir(dirname(target), { recursive: true, mode: 0o755 });
-    await writeFile(target, file.data);
+    if (path.includes('/')) mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
+    writeFileSync(target, file.data);
     const { uid, gid } = options.owner(file);
-    if (uid !== 0 || gid !== 0) await chown(target, uid, gid);
-    await chmod(target, options.mode(file.mode, file)); // past the umask
+    if (uid !== 0 || gid !== 0) chownSync(target, uid, gid);
+    chmodSync(target, options.mode(file.mode, file)); // past the umask
   }
-  await rm(join(dir, '..data_tmp'), { force: true });
-  await symlink(fresh, join(dir, '..data_tmp'));
-  await rename(join(dir, '..data_tmp'), join(dir, DATA));
-  await linkNames(dir, payload);
-  await removeOthers(dir, fresh);
+  rmSync(join(dir, '..data_tmp'), { force: true });
+  symlinkSync(fresh, join(dir, '..data_tmp'));
+  renameSync(join(dir, '..data_tmp'), join(dir, DATA));
+  linkNames(dir, payload);
+  removeOthers(dir, fresh);
   return true;
 }
 
 /** New names after the swap, so that no link dangles; names of files that are gone go. */
-async function linkNames(dir: string, payload: Payload): Promise<void> {
+function linkNames(dir: string, payload: Payload): void {
   const wanted = new Set([...payload.keys()].map((path) => path.split('/')[0] ?? ''));
-  const present = new Set((await readdir(dir)).filter((name) => !name.startsWith('..')));
-  for (const name of wanted) if (!present.has(name)) await symlink(join(DATA, name), join(dir, name));
-  for (const name of present) if (!wanted.has(name)) await rm(join(dir, name), { force: true });
+  const present = new Set(readdirSync(dir).filter((name) => !name.startsWith('..')));
+  for (const name of wanted) if (!present.has(name)) symlinkSync(join(DATA, name), join(dir, name));
+  for (const name of present) if (!wanted.has(name)) rmSync(join(dir, name), { force: true });
 }
 
-async function removeOthers(dir: string, keep: string): Promise<void> {
-  for (const name of await readdir(dir))
+function removeOthers(dir: string, keep: string): void {
+  for (const name of readdirSync(dir))
     if (name.startsWith('..') && name !== DATA && name !== keep)
-      await rm(join(dir, name), { recursive: true, force: true });
+      rmSync(join(dir, name), { recursive: true, force: true });
 }
 
-async function isSame(dir: string, payload: Payload): Promise<boolean> {
-  const present = await filesBelow(dir, '');
-  if (present.length !== payload.size) return false;
-  for (const path of present) {
-    const file = payload.get(path);
-    if (!file?.data.equals(await readFile(join(dir, path)))) return false;
-  }
-  return true;
+function isSame(dir: string, payload: Payload): boolean {
+  const present = filesBelow(dir, '');
+  return (
+    present.length === payload.size &&
+    present.every((path) => payload.get(path)?.data.equals(readFileSync(join(dir, path))) === true)
+  );
 }
 
-async function filesBelow(root: string, path: string): Promise<string[]> {
-  const found: string[] = [];
-  for (const name of await readdir(join(root, path))) {
+function filesBelow(root: string, path: string): string[] {
+  return readdirSync(join(root, path)).flatMap((name) => {
     const inner = path === '' ? name : `${path}/${name}`;
-    if ((await lstat(join(root, inner))).isDirectory()) found.push(...(await filesBelow(root, inner)));
-    else found.push(inner);
-  }
-  return found;
+    return lstatSync(join(root, inner)).isDirectory() ? filesBelow(root, inner) : [inner];
+  });
 }
 
-async function linkTarget(path: string): Promise<string | undefined> {
+function linkTarget(path: string): string | undefined {
   try {
-    return await readlink(path);
+    return readlinkSync(path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;

@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
@@ -140,10 +141,10 @@ export class PodVolumes {
       token: (projection) => tokens.current(uid, projection),
     });
     const path = this.#path(uid, volume);
-    await mkdir(path, { recursive: true, mode: 0o755 });
+    mkdirSync(path, { recursive: true, mode: 0o755 });
     const group = self.pod.spec.securityContext?.fsGroup;
     const user = onlyUser(self.pod);
-    await writeAtomically(path, payload, {
+    writeAtomically(path, payload, {
       // A token is its user's alone where there is one user; with a group it is the group's.
       owner: ({ token }): FileOwner => ({ uid: token ? (user ?? 0) : 0, gid: group ?? 0 }),
       mode: (mode, { token }) => (token && user !== undefined ? 0o600 : mode) | (group === undefined ? 0 : 0o440),
