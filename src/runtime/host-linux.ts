@@ -19,8 +19,8 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
   const lastCap = Number(files.read('/proc/sys/kernel/cap_last_cap') ?? 40);
   const arch = archOfNode(process.arch);
   assert(arch !== undefined, `no system call tables for ${process.arch}`);
-  let mounts: Mount[] | undefined;
-  const mountTable = (): Mount[] => (mounts ??= parseMountInfo(files.read('/proc/self/mountinfo') ?? ''));
+  // Read each time: a daemon lives on while roots are mounted and unmounted.
+  const mountTable = (): Mount[] => parseMountInfo(files.read('/proc/self/mountinfo') ?? '');
   const resctrl = () => mountTable().find((m) => m.fsType === 'resctrl')?.mountPoint;
   return {
     ...ids,

@@ -1,6 +1,7 @@
 import type { Stats } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
 import type { Random } from '#base/random.ts';
 import { isMountPoint } from '#engine/core/changes.ts';
 import type { Containers } from '#engine/core/containers.ts';
@@ -73,12 +74,22 @@ async function whilePaused<T>(
   pause: boolean,
   use: () => Promise<T>,
 ): Promise<T> {
-  if (!pause || !isRunning(state) || state.phase === 'paused') return use();
-  await containers.pause(id);
+  const paused = pause && isRunning(state) && state.phase !== 'paused' && (await unlessEnded(containers.pause(id)));
   try {
     return await use();
   } finally {
-    await containers.unpause(id);
+    if (paused) await unlessEnded(containers.unpause(id));
+  }
+}
+
+/** A container that has ended meanwhile changes its files no more. */
+async function unlessEnded(change: Promise<void>): Promise<boolean> {
+  try {
+    await change;
+    return true;
+  } catch (error) {
+    if (isCode(error, 'WRONG_PHASE')) return false;
+    throw error;
   }
 }
 

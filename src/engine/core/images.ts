@@ -237,6 +237,26 @@ export class NodeImages implements ImageSource {
     );
   }
 
+  /**
+   * What an image that was committed here stands on: the one whose layers and history are the longest beginning of its own. Others
+   * have none, as in Docker: where a pulled image was made, nobody here knows.
+   */
+  async parentOf(image: Image): Promise<string> {
+    const { config } = image.platform;
+    if (config.container === undefined) return '';
+    const begins = (other: Image): boolean => {
+      const { rootfs, history = [] } = other.platform.config;
+      return (
+        history.length < (config.history?.length ?? 0) &&
+        rootfs.diff_ids.every((diffId, i) => diffId === config.rootfs.diff_ids[i]) &&
+        history.every((line, i) => JSON.stringify(line) === JSON.stringify(config.history?.[i]))
+      );
+    };
+    const lineCount = (other: Image): number => other.platform.config.history?.length ?? 0;
+    const below = (await this.store.list()).filter(begins).sort((a, b) => lineCount(b) - lineCount(a));
+    return below[0]?.id ?? '';
+  }
+
   /** Ids of the image and of all that are built on it; none when there is no such image. */
   async standingOn(reference: string): Promise<ReadonlySet<string>> {
     const base = await this.store.find(reference);

@@ -202,6 +202,9 @@ const configShape = object(
     'os.version': optional(string()),
     'os.features': optional(array(string())),
     config: optional(runConfig),
+    // Docker's, of images committed from a container: its id, and its own settings before the commit changed them.
+    container: optional(string()),
+    container_config: optional(runConfig),
     rootfs: object({ type: string(), diff_ids: array(digest, { max: LAYERS_MAX }) }, { unknown: 'keep' }),
     history: optional(
       array(

@@ -35,7 +35,7 @@ export function imageSummary(
   };
 }
 
-export function imageInspect(image: Image, images: NodeImages, version: string): ImageInspect {
+export function imageInspect(image: Image, images: NodeImages, version: string, parent: string): ImageInspect {
   const { config } = image.platform;
   const size = images.sizeOf(image);
   const run = config.config ?? {};
@@ -44,10 +44,10 @@ export function imageInspect(image: Image, images: NodeImages, version: string):
     Id: image.id,
     RepoTags: image.repoTags,
     RepoDigests: image.repoDigests,
-    Parent: '',
+    Parent: parent,
     Comment: config.history?.at(-1)?.comment ?? '',
     Created: config.created ?? (before('1.44') ? dockerTime(0) : ''),
-    ...(before('1.45') ? { Container: '', ContainerConfig: null } : {}),
+    ...(before('1.45') ? { Container: config.container ?? '', ContainerConfig: config.container_config ?? null } : {}),
     DockerVersion: '',
     Author: config.author ?? '',
     Config: inspectConfig(run),

@@ -44,7 +44,10 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
       );
     },
 
-    ImageInspect: async (request) => json(imageInspect(await images.store.get(name(request)), images, request.version)),
+    ImageInspect: async (request) => {
+      const image = await images.store.get(name(request));
+      return json(imageInspect(image, images, request.version, await images.parentOf(image)));
+    },
 
     ImageHistory: async (request) => json(imageHistory(await images.store.get(name(request)), images)),
 
