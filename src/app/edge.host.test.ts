@@ -1,8 +1,11 @@
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { connectEdge, edgePaths } from '#app/edge.ts';
+import { connectClusterFeed, connectEdge, edgePaths, FEED } from '#app/edge.ts';
+import { systemClock } from '#base/clock.ts';
+import { FeedSource } from '#base/feed.ts';
+import { logger, silentSink } from '#base/log.ts';
 import { findNetHand } from '#kernel/netlink/hand.ts';
 import type { EdgeEntry } from '#network/edge.ts';
 import { EdgeClient } from '#network/edge-wire.ts';
@@ -87,5 +90,48 @@ describe('the edge process', () => {
     await client.drop('web');
     expect(listening(host)).not.toContain(':8080');
     expect(listening(box)).toBe('');
+  });
+
+  it('serves the cluster’s names and web pages on without the daemon, and after its own death', async () => {
+    const source = new FeedSource({
+      clock: systemClock,
+      log: logger('app', silentSink),
+      connect: () => connectClusterFeed(world.dir, command),
+    });
+    const [dns, ingress] = [source.topic(FEED.dns), source.topic(FEED.ingress)];
+    dns.set('settings', { domain: 'cluster.local', listen: [{ ip: '127.0.0.1', port: 10053 }], upstreams: [] });
+    dns.set('svc/shop/web', {
+      namespace: 'shop',
+      name: 'web',
+      addresses: ['10.96.0.5'],
+      headless: false,
+      ports: [],
+      endpoints: [],
+    });
+    ingress.set('settings', { http: [{ ip: '127.0.0.1', port: 8080 }], https: [] });
+    dns.declare();
+    ingress.declare();
+    await Promise.all([dns.confirmed(), ingress.confirmed()]);
+    source.close();
+    const script = `
+      const r = new (require('dns').promises.Resolver)();
+      r.setServers(['127.0.0.1:10053']);
+      const page = await (await fetch('http://127.0.0.1:8080/')).text();
+      console.log(String(await r.resolve4('web.shop.svc.cluster.local')), page);`;
+    const look = (): Promise<string> =>
+      world.runAside(
+        host,
+        process.execPath,
+        '--input-type=module',
+        '-e',
+        `import { createRequire } from 'module'; const require = createRequire('/'); ${script}`,
+      );
+    const wanted = '10.96.0.5 404 Not Found: no Ingress has a rule for 127.0.0.1/ (NO_ROUTE)';
+    expect((await look()).trim()).toBe(wanted);
+    await expect.poll(() => existsSync(edgePaths(world.dir).clusterState)).toBe(true);
+    await client.stop();
+    await expect.poll(() => listening(host)).not.toContain(':8080');
+    (await connectEdge(world.dir, command))?.destroy();
+    expect((await look()).trim()).toBe(wanted);
   });
 });

@@ -1,11 +1,15 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { ClusterEdge, type Follower } from '#app/cluster-edge.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
+import { followFeed } from '#base/feed.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
+import { DnsServer } from '#cluster/dns/server.ts';
+import { IngressServer } from '#cluster/ingress/server.ts';
 import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { Forwarder } from '#network/dns/forward.ts';
 import { EdgeServer } from '#network/edge-server.ts';
@@ -13,18 +17,26 @@ import { serveEdge } from '#network/edge-wire.ts';
 import { EdgeNotStarted } from '#network/errors.ts';
 
 /**
- * The edge process: names for containers and reserved host ports, outliving the daemon. One a run root; it is started by the
- * daemon when the first container needs it, and ends when it is told to.
+ * The edge process: names for containers, reserved host ports, the cluster's name server and its ingress proxy, outliving the
+ * daemon. One a run root; it is started by the daemon when the first container needs it, and ends when it is told to.
  *
- *   R/edge.sock         the daemon's orders
- *   R/edge-state.json   what it was told last
+ *   R/edge.sock            the daemon's orders           R/edge-cluster.sock    the cluster's feed
+ *   R/edge-state.json      what it was told last         R/edge-cluster.json    what it was told last, keys of certificates included
  *   R/edge.log
  */
-export function edgePaths(runRoot: string): { socket: string; state: string; log: string } {
+export function edgePaths(runRoot: string): {
+  socket: string;
+  state: string;
+  log: string;
+  clusterSocket: string;
+  clusterState: string;
+} {
   return {
     socket: join(runRoot, 'edge.sock'),
     state: join(runRoot, 'edge-state.json'),
     log: join(runRoot, 'edge.log'),
+    clusterSocket: join(runRoot, 'edge-cluster.sock'),
+    clusterState: join(runRoot, 'edge-cluster.json'),
   };
 }
 
@@ -43,10 +55,13 @@ export async function runEdge(runRoot: string): Promise<boolean> {
   const edge = new EdgeServer({ hand, forwarder, clock: systemClock, log, stateFile: paths.state });
   const state = readState(paths.state);
   if (state !== undefined) await edge.restore(state);
+  const cluster = clusterEdge(paths.clusterState, forwarder);
+  await cluster.restore();
 
   const stop = (): void => {
     server.close();
-    edge.flush().then(
+    feed.close();
+    Promise.all([edge.flush(), cluster.close()]).then(
       () => process.exit(0),
       (error) => {
         log.error('state not written', { error: describeChain(error) });
@@ -55,19 +70,52 @@ export async function runEdge(runRoot: string): Promise<boolean> {
     );
   };
   const server = createServer((socket) => serveEdge(socket, edge, stop));
+  const feed = createServer((socket) => followFeed(socket, (topic, change) => cluster.apply(topic, change), log));
+  await listenAt(feed, paths.clusterSocket);
+  await listenAt(server, paths.socket); // last: who can connect here finds the other one open
+  process.on('SIGTERM', stop);
+  process.on('SIGHUP', () => undefined); // the terminal it was started from is no reason to go
+  log.info('edge serves', { socket: paths.socket });
+  return true;
+}
+
+/** Names and web applications of the cluster; they ask upstream as containers' names do. */
+function clusterEdge(stateFile: string, forwarder: Forwarder): ClusterEdge {
+  const [clock, random] = [systemClock, systemRandom];
+  return new ClusterEdge({
+    followers: new Map<string, Follower>([
+      [FEED.dns, new DnsServer({ upstream: (...asked) => forwarder.ask(...asked), clock, log: logger('cluster:dns') })],
+      [FEED.ingress, new IngressServer({ clock, random, log: logger('cluster:ingress') })],
+    ]),
+    stateFile,
+    clock,
+    log: logger('app'),
+  });
+}
+
+/** Topics of the cluster's feed. */
+export const FEED = { dns: 'dns', ingress: 'ingress' } as const;
+
+async function listenAt(server: Server, path: string): Promise<void> {
   try {
-    unlinkSync(paths.socket); // nobody answered there: a dead edge's
+    unlinkSync(path); // nobody answered there: a dead edge's
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(paths.socket, resolve);
+    server.listen(path, resolve);
   });
-  process.on('SIGTERM', stop);
-  process.on('SIGHUP', () => undefined); // the terminal it was started from is no reason to go
-  log.info('edge serves', { socket: paths.socket });
-  return true;
+}
+
+/** The cluster's feed of the edge, which is started when there is none. */
+export async function connectClusterFeed(runRoot: string, command: readonly [string, ...string[]]): Promise<Socket> {
+  const orders = await connectEdge(runRoot, command);
+  orders?.destroy();
+  const { clusterSocket, log } = edgePaths(runRoot);
+  const socket = await tryConnect(clusterSocket);
+  if (!socket) throw new EdgeNotStarted({ socket: clusterSocket, log });
+  return socket;
 }
 
 /**

@@ -154,7 +154,7 @@ function freePort(host: string): Promise<number> {
 }
 
 /** What a file holds, made and written once. */
-async function kept<T extends object>(path: string, make: () => Promise<T>): Promise<T> {
+export async function kept<T extends object>(path: string, make: () => Promise<T>): Promise<T> {
   try {
     return JSON.parse(await readFile(path, 'utf8')) as T;
   } catch (error) {

@@ -36,7 +36,7 @@ export interface IngressPublisherOptions {
   events: EventRecorder;
   settings: SettingsEntry;
   /** Addresses at which clients reach the proxy: what `kubectl get ingress` shows. */
-  addresses: readonly string[];
+  addresses: () => readonly string[];
   /** Signs for a host by the cluster's own ingress authority. */
   issue: (host: string) => CertificateEntry;
 }
@@ -204,7 +204,7 @@ export class IngressPublisher {
   }
 
   async #writeStatus(ingress: Live<Ingress>): Promise<void> {
-    const wanted = this.#o.addresses.map((ip) => ({ ip }));
+    const wanted = this.#o.addresses().map((ip) => ({ ip }));
     const present = (ingress.status?.loadBalancer?.ingress ?? []).map(({ ip }) => ({ ip }));
     if (JSON.stringify(present) === JSON.stringify(wanted)) return;
     try {
