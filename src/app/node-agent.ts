@@ -23,6 +23,8 @@ import { formatIp } from '#kernel/netlink/ip.ts';
 
 const NETWORK = 'estiba-pods';
 const POD_CIDR = '10.42.0.0/24';
+/** Pods reach each other through the host's rules: Services keep the client's address, and policies see every packet. */
+const ROUTED = { 'dev.estiba.routed': 'true' };
 const MAX_PODS = 110;
 const LOG_FILES = 5;
 /** Pods come up first, then it is told how. */
@@ -39,7 +41,12 @@ export interface PodNetwork {
 export async function podNetwork({ engine: { networks } }: Node, wish: string | undefined): Promise<PodNetwork> {
   const known = networks.list().find((n) => n.name === NETWORK);
   const make = (subnet: string | undefined) =>
-    networks.create({ name: NETWORK, names: false, subnets: subnet === undefined ? [] : [{ subnet }] });
+    networks.create({
+      name: NETWORK,
+      names: false,
+      options: ROUTED,
+      subnets: subnet === undefined ? [] : [{ subnet }],
+    });
   const network =
     known ??
     (await make(wish ?? POD_CIDR).catch((error: unknown) => {

@@ -42,7 +42,7 @@ interface Surroundings {
 const PREDEFINED = ['bridge', 'host', 'none'];
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
-/** Options of Docker's bridge driver. What is not in this table is refused, not ignored. */
+/** Options of Docker's bridge driver, and one of ours. What is not in this table is refused, not ignored. */
 const OPTION = {
   icc: 'com.docker.network.bridge.enable_icc',
   masquerade: 'com.docker.network.bridge.enable_ip_masquerade',
@@ -50,6 +50,7 @@ const OPTION = {
   bridge: 'com.docker.network.bridge.name',
   default: 'com.docker.network.bridge.default_bridge',
   mtu: 'com.docker.network.driver.mtu',
+  routed: 'dev.estiba.routed',
 } as const;
 
 /** Pure: a wish and what is around it become a network, or say what is wrong with them. */
@@ -73,6 +74,7 @@ export function createDecision(request: CreateRequest, around: Surroundings): Ne
     internal: request.internal ?? false,
     ipv6: request.ipv6 ?? false,
     icc: flag(options, OPTION.icc, true),
+    routed: flag(options, OPTION.routed, false),
     masquerade: flag(options, OPTION.masquerade, true),
     mtuBytes: mtuOf(options[OPTION.mtu], around.mtuBytes),
     bridge: bridgeOf(options[OPTION.bridge]) ?? bridgeName(around.daemon, around.id, false),
@@ -126,6 +128,7 @@ function base(name: string, driver: Driver, around: Surroundings): Network {
     internal: false,
     ipv6: false,
     icc: true,
+    routed: false,
     masquerade: true,
     mtuBytes: around.mtuBytes,
     bridge: '',

@@ -23,6 +23,12 @@ export interface Network {
   ipv6: boolean;
   /** Containers of the network reach each other; off, only published ports are open between them. */
   icc: boolean;
+  /**
+   * Containers reach each other through the host alone: each has its address to itself (/32) and a port of the bridge that
+   * forwards to nobody else. So every packet between them meets the host's rules, and answers of redirected connections come
+   * back the way they went, with the client's own address.
+   */
+  routed: boolean;
   masquerade: boolean;
   mtuBytes: number;
   /** Name of the Linux bridge; `''` for drivers without one. */

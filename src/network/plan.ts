@@ -1,6 +1,6 @@
 import type { Random } from '#base/random.ts';
 import { OTHER_NETNS } from '#kernel/netlink/hand.ts';
-import { type Cidr, parseIp } from '#kernel/netlink/ip.ts';
+import { bitsOf, type Cidr, parseIp } from '#kernel/netlink/ip.ts';
 import { addBridge, addVeth, deleteLink, setBridgePort, setLink } from '#kernel/netlink/link.ts';
 import { addAddress, addRoute } from '#kernel/netlink/route.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
@@ -141,7 +141,11 @@ export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug
     }),
     setLink({ index }, { up: true, ...(endpoint.ipv6 ? {} : { noLinkLocal: true }) }),
     ...addressesOf(endpoint, network).map((cidr) => addAddress({ index, cidr })),
-    ...defaultRoutes(endpoint, network).map((gateway) => addRoute({ gateway, index })),
+    ...defaultRoutes(endpoint, network).flatMap((gateway) => [
+      // Alone with its address, a container finds its gateway by a route that says: on this link.
+      ...(network.routed ? [addRoute({ destination: { ip: gateway, prefix: bitsOf(gateway.family) }, index })] : []),
+      addRoute({ gateway, index }),
+    ]),
   ];
   return [
     {
@@ -161,7 +165,7 @@ export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug
         setLink(host, { master: bridgeIndex, up: true }),
         // Hairpin: with br_netfilter loaded (dockerd does it) DNAT happens while bridging, and a container that asks for its
         // own published port is answered out of the port it came in by.
-        setBridgePort(host, { hairpin: true, ...(network.icc ? {} : { isolated: true }) }),
+        setBridgePort(host, { hairpin: true, ...(network.icc && !network.routed ? {} : { isolated: true }) }),
       ],
     },
   ];
@@ -232,7 +236,7 @@ function addressesOf(endpoint: Endpoint, network: Network): Cidr[] {
     if (text === undefined) return [];
     const ip = parseIp(text);
     const subnet = network.subnets.find((s) => s.subnet.ip.family === ip.family);
-    return subnet ? [{ ip, prefix: subnet.subnet.prefix }] : [];
+    return subnet ? [{ ip, prefix: network.routed ? bitsOf(ip.family) : subnet.subnet.prefix }] : [];
   });
 }
 

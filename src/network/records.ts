@@ -1,4 +1,15 @@
-import { array, boolean, integer, type Out, object, oneOf, optional, record, string } from '#base/shape.ts';
+import {
+  array,
+  boolean,
+  integer,
+  type Out,
+  object,
+  oneOf,
+  optional,
+  record,
+  string,
+  withDefault,
+} from '#base/shape.ts';
 import { formatCidr, formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
 import type { Network, Sandbox } from '#network/model.ts';
 import { prefix, type Store, type TxnOp } from '#storage/store.ts';
@@ -23,6 +34,7 @@ const networkShape = object({
   internal: boolean(),
   ipv6: boolean(),
   icc: boolean(),
+  routed: withDefault(boolean(), false),
   masquerade: boolean(),
   mtuBytes: integer({ min: 68, max: 65535 }),
   bridge: string(),

@@ -1,6 +1,16 @@
 import { type Cidr, type Family, ipBytes, lastOf, networkOf, parseIp } from '#kernel/netlink/ip.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
-import { CT_STATE, concatKey, type Expression, ifname, portBytes, REG_1, reg32 } from '#kernel/nft/expression.ts';
+import {
+  CMP,
+  CT_STATE,
+  concatKey,
+  type Expression,
+  ifname,
+  PAYLOAD_TRANSPORT,
+  portBytes,
+  REG_1,
+  reg32,
+} from '#kernel/nft/expression.ts';
 import {
   accept,
   counter,
@@ -48,6 +58,7 @@ import type { Network, Protocol, PublishedPort } from '#network/model.ts';
  *               -100  dnat     published port → container, by map
  *   output      -110  gate-local   the same for the host's own connections, as coming from `lo`
  *               -100  dnat-local
+ *                  0  redirects  routed networks are not told of a shorter way, which is closed
  *   forward        0  forward  between networks, in and out
  *   postrouting  100  snat     masquerade on the way out; loopback and hairpin clients become the gateway
  */
@@ -55,6 +66,11 @@ export const CHAIN = { host: 'host-input', hostLocal: 'host-input-local' } as co
 
 const PROTOCOL: Record<Protocol, number> = { tcp: 6, udp: 17, sctp: 132 };
 const LOOPBACK = Uint8Array.of(127);
+/** ICMP and ICMPv6, and the type that is a redirect. */
+const REDIRECTS = [
+  { protocol: 1, type: 5 },
+  { protocol: 58, type: 137 },
+];
 
 export function tableOf(daemon: string): TableRef {
   return { family: NFPROTO.INET, table: daemon };
@@ -63,6 +79,7 @@ export function tableOf(daemon: string): TableRef {
 const SETS: Omit<SetSpec, 'id'>[] = [
   { name: 'bridges', keyType: DATATYPE.ifname, keyBytes: 16 },
   { name: 'internal', keyType: DATATYPE.ifname, keyBytes: 16 },
+  { name: 'routed', keyType: DATATYPE.ifname, keyBytes: 16 },
   // Pairs of links that may talk: a bridge and itself, where containers of one network reach each other.
   { name: 'open', keyType: concatType(DATATYPE.ifname, DATATYPE.ifname), keyBytes: 32, fields: [16, 16] },
   { name: 'masquerade4', keyType: DATATYPE.ipv4, keyBytes: 4, interval: true },
@@ -117,6 +134,7 @@ export function createTable(daemon: string): Message[] {
     addChain(t, 'publish'),
     addChain(t, 'dnat', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
     addChain(t, 'dnat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
+    addChain(t, 'redirects', { type: 'filter', hook: 'output', priority: 0, policy: 'accept' }),
     addChain(t, 'forward', { type: 'filter', hook: 'forward', priority: 0, policy: 'accept' }),
     addChain(t, 'snat', { type: 'nat', hook: 'postrouting', priority: 100, policy: 'accept' }),
 
@@ -149,6 +167,17 @@ export function createTable(daemon: string): Message[] {
       ]),
     ]),
 
+    // A packet that leaves by the link it came in by makes the kernel advise the sender to go there directly (RFC 1812 5.2.7.2).
+    ...REDIRECTS.map(({ protocol, type }) =>
+      rule('redirects', [
+        ...oifIn('routed'),
+        loadL4proto(REG_1),
+        { expr: 'cmp', sreg: REG_1, op: CMP.EQ, data: Uint8Array.of(protocol) },
+        { expr: 'payload', dreg: REG_1, base: PAYLOAD_TRANSPORT, offset: 0, length: 1 },
+        { expr: 'cmp', sreg: REG_1, op: CMP.EQ, data: Uint8Array.of(type) },
+        drop,
+      ]),
+    ),
     rule('forward', [...ctStateIs(CT_STATE.ESTABLISHED | CT_STATE.RELATED), accept]),
     rule('forward', [...oifIn('bridges'), ...wasDnated, accept], 'published ports'),
     rule('forward', [...linksIn('open'), accept], 'within a network'),
@@ -194,18 +223,21 @@ export function networkElements(network: Network): SetElements[] {
   const link = ifname(network.bridge);
   const parts: SetElements[] = [{ set: 'bridges', elements: [{ key: link }] }];
   if (network.internal) parts.push({ set: 'internal', elements: [{ key: link }] });
+  if (network.routed) parts.push({ set: 'routed', elements: [{ key: link }] });
   if (network.icc) parts.push({ set: 'open', elements: [{ key: concatKey(link, link) }] });
   for (const { subnet } of network.subnets) {
     const family = subnet.ip.family;
-    parts.push({
-      set: `home${family}`,
-      elements: [
-        {
-          key: concatKey(ipBytes(networkOf(subnet).ip), link),
-          keyEnd: concatKey(ipBytes(lastOf(subnet)), link),
-        },
-      ],
-    });
+    // Answers between routed neighbours come back through the host by themselves.
+    if (!network.routed)
+      parts.push({
+        set: `home${family}`,
+        elements: [
+          {
+            key: concatKey(ipBytes(networkOf(subnet).ip), link),
+            keyEnd: concatKey(ipBytes(lastOf(subnet)), link),
+          },
+        ],
+      });
     if (network.masquerade && !network.internal) parts.push({ set: `masquerade${family}`, elements: interval(subnet) });
   }
   return parts;
