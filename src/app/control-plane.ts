@@ -1,9 +1,11 @@
 import { mkdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { startKubeApi } from '#app/kube-api.ts';
-import type { Node } from '#app/node.ts';
+import type { IngressListen } from '#app/daemon-options.ts';
+import { DEFAULT_SERVICE_CIDR, freePort, startKubeApi } from '#app/kube-api.ts';
+import { edgeCommand, type Node } from '#app/node.ts';
 import { nodeAgent, podNetwork, type RunningAgent } from '#app/node-agent.ts';
+import { startServices } from '#app/services.ts';
 import { systemClock } from '#base/clock.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
@@ -30,6 +32,8 @@ export interface ControlPlaneOptions {
   podCidr?: string;
   serviceCidr?: string;
   clusterDomain: string;
+  ingress: IngressListen | undefined;
+  lbPool?: string;
 }
 
 export interface ControlPlane {
@@ -37,6 +41,8 @@ export interface ControlPlane {
   kubeconfigPath: string;
   /** The node agent beside it; for figures. */
   agent: RunningAgent | undefined;
+  /** Where web applications are served. */
+  ingress: { ingress: string; ingressTls: string } | undefined;
   close(): Promise<void>;
 }
 
@@ -92,6 +98,27 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   await Promise.all([forScheduler.start(), forControllers.start()]);
   for (const controller of controllers) controller.start();
   scheduler.start();
+  const ingress = options.ingress && (await chosenPorts(options.ingress));
+  const services =
+    options.node && network
+      ? await startServices({
+          api: api.server,
+          daemon: options.node.options.name,
+          dataRoot: options.dataRoot,
+          runRoot: options.runRoot,
+          nodeName,
+          gateway: network.gateway,
+          podCidr: network.cidr,
+          serviceCidr: options.serviceCidr ?? DEFAULT_SERVICE_CIDR,
+          clusterDomain: options.clusterDomain,
+          ingress: {
+            http: ingress ? [{ ip: ingress.host, port: ingress.httpPort }] : [],
+            https: ingress ? [{ ip: ingress.host, port: ingress.httpsPort }] : [],
+          },
+          ...(options.lbPool === undefined ? {} : { lbPool: options.lbPool }),
+          edgeCommand: edgeCommand(options.runRoot),
+        })
+      : undefined;
   if (options.node && network) {
     const made = nodeAgent({
       node: options.node,
@@ -99,8 +126,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       network,
       name: nodeName,
       clusterDomain: options.clusterDomain,
-      clusterDns: undefined,
-      drain: { drained: () => Promise.resolve() },
+      clusterDns: services?.clusterDns,
+      drain: { drained: ({ ips }) => services?.drained(ips) ?? Promise.resolve() },
     });
     await made.agent.start();
     agent = made.running;
@@ -110,8 +137,10 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     url: api.url,
     kubeconfigPath: api.kubeconfigPath,
     agent,
+    ingress: services && ingress && ingressUrls(ingress),
     async close() {
       await agent?.close();
+      await services?.close();
       await scheduler.stop();
       await Promise.all(controllers.map((controller) => controller.stop()));
       await Promise.all([forScheduler.stop(), forControllers.stop()]);
@@ -119,6 +148,16 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       await store.close();
     },
   };
+}
+
+/** Port 0 becomes a free one here: the edge process is told numbers. */
+async function chosenPorts({ host, httpPort, httpsPort }: IngressListen): Promise<IngressListen> {
+  return { host, httpPort: httpPort || (await freePort(host)), httpsPort: httpsPort || (await freePort(host)) };
+}
+
+function ingressUrls({ host, httpPort, httpsPort }: IngressListen): { ingress: string; ingressTls: string } {
+  const at = host === '0.0.0.0' ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host;
+  return { ingress: `http://${at}:${httpPort}`, ingressTls: `https://${at}:${httpsPort}` };
 }
 
 /** The API server is there before the agent: until then it says that no node is connected. */

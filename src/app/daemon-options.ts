@@ -18,6 +18,10 @@ export interface DaemonOptions {
   /** Who may use the socket beside root. */
   group: string;
   kube: Listen;
+  /** Undefined: nobody is served. */
+  ingress: IngressListen | undefined;
+  /** Addresses for Services of type LoadBalancer. */
+  lbPool?: string;
   registry: Listen | undefined;
   registryMirrors: readonly string[];
   insecureRegistries: readonly string[];
@@ -38,6 +42,12 @@ export type Service = (typeof SERVICES)[number];
 
 export type HostAddress = { kind: 'unix'; path: string } | ({ kind: 'tcp' } & Listen);
 
+export interface IngressListen {
+  host: string;
+  httpPort: number;
+  httpsPort: number;
+}
+
 export interface Listen {
   host: string;
   port: number;
@@ -54,6 +64,8 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --tlscacert, --tlscert, --tlskey FILE   (/etc/estiba/ca.pem, cert.pem, key.pem)
   --group NAME                    who may use the socket beside root (docker)
   --kube, --registry ADDRESS:PORT port 0 picks a free one, off serves none (127.0.0.1:6443, 127.0.0.1:5000)
+  --ingress [ADDRESS:]HTTP,HTTPS  ports of the Ingress proxy, off for none (0.0.0.0:80,443)
+  --lb-pool CIDR                  addresses for Services of type LoadBalancer
   --registry-mirror URL           a mirror of docker.io; again for more
   --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
   --bip CIDR, --mtu BYTES         of the default bridge
@@ -125,6 +137,8 @@ function parseFlags(args: string[]) {
         tlskey: { type: 'string' },
         kube: { type: 'string' },
         registry: { type: 'string' },
+        ingress: { type: 'string' },
+        'lb-pool': { type: 'string' },
         'registry-mirror': { type: 'string', multiple: true },
         'insecure-registry': { type: 'string', multiple: true },
         bip: { type: 'string' },
@@ -174,6 +188,8 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     tls: tlsOf(flags, file),
     group: flags.group ?? file.group ?? 'docker',
     kube: parseListen(flags.kube ?? '127.0.0.1:6443', '--kube'),
+    ingress: flags.ingress === 'off' ? undefined : parseIngress(flags.ingress ?? '0.0.0.0:80,443'),
+    ...(flags['lb-pool'] === undefined ? {} : { lbPool: flags['lb-pool'] }),
     registry: flags.registry === 'off' ? undefined : parseListen(flags.registry ?? '127.0.0.1:5000', '--registry'),
     registryMirrors: [...(flags['registry-mirror'] ?? []), ...(file['registry-mirrors'] ?? [])],
     insecureRegistries: [...(flags['insecure-registry'] ?? []), ...(file['insecure-registries'] ?? [])],
@@ -226,6 +242,13 @@ function parseHost(text: string): HostAddress {
   if (!text.startsWith('tcp://'))
     throw new DaemonUsage({ why: `--host ${text} is neither unix:///PATH nor tcp://ADDRESS:PORT` });
   return { kind: 'tcp', ...parseListen(text.slice('tcp://'.length).replace(/\/$/, ''), '--host') };
+}
+
+function parseIngress(text: string): IngressListen {
+  const [, v6, v4, http, https] = /^(?:(?:\[([^\]]+)\]|([^:,]*)):)?(\d{1,5}),(\d{1,5})$/.exec(text) ?? [];
+  if (http === undefined || https === undefined || Number(http) > 65_535 || Number(https) > 65_535)
+    throw new DaemonUsage({ why: `--ingress ${text} is not [ADDRESS:]HTTP-PORT,HTTPS-PORT` });
+  return { host: v6 ?? (v4 || '0.0.0.0'), httpPort: Number(http), httpsPort: Number(https) };
 }
 
 function parseListen(text: string, what: string): Listen {

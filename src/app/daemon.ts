@@ -31,6 +31,9 @@ interface Endpoints {
   docker?: string;
   registry?: string;
   kube?: string;
+  /** Of web applications, by HTTP and HTTPS. */
+  ingress?: string;
+  ingressTls?: string;
 }
 
 /** Requests under way when the daemon is told to end; what lasts longer (attach, logs, events) is cut. */
@@ -82,6 +85,7 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
     undo.add('control plane', () => plane.close());
     await copyFile(plane.kubeconfigPath, join(options.runRoot, 'kubeconfig'));
     endpoints.kube = plane.url;
+    if (plane.ingress) Object.assign(endpoints, plane.ingress);
   }
   return endpoints;
 }

@@ -17,6 +17,7 @@ import { sealer } from '#cluster/store/seal.ts';
 import type { Store } from '#storage/store.ts';
 
 const DEFAULT_PORT = 6443;
+export const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
 
 /**
  * The API server with its keys and its socket, as the daemon and the tests start it. Under `directory`:
@@ -57,7 +58,7 @@ export interface KubeApi {
 export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
   const { directory, clock = systemClock, log = logger('cluster:api'), random = Math.random } = options;
   const host = options.host ?? '127.0.0.1';
-  const serviceCidr = options.serviceCidr ?? '10.96.0.0/16';
+  const serviceCidr = options.serviceCidr ?? DEFAULT_SERVICE_CIDR;
   const domain = options.clusterDomain ?? 'cluster.local';
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const authority = await kept(join(directory, 'ca.json'), async () => makeAuthority('estiba-cluster', clock.now()));
@@ -142,7 +143,7 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
 }
 
 /** The port stands in objects and certificates before anything listens: "any" is decided first. */
-function freePort(host: string): Promise<number> {
+export function freePort(host: string): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);

@@ -278,7 +278,7 @@ async function nodeId(store: EmbeddedStore, random: Random): Promise<string> {
 const NODE_ID = 'node/id';
 
 /** This program's own way to say `estiba edge`. */
-function edgeCommand(runRoot: string): [string, ...string[]] {
+export function edgeCommand(runRoot: string): [string, ...string[]] {
   return [process.execPath, join(distribution(), 'cli.run.cjs'), 'edge', '--run-root', runRoot];
 }
 

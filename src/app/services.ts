@@ -26,8 +26,10 @@ import { ClusterView } from '#cluster/client/view.ts';
 import { publishNames } from '#cluster/dns/publisher.ts';
 import type { SettingsEntry } from '#cluster/ingress/model.ts';
 import { IngressPublisher } from '#cluster/ingress/publisher.ts';
+import { Balancer } from '#cluster/proxy/balancer.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
 import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { parseCidr } from '#kernel/netlink/ip.ts';
 import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 
 export interface ServicesWish {
@@ -43,6 +45,8 @@ export interface ServicesWish {
   serviceCidr: string;
   clusterDomain: string;
   ingress: SettingsEntry;
+  /** Addresses for Services of type LoadBalancer. */
+  lbPool?: string;
   /** This program's own way to say `estiba edge --run-root R`. */
   edgeCommand: readonly [string, ...string[]];
 }
@@ -96,6 +100,14 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     nodeName: wish.nodeName,
     table: { daemon: wish.daemon, serviceCidrs: [wish.serviceCidr], podCidrs: [wish.podCidr] },
   });
+  const balancer = new Balancer({
+    view,
+    kernel,
+    clock,
+    log: logger('cluster:proxy'),
+    events: events('estiba-balancer'),
+    pool: wish.lbPool === undefined ? undefined : parseCidr(wish.lbPool),
+  });
   const feed = new FeedSource({
     clock,
     log: logger('app'),
@@ -123,6 +135,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
   await nameService(client, clusterDns, wish.gateway);
   await view.start();
   await proxy.start();
+  balancer.start();
   names.declare();
   ingress.start();
 
@@ -138,12 +151,14 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     async close() {
       closing = true;
       await ingress.stop();
+      await balancer.stop();
       await proxy.stop();
       await view.stop();
       feed.close();
       kernel.close();
     },
     async remove() {
+      await balancer.remove();
       await proxy.remove();
     },
   };

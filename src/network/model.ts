@@ -24,9 +24,9 @@ export interface Network {
   /** Containers of the network reach each other; off, only published ports are open between them. */
   icc: boolean;
   /**
-   * Containers reach each other through the host alone: each has its address to itself (/32) and a port of the bridge that
-   * forwards to nobody else. So every packet between them meets the host's rules, and answers of redirected connections come
-   * back the way they went, with the client's own address.
+   * Containers reach each other through the host: each has its address to itself (/32), so everybody else is behind the
+   * gateway. Every packet between them meets the host's rules, and answers of redirected connections come back the way they went,
+   * with the client's own address. Ports are not isolated: with br_netfilter loaded, a redirected packet is bridged from port to port.
    */
   routed: boolean;
   masquerade: boolean;

@@ -165,7 +165,7 @@ export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug
         setLink(host, { master: bridgeIndex, up: true }),
         // Hairpin: with br_netfilter loaded (dockerd does it) DNAT happens while bridging, and a container that asks for its
         // own published port is answered out of the port it came in by.
-        setBridgePort(host, { hairpin: true, ...(network.icc && !network.routed ? {} : { isolated: true }) }),
+        setBridgePort(host, { hairpin: true, ...(network.icc ? {} : { isolated: true }) }),
       ],
     },
   ];

@@ -28,6 +28,9 @@ import {
 import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 import type { Ingress } from '#spec/kubernetes/types.gen.ts';
 
+/** The node has not said yet where it is. */
+const ADDRESS_AGAIN_MS = 1_000;
+
 export interface IngressPublisherOptions {
   view: ClusterView;
   topic: FeedTopic;
@@ -125,8 +128,7 @@ export class IngressPublisher {
     this.#sweep();
     for (const { reason, message } of [...plan.complaints, ...this.#secretComplaints(plan)])
       events.record(INGRESSES, ingress, { type: 'Warning', reason, message });
-    await this.#writeStatus(ingress);
-    return DONE;
+    return this.#writeStatus(ingress);
   }
 
   #isOurs(ingress: Ingress): boolean {
@@ -203,15 +205,17 @@ export class IngressPublisher {
     return known;
   }
 
-  async #writeStatus(ingress: Live<Ingress>): Promise<void> {
+  async #writeStatus(ingress: Live<Ingress>): Promise<Requeue> {
     const wanted = this.#o.addresses().map((ip) => ({ ip }));
+    if (wanted.length === 0) return { afterMs: ADDRESS_AGAIN_MS };
     const present = (ingress.status?.loadBalancer?.ingress ?? []).map(({ ip }) => ({ ip }));
-    if (JSON.stringify(present) === JSON.stringify(wanted)) return;
+    if (JSON.stringify(present) === JSON.stringify(wanted)) return DONE;
     try {
       const status = { loadBalancer: { ingress: wanted } };
       await this.#o.view.of(INGRESSES).updateStatus({ ...ingress, status });
     } catch (error) {
       if (!isCode(error, 'KUBE_NOT_FOUND')) throw error; // it went meanwhile
     }
+    return DONE;
   }
 }

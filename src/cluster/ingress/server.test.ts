@@ -204,13 +204,15 @@ describe('the proxy', () => {
     const failures: unknown[] = [];
     let done = 0;
     let stop = false;
-    const client = async (): Promise<void> => {
+    const counts = new Array<number>(8).fill(0);
+    const client = async (_: unknown, me: number): Promise<void> => {
       for (let n = 0; !stop; n++) {
         const answer = await ask(n % 3 === 0 ? { method: 'POST', body: 'x', agent } : { agent }).catch(
           (e: unknown) => e,
         );
         if (answer instanceof Error || (answer as Answer).status !== 200) failures.push(answer);
         done++;
+        counts[me] = n + 1;
       }
     };
     const clients = Array.from({ length: 8 }, client);
@@ -218,8 +220,12 @@ describe('the proxy', () => {
       const next = await backend((_, r) => r.end('ok'));
       await tell(web([current, next]));
       await tell(web([next]));
-      // What was connected by then is accepted; who ends a pod waits a little for it too (app/services.ts).
-      await new Promise((r) => setTimeout(r, 20));
+      // Who ends a pod waits until what was connected by then is taken (app/services.ts); here: until every client has had
+      // an answer to a request that it made after the change.
+      const then = [...counts];
+      await expect
+        .poll(() => counts.every((n, i) => n >= (then[i] ?? 0) + 2), { interval: 2, timeout: 10_000 })
+        .toBe(true);
       // As a server ends: takes no more connections, closes idle ones, lets the others finish.
       current.server.close();
       current.server.closeIdleConnections();

@@ -1,6 +1,6 @@
 import type { Frontend, Pool, ServicePlan, Target } from '#cluster/proxy/plan.ts';
 import { arrange } from '#cluster/proxy/plan.ts';
-import { type Pick, PROTOCOL_NUMBER, pickChain } from '#cluster/proxy/table.ts';
+import { type Pick, PROTOCOL_NUMBER, pickChain, STICKY_SLOTS } from '#cluster/proxy/table.ts';
 import { type Family, ipBytes, lastOf, networkOf, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
 import { concat, u32Bytes } from '#kernel/netlink/wire.ts';
 import { concatKey, portBytes } from '#kernel/nft/expression.ts';
@@ -12,85 +12,78 @@ export interface SetElement {
   element: Element;
 }
 
-/** What is remembered of a pool from one plan to the next: its number, and who sits in which slot. */
-export interface PoolState {
-  number: number;
-  slots: readonly string[];
-}
-
 export interface Compiled {
   elements: SetElement[];
   /** Chains the elements lead to. */
   picks: Pick[];
-  pools: Map<string, PoolState>;
+  /** Who sits in which slot, by pool: what the next compilation starts from. */
+  pools: Map<string, readonly string[]>;
 }
 
-/** Pure: a plan, and what the pools were before, become elements. `newNumber` is asked for pools that are new. */
-export function compileService(
-  plan: ServicePlan,
-  before: ReadonlyMap<string, PoolState>,
-  newNumber: () => number,
-): Compiled {
-  const pools = new Map<string, PoolState>();
+/** Pure: a plan, and who sat where before, become elements. */
+export function compileService(plan: ServicePlan, before: ReadonlyMap<string, readonly string[]>): Compiled {
+  const pools = new Map<string, readonly string[]>();
   const elements: SetElement[] = [];
   for (const pool of plan.pools) {
-    const byId = new Map(pool.targets.map((target) => [idOf(target), target]));
-    const known = before.get(pool.name);
-    const state: PoolState = {
-      number: known?.number ?? newNumber(),
-      slots: arrange(known?.slots ?? [], new Set(byId.keys())),
-    };
-    pools.set(pool.name, state);
-    elements.push(...poolElements(pool, state, byId));
+    const ids = new Set(pool.targets.map(idOf));
+    pools.set(pool.name, pool.sticky ? spread([...ids]) : arrange(before.get(pool.name) ?? [], ids));
+    elements.push(...poolElements(pool));
   }
   const picks: Pick[] = [];
   for (const frontend of plan.frontends) {
     const pool = plan.pools.find((p) => p.name === frontend.pool);
-    const state = pools.get(frontend.pool);
-    if (!pool || !state) continue;
-    const pick: Pick | undefined =
-      state.slots.length === 0
-        ? undefined
-        : {
-            family: frontend.family,
-            by: frontend.address === undefined ? 'port' : 'front',
-            slots: state.slots.length,
-            stickyMs: pool.stickyMs,
-          };
-    if (pick) picks.push(pick);
-    elements.push(...frontendElements(frontend, pool, state, pick));
+    const slots = pools.get(frontend.pool) ?? [];
+    if (!pool) continue;
+    const by = frontend.address === undefined ? ('port' as const) : ('front' as const);
+    const pick: Pick = { family: frontend.family, by, slots: slots.length, sticky: pool.sticky };
+    if (slots.length > 0) picks.push(pick);
+    elements.push(...frontendElements(frontend, pool, slots, pick));
   }
   return { elements, picks, pools };
 }
 
-function poolElements(pool: Pool, state: PoolState, byId: ReadonlyMap<string, Target>): SetElement[] {
-  const { family } = pool;
-  const number = u32Bytes(state.number);
-  return state.slots.flatMap((id, slot) => {
-    const target = byId.get(id);
-    if (!target) return [];
+/** Every slot to the target that scores highest for it (rendezvous hashing): a target that comes or goes moves only its own. */
+export function spread(ids: readonly string[]): string[] {
+  if (ids.length === 0) return [];
+  const hashes = ids.map((id) => ({ id, hash: fnv(id) }));
+  return Array.from({ length: STICKY_SLOTS }, (_, slot) => {
+    let best = { id: '', score: -1 };
+    for (const { id, hash } of hashes) {
+      const score = mix(hash ^ Math.imul(slot + 1, 0x9e3779b1));
+      if (score > best.score) best = { id, score };
+    }
+    return best.id;
+  });
+}
+
+function poolElements({ family, targets }: Pool): SetElement[] {
+  return targets.flatMap((target) => {
     const ip = ipBytes(parseIp(target.ip));
-    const data = concatKey(ip, portBytes(target.port));
-    const out: SetElement[] = [
-      { set: `slots${family}`, element: { key: concatKey(number, u32Bytes(slot)), data } },
-      { set: `self${family}`, element: { key: concatKey(ip, ip) } },
-    ];
-    if (pool.stickyMs !== undefined) out.push({ set: `live${family}`, element: { key: concat([number, data]) } });
+    const out: SetElement[] = [{ set: `self${family}`, element: { key: concatKey(ip, ip) } }];
     if (target.remote) out.push({ set: `remote${family}`, element: { key: ip } });
     return out;
   });
 }
 
-function frontendElements(frontend: Frontend, pool: Pool, state: PoolState, pick: Pick | undefined): SetElement[] {
-  const { family, address, sources } = frontend;
-  const by = address === undefined ? 'port' : 'front';
+function frontendElements(frontend: Frontend, pool: Pool, slots: readonly string[], pick: Pick): SetElement[] {
+  const { family, sources } = frontend;
   const key = frontendKey(frontend);
-  const out: SetElement[] = pick
-    ? [
-        { set: `${by}${family}`, element: { key, verdict: { verdict: 'goto', chain: pickChain(pick) } } },
-        { set: `${by}-pool${family}`, element: { key, data: u32Bytes(state.number) } },
-      ]
-    : [{ set: `${by}-empty${family}`, element: { key, verdict: { verdict: 'goto', chain: pool.whenEmpty } } }];
+  const byId = new Map(pool.targets.map((target) => [idOf(target), target]));
+  const out: SetElement[] =
+    slots.length === 0
+      ? [
+          {
+            set: `${pick.by}-empty${family}`,
+            element: { key, verdict: { verdict: 'goto', chain: pool.whenEmpty } },
+          },
+        ]
+      : [{ set: `${pick.by}${family}`, element: { key, verdict: { verdict: 'goto', chain: pickChain(pick) } } }];
+  for (const [slot, id] of slots.entries()) {
+    const target = byId.get(id);
+    if (!target) continue;
+    const data = concatKey(ipBytes(parseIp(target.ip)), portBytes(target.port));
+    out.push({ set: `${pick.by}-slots${family}`, element: { key: concat([key, u32Bytes(slot)]), data } });
+  }
   if (sources === undefined) return out;
   out.push({ set: `guarded${family}`, element: { key } });
   for (const range of sources) {
@@ -100,6 +93,20 @@ function frontendElements(frontend: Frontend, pool: Pool, state: PoolState, pick
     out.push({ set: `allowed${family}`, element: { key: from, keyEnd: to } });
   }
   return out;
+}
+
+/** FNV-1a. */
+function fnv(text: string): number {
+  let hash = 0x811c9dc5;
+  for (const char of text) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193);
+  return hash;
+}
+
+function mix(value: number): number {
+  let z = value;
+  z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+  z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+  return (z ^ (z >>> 15)) >>> 0;
 }
 
 function frontendKey({ address, protocol, port }: Frontend): Uint8Array {

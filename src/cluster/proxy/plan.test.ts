@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Live } from '#cluster/client/resources.ts';
-import { compileService, type PoolState, type SetElement } from '#cluster/proxy/elements.ts';
+import { type Compiled, compileService, type SetElement, spread } from '#cluster/proxy/elements.ts';
 import { Changes, Mirror } from '#cluster/proxy/mirror.ts';
 import { arrange, planService } from '#cluster/proxy/plan.ts';
 import { type EndpointWish, service, slice } from '#cluster/proxy/testing/objects.ts';
@@ -72,6 +72,30 @@ describe('slots', () => {
   });
 });
 
+describe('session affinity', () => {
+  const ids = fc.uniqueArray(
+    fc.integer({ min: 1, max: 200 }).map((n) => `10.0.0.${n} 80`),
+    { minLength: 1, maxLength: 12 },
+  );
+
+  it('an endpoint that goes moves only its own clients', () => {
+    fc.assert(
+      fc.property(ids, (all) => {
+        const before = spread(all);
+        const [gone, ...rest] = all;
+        const after = spread(rest);
+        for (const [slot, id] of before.entries()) if (rest.length > 0 && id !== gone) expect(after[slot]).toBe(id);
+      }),
+    );
+  });
+
+  it('clients are shared evenly', () => {
+    const counts = new Map<string, number>();
+    for (const id of spread(['a', 'b', 'c', 'd'])) counts.set(id, (counts.get(id) ?? 0) + 1);
+    for (const count of counts.values()) expect(count).toBeGreaterThan(96);
+  });
+});
+
 describe('the mirror of the kernel’s sets', () => {
   const endpoint = fc.record({ ip: fc.integer({ min: 1, max: 6 }).map((n) => `10.0.0.${n}`), ready: fc.boolean() });
   const state = fc.uniqueArray(endpoint, { selector: (e) => e.ip, maxLength: 6 });
@@ -81,16 +105,14 @@ describe('the mirror of the kernel’s sets', () => {
       fc.property(fc.array(fc.tuple(fc.constantFrom('a', 'b'), state), { maxLength: 12 }), (steps) => {
         const kernel = new KernelSets();
         const mirror = new Mirror();
-        const pools = new Map<string, Map<string, PoolState>>();
-        let number = 0;
+        const pools = new Map<string, Compiled['pools']>();
         for (const [name, endpoints] of steps) {
           const at = live({ clusterIP: name === 'a' ? '10.96.0.5' : '10.96.0.6' });
           at.metadata.name = name;
-          at.spec = { ...at.spec, clusterIPs: [at.spec?.clusterIP ?? ''], sessionAffinity: 'ClientIP' };
+          at.spec = { ...at.spec, clusterIPs: [at.spec?.clusterIP ?? ''] };
           const compiled = compileService(
             planService(at, [slice(name, endpoints)], 'node-1'),
             pools.get(name) ?? new Map(),
-            () => number++,
           );
           pools.set(name, compiled.pools);
           const changes = new Changes();

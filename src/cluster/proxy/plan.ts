@@ -19,8 +19,8 @@ export interface Pool {
   name: string;
   family: Family;
   targets: readonly Target[];
-  /** Session affinity by client address. */
-  stickyMs: number | undefined;
+  /** Session affinity: the client's address decides. */
+  sticky: boolean;
   /** Without targets: tell the client at once, or (a Local policy on a node without endpoints) say nothing, as upstream does. */
   whenEmpty: 'reject' | 'drop';
   /** The targets are on their way out and serve only because nobody else does. */
@@ -127,17 +127,10 @@ function poolOf(
     name: at.name,
     family: at.family,
     targets: [...targets.values()],
-    stickyMs: stickyMsOf(service),
+    sticky: service.spec?.sessionAffinity === 'ClientIP',
     whenEmpty: at.local && all.length > 0 ? 'drop' : 'reject',
     leaving,
   };
-}
-
-const STICKY_SECONDS = 10_800;
-
-function stickyMsOf({ spec }: Service): number | undefined {
-  if (spec?.sessionAffinity !== 'ClientIP') return undefined;
-  return (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? STICKY_SECONDS) * 1000;
 }
 
 /**

@@ -187,6 +187,11 @@ describe('Services in the kernel', () => {
     const [second, ...rest] = await ask(lan, WEB, 80, 12);
     expect(rest).toEqual([]);
     expect(second).not.toBe(first);
+    // nft reads the table, and all others beside it, as it was meant.
+    const listed = world.run(host, 'nft', 'list', 'table', 'inet', `${DAEMON}-services`);
+    expect(listed).toMatch(
+      /dnat ip to meta l4proto \. ip daddr \. th dport \. jhash ip saddr mod 512 .*map @front-slots4/,
+    );
   });
 
   it('a UDP client that keeps its port follows the endpoints', async () => {

@@ -6,7 +6,7 @@ import type { EventRecorder } from '#cluster/client/events.ts';
 import { ENDPOINT_SLICES, keyIn, keyOf, type Live, type ObjectKey, SERVICES } from '#cluster/client/resources.ts';
 import type { ClusterView, Collection } from '#cluster/client/view.ts';
 import { forgetDatagrams } from '#cluster/proxy/datagrams.ts';
-import { compileService, type DatagramFront, datagramFronts, type PoolState } from '#cluster/proxy/elements.ts';
+import { type Compiled, compileService, type DatagramFront, datagramFronts } from '#cluster/proxy/elements.ts';
 import { Changes, Mirror } from '#cluster/proxy/mirror.ts';
 import { planService, type ServicePlan } from '#cluster/proxy/plan.ts';
 import { createPick, createTable, pickChain, removeTable, type TableSettings, tableOf } from '#cluster/proxy/table.ts';
@@ -49,13 +49,12 @@ export class Proxy {
   readonly #services: Collection<Service>;
   readonly #slices: Collection<EndpointSlice>;
   readonly #dirty = new Set<ObjectKey>();
-  readonly #pools = new Map<ObjectKey, Map<string, PoolState>>();
+  readonly #pools = new Map<ObjectKey, Compiled['pools']>();
   /** Where each Service leads to in the kernel, now. */
   readonly #applied = new Map<ObjectKey, ServicePlan>();
   readonly #drains = new Set<Drain>();
   #mirror = new Mirror();
   #chains = new Set<string>();
-  #nextPool = 1;
   #whole = true;
   readonly #serial = new Serial('services');
   #queued = false;
@@ -187,7 +186,7 @@ export class Proxy {
       const plan = service
         ? planService(service, this.#slices.informer.by('service', key), this.#o.nodeName)
         : { key, pools: [], frontends: [] };
-      const compiled = compileService(plan, this.#pools.get(key) ?? new Map(), () => this.#nextPool++);
+      const compiled = compileService(plan, this.#pools.get(key) ?? new Map());
       for (const pick of compiled.picks) {
         if (this.#chains.has(pickChain(pick))) continue;
         this.#chains.add(pickChain(pick));

@@ -34,21 +34,28 @@ import {
  * message whatever else there is, and a packet's way is as long with one Service as with ten thousand.
  *
  *   prerouting  -110  sources     clients that a load balancer's source ranges leave out
- *               -100  dnat        ─┐  front4 (address.port) or port4 (port of the node) ─▶ pick chain ─▶ DNAT
- *   output      -100  dnat-local  ─┘
- *   forward, input, output  -1    what met no endpoint: refused (or dropped), and so is the rest of the service range
+ *               -100  nat-in     ─┐  front4 (address.port) or port4 (port of the node) ─▶ pick chain ─▶ DNAT
+ *   output      -100  nat-local  ─┘
+ *   prerouting, output  -90  refuse  what met no endpoint: refused (or dropped), and so is the rest of the service range
  *   forward       -9, -8          policy-egress, policy-ingress (policy-table.ts)
- *   postrouting   99  snat        a pod that reached itself; 127.0.0.1; clients from outside on their way to another node
+ *   postrouting   99  nat-out     a pod that reached itself; 127.0.0.1; clients from outside on their way to another node
  *
- * Two look-ups find the target: the frontend gives the pool's number, and the number with a random slot gives address and port.
- * How many slots there are is in the name of the chain: `pick4-f-3` chooses one of three. Such chains are made when first needed.
+ * The address and port of a frontend lead to the chain that picks; the same key with the number of a slot gives the target. How many
+ * slots there are is in the name of the chain: `pick4-front-3` chooses one of three. Such chains are made when first needed.
+ *
+ * No look-up takes its key from another one: the kernel could, but nft (1.0.6) ends with an assertion when it has to list such a
+ * rule, and then it lists nobody's rules any more.
  */
 export const FAMILIES = [4, 6] as const;
 const WORDS = { 4: 1, 6: 4 } as const;
 const BYTES = { 4: 4, 6: 16 } as const;
 const IP_TYPE = { 4: DATATYPE.ipv4, 6: DATATYPE.ipv6 } as const;
-/** Clients remembered at once, all Services together. */
-const STICKY_MAX = 262_144;
+/**
+ * Slots of Services with session affinity: the client's address, hashed, chooses one. Nothing is remembered, so a client stays
+ * with its endpoint through restarts too; when endpoints come or go, only their share of the clients moves.
+ */
+export const STICKY_SLOTS = 512;
+const STICKY_SEED = 0x65737469;
 
 export const PROTOCOL_NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
 
@@ -71,7 +78,6 @@ function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
   const address = { type: concatType(DATATYPE.inetProto, ip, DATATYPE.inetService), bytes: n + 8, fields: [1, n, 2] };
   const port = { type: concatType(DATATYPE.inetProto, DATATYPE.inetService), bytes: 8, fields: [1, 2] };
   const target = { type: concatType(ip, DATATYPE.inetService), bytes: n + 4 };
-  const number = { type: DATATYPE.mark, bytes: 4 };
   const map = (name: string, key: typeof address, data: SetSpec['data']): Omit<SetSpec, 'id'> => ({
     name: `${name}${family}`,
     keyType: key.type,
@@ -79,13 +85,11 @@ function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
     fields: key.fields,
     ...(data ? { data } : {}),
   });
-  const slot = { type: concatType(DATATYPE.mark, DATATYPE.mark), bytes: 8, fields: [4, 4] };
-  const client = { type: concatType(DATATYPE.mark, ip), bytes: 4 + n, fields: [4, n] };
-  const live = {
-    type: concatType(DATATYPE.mark, ip, DATATYPE.inetService),
-    bytes: 8 + n,
-    fields: [4, n, 2],
-  };
+  const withSlot = (key: typeof address): typeof address => ({
+    type: concatType(key.type, DATATYPE.mark),
+    bytes: key.bytes + 4,
+    fields: [...key.fields, 4],
+  });
   const pair = { type: concatType(ip, ip), bytes: 2 * n, fields: [n, n] };
   const guarded = {
     type: concatType(DATATYPE.inetProto, ip, DATATYPE.inetService, ip),
@@ -94,14 +98,11 @@ function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
   };
   return [
     map('front', address, 'verdict'),
-    map('front-pool', address, number),
+    map('front-slots', withSlot(address), target),
     map('front-empty', address, 'verdict'),
     map('port', port, 'verdict'),
-    map('port-pool', port, number),
+    map('port-slots', withSlot(port), target),
     map('port-empty', port, 'verdict'),
-    map('slots', slot, target),
-    { ...map('sticky', client, target), dynamic: { maxElements: STICKY_MAX } },
-    map('live', live, undefined),
     map('self', pair, undefined),
     { name: `remote${family}`, keyType: ip, keyBytes: n },
     { name: `services${family}`, keyType: ip, keyBytes: n, interval: true },
@@ -117,7 +118,6 @@ export function createTable(settings: TableSettings): Message[] {
   const sets = FAMILIES.flatMap(setsOf);
   const rule = (chain: string, expressions: Expression[], comment?: string): Message =>
     addRule(t, chain, expressions, comment);
-  const refuseIn = ['refuse-forward', 'refuse-input', 'refuse-output'] as const;
   return [
     addTable(t), // so that the delete finds one
     deleteTable(t),
@@ -132,12 +132,11 @@ export function createTable(settings: TableSettings): Message[] {
     addChain(t, 'reject'),
     addChain(t, 'drop'),
     addChain(t, 'sources', { type: 'filter', hook: 'prerouting', priority: -110, policy: 'accept' }),
-    addChain(t, 'dnat', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
-    addChain(t, 'dnat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
-    addChain(t, 'refuse-forward', { type: 'filter', hook: 'forward', priority: -1, policy: 'accept' }),
-    addChain(t, 'refuse-input', { type: 'filter', hook: 'input', priority: -1, policy: 'accept' }),
-    addChain(t, 'refuse-output', { type: 'filter', hook: 'output', priority: -1, policy: 'accept' }),
-    addChain(t, 'snat', { type: 'nat', hook: 'postrouting', priority: 99, policy: 'accept' }),
+    addChain(t, 'nat-in', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
+    addChain(t, 'nat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
+    addChain(t, 'refuse-in', { type: 'filter', hook: 'prerouting', priority: -90, policy: 'accept' }),
+    addChain(t, 'refuse-local', { type: 'filter', hook: 'output', priority: -90, policy: 'accept' }),
+    addChain(t, 'nat-out', { type: 'nat', hook: 'postrouting', priority: 99, policy: 'accept' }),
 
     ...FAMILIES.flatMap((family) => [
       rule('sources', [
@@ -155,10 +154,12 @@ export function createTable(settings: TableSettings): Message[] {
     ...FAMILIES.map((family) =>
       rule('find', [...isFamily(family), ...daddrIsLocal, ...portKey(), verdictFrom(`port${family}`)]),
     ),
-    rule('dnat', [say({ verdict: 'jump', chain: 'find' })]),
-    rule('dnat-local', [say({ verdict: 'jump', chain: 'find' })]),
+    rule('nat-in', [say({ verdict: 'jump', chain: 'find' })]),
+    rule('nat-local', [say({ verdict: 'jump', chain: 'find' })]),
 
-    ...refuseIn.map((chain) => rule(chain, [say({ verdict: 'jump', chain: 'refuse' })])),
+    ...(['refuse-in', 'refuse-local'] as const).map((chain) =>
+      rule(chain, [say({ verdict: 'jump', chain: 'refuse' })]),
+    ),
     ...FAMILIES.flatMap((family) => [
       rule('refuse', [...isFamily(family), ...frontKey(family), verdictFrom(`front-empty${family}`)]),
       rule('refuse', [...isFamily(family), ...daddrIsLocal, ...portKey(), verdictFrom(`port-empty${family}`)]),
@@ -180,7 +181,7 @@ export function createTable(settings: TableSettings): Message[] {
 
     ...FAMILIES.flatMap((family) => [
       rule(
-        'snat',
+        'nat-out',
         [
           ...isFamily(family),
           ...wasDnated,
@@ -192,7 +193,7 @@ export function createTable(settings: TableSettings): Message[] {
         'a pod that reached itself by a Service',
       ),
       rule(
-        'snat',
+        'nat-out',
         [
           ...isFamily(family),
           ...wasDnated,
@@ -206,7 +207,7 @@ export function createTable(settings: TableSettings): Message[] {
       ),
     ]),
     rule(
-      'snat',
+      'nat-out',
       [
         ...isFamily(4),
         ...saddrStarts(Uint8Array.of(127)),
@@ -230,64 +231,46 @@ export interface Pick {
   /** How the frontend is known: by address and port, or by a port of the node. */
   by: 'front' | 'port';
   slots: number;
-  stickyMs: number | undefined;
+  /** By the client's address rather than by chance. */
+  sticky: boolean;
 }
 
-export function pickChain({ family, by, slots, stickyMs }: Pick): string {
-  return `pick${family}-${by}-${slots}${stickyMs === undefined ? '' : `-${stickyMs}`}`;
+export function pickChain({ family, by, slots, sticky }: Pick): string {
+  return `${sticky ? 'stick' : 'pick'}${family}-${by}-${slots}`;
 }
-
-// Registers of a pick: 0– the frontend's key, later the target; 8 the pool's number, 9– what belongs to it.
-const POOL = reg32(8);
-const BEHIND = reg32(9);
 
 export function createPick(daemon: string, pick: Pick): Message[] {
   const t = tableOf(daemon);
   const chain = pickChain(pick);
-  const { family, by, slots, stickyMs } = pick;
-  const pool = (dreg: number): Expression[] => [
-    ...(by === 'front' ? frontKey(family) : portKey()),
-    { expr: 'lookup', sreg: REG_1, set: `${by}-pool${family}`, dreg },
-  ];
-  const choose: Expression[] = [
-    ...pool(POOL),
-    { expr: 'random', dreg: BEHIND, modulus: slots },
-    { expr: 'lookup', sreg: POOL, set: `slots${family}`, dreg: BEHIND },
-  ];
-  const go: Expression = {
-    expr: 'nat',
-    type: 'dnat',
-    family: family === 4 ? NFPROTO.IPV4 : NFPROTO.IPV6,
-    addr: BEHIND,
-    port: BEHIND + WORDS[family],
-  };
-  if (stickyMs === undefined) return [addChain(t, chain), addRule(t, chain, [...isFamily(family), ...choose, go])];
-
-  const sticky = `sticky${family}`;
-  const remembered: Expression[] = [
-    ...isFamily(family),
-    ...pool(POOL),
-    loadSaddr(family, BEHIND),
-    { expr: 'lookup', sreg: POOL, set: sticky, dreg: BEHIND },
-  ];
-  const remember = (op: 'add' | 'update'): Expression[] => [
-    ...pool(REG_1),
-    loadSaddr(family, reg32(1)),
-    { expr: 'dynset', op, set: sticky, key: REG_1, data: BEHIND, timeoutMs: BigInt(stickyMs) },
-  ];
+  const { family, by, slots, sticky } = pick;
+  // The slot stands behind the frontend's key.
+  const slot = by === 'front' ? reg32(2 + WORDS[family]) : reg32(2);
+  const choose: Expression[] = sticky
+    ? [
+        loadSaddr(family, CLIENT),
+        { expr: 'hash', sreg: CLIENT, length: BYTES[family], dreg: slot, modulus: slots, seed: STICKY_SEED },
+      ]
+    : [{ expr: 'random', dreg: slot, modulus: slots }];
   return [
     addChain(t, chain),
-    addRule(t, chain, [...remembered, { expr: 'lookup', sreg: POOL, set: `live${family}` }, ...remember('update'), go]),
-    // Remembered, but gone: forget it and choose anew. The kernel wants a data register for every change of a map, a deletion too.
     addRule(t, chain, [
-      ...remembered,
-      ...pool(POOL),
-      loadSaddr(family, BEHIND),
-      { expr: 'dynset', op: 'delete', set: sticky, key: POOL, data: BEHIND },
+      ...isFamily(family),
+      ...(by === 'front' ? frontKey(family) : portKey()),
+      ...choose,
+      { expr: 'lookup', sreg: REG_1, set: `${by}-slots${family}`, dreg: REG_1 },
+      {
+        expr: 'nat',
+        type: 'dnat',
+        family: family === 4 ? NFPROTO.IPV4 : NFPROTO.IPV6,
+        addr: REG_1,
+        port: reg32(WORDS[family]),
+      },
     ]),
-    addRule(t, chain, [...isFamily(family), ...choose, ...remember('add'), go]),
   ];
 }
+
+/** Behind all keys. */
+const CLIENT = reg32(10);
 
 // linux/netfilter/nf_tables.h: NFT_REJECT_TCP_RST, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH.
 const REJECT_TCP_RESET = 1;

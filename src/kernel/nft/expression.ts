@@ -89,8 +89,8 @@ export type Expression =
   | { expr: 'fib'; dreg: number; result: number; flags: number }
   /** A random number below `modulus`, in the host's byte order. */
   | { expr: 'random'; dreg: number; modulus: number }
-  /** Changes an element of a set from the packet path; `update` of a present key only renews its time. */
-  | { expr: 'dynset'; op: 'add' | 'update' | 'delete'; set: string; key: number; data?: number; timeoutMs?: bigint }
+  /** A hash of `length` bytes, below `modulus`, in the host's byte order. */
+  | { expr: 'hash'; sreg: number; length: number; dreg: number; modulus: number; seed: number }
   | { expr: 'unknown'; name: string; data: Uint8Array };
 
 export const FIB = { SADDR: 1, DADDR: 2, IIF: 8, OIF: 16, RESULT_OIF: 1, RESULT_ADDRTYPE: 3 } as const;
@@ -99,7 +99,7 @@ export const ADDRTYPE_LOCAL = 2;
 const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
 const NFT_PAYLOAD_CSUM_INET = 1;
 const NFT_NG_RANDOM = 1;
-const DYNSET_OPS = ['add', 'update', 'delete'] as const;
+const NFT_HASH_JENKINS = 0;
 const VERDICTS = { continue: -1, jump: -3, goto: -4, return: -5, drop: 0, accept: 1 } as const;
 
 /** NFTA_DATA_VALUE in its container attribute. */
@@ -206,15 +206,16 @@ function parts(e: Expression): [name: string, attrs: Uint8Array[]] {
       return ['fib', [u32be(1, e.dreg), u32be(2, e.result), u32be(3, e.flags)]];
     case 'random':
       return ['numgen', [u32be(1, e.dreg), u32be(2, e.modulus), u32be(3, NFT_NG_RANDOM)]];
-    case 'dynset':
+    case 'hash':
       return [
-        'dynset',
+        'hash',
         [
-          str(1, e.set),
-          u32be(3, DYNSET_OPS.indexOf(e.op)),
-          u32be(4, e.key),
-          ...(e.data === undefined ? [] : [u32be(5, e.data)]),
-          ...(e.timeoutMs === undefined ? [] : [u64be(6, e.timeoutMs)]),
+          u32be(1, e.sreg),
+          u32be(2, e.dreg),
+          u32be(3, e.length),
+          u32be(4, e.modulus),
+          u32be(5, e.seed),
+          u32be(7, NFT_HASH_JENKINS),
         ],
       ];
     case 'unknown':
@@ -305,20 +306,10 @@ export function decodeExpression(value: Uint8Array): Expression {
       return { expr: 'fib', dreg: n(1), result: n(2), flags: n(3) };
     case 'numgen':
       return n(3) === NFT_NG_RANDOM && n(4) === 0 ? { expr: 'random', dreg: n(1), modulus: n(2) } : unknown;
-    case 'dynset': {
-      const op = DYNSET_OPS[n(3)];
-      const timeout = a.get(6);
-      return op === undefined || a.has(7)
-        ? unknown
-        : {
-            expr: 'dynset',
-            op,
-            set: text(a.get(1) ?? new Uint8Array()),
-            key: n(4),
-            ...(a.has(5) ? { data: n(5) } : {}),
-            ...(timeout ? { timeoutMs: asU64be(timeout) } : {}),
-          };
-    }
+    case 'hash':
+      return n(7) === NFT_HASH_JENKINS && n(6) === 0 && a.has(5)
+        ? { expr: 'hash', sreg: n(1), length: n(3), dreg: n(2), modulus: n(4), seed: n(5) }
+        : unknown;
     default:
       return unknown;
   }

@@ -58,7 +58,7 @@ export const SET_FLAG = {
   INTERVAL: 4,
   MAP: 8,
   TIMEOUT: 16,
-  EVAL: 32,
+
   CONCAT: 0x80,
 } as const;
 export const ELEMENT_INTERVAL_END = 1;
@@ -146,8 +146,6 @@ export interface SetSpec {
   interval?: boolean;
   /** Made for one rule of the same batch and gone with it; the rule names it by `id`. */
   anonymous?: boolean;
-  /** Filled from the packet path (`dynset`), with elements that end by themselves; at most so many. */
-  dynamic?: { maxElements: number };
   /** Any number not used twice in a batch. */
   id: number;
 }
@@ -157,8 +155,7 @@ export function addSet(ref: TableRef, set: SetSpec): Message {
     (set.data ? SET_FLAG.MAP : 0) |
     (set.interval ? SET_FLAG.INTERVAL : 0) |
     (set.fields && set.interval ? SET_FLAG.CONCAT : 0) |
-    (set.anonymous ? SET_FLAG.ANONYMOUS | SET_FLAG.CONSTANT : 0) |
-    (set.dynamic ? SET_FLAG.TIMEOUT | SET_FLAG.EVAL : 0);
+    (set.anonymous ? SET_FLAG.ANONYMOUS | SET_FLAG.CONSTANT : 0);
   return make(MSG.NEWSET, ref.family, NLM_F_CREATE, [
     str(1, ref.table),
     str(2, set.name),
@@ -177,7 +174,6 @@ export function addSet(ref: TableRef, set: SetSpec): Message {
           ]),
         ]
       : []),
-    ...(set.dynamic ? [nested(9, [u32be(1, set.dynamic.maxElements)])] : []),
     u32be(10, set.id),
     // libnftnl's user data 0: the key is in the host's byte order. Only nft's printing needs it.
     ...(set.keyType === DATATYPE.ifname || set.keyType === DATATYPE.mark

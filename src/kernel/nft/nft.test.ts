@@ -38,8 +38,7 @@ const EVERY_EXPRESSION: Expression[] = [
   { expr: 'reject', type: 2, code: 3 },
   { expr: 'fib', dreg: 1, result: 3, flags: 2 },
   { expr: 'random', dreg: 9, modulus: 3 },
-  { expr: 'dynset', op: 'update', set: 'sticky', key: 8, data: 12, timeoutMs: 10_800_000n },
-  { expr: 'dynset', op: 'delete', set: 'sticky', key: 8 },
+  { expr: 'hash', sreg: 8, length: 4, dreg: 9, modulus: 512, seed: 7 },
 ];
 
 describe('nftables messages', () => {

@@ -1,0 +1,196 @@
+import type { Clock } from '#base/clock.ts';
+import { describeChain, isCode } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import type { EventRecorder } from '#cluster/client/events.ts';
+import { DONE, type Requeue, WorkQueue } from '#cluster/client/queue.ts';
+import { type Live, SERVICES } from '#cluster/client/resources.ts';
+import type { ClusterView } from '#cluster/client/view.ts';
+import type { NetKernel } from '#kernel/netlink/hand.ts';
+import {
+  bitsOf,
+  type Cidr,
+  contains,
+  formatIp,
+  lastOf,
+  networkOf,
+  parseIp,
+  plus,
+  tryParseIp,
+} from '#kernel/netlink/ip.ts';
+import { addAddress, deleteAddress, dumpAddresses, parseAddresses } from '#kernel/netlink/route.ts';
+import { NETLINK_ROUTE } from '#kernel/netlink/wire.ts';
+import type { Service } from '#spec/kubernetes/types.gen.ts';
+
+const LOOPBACK_INDEX = 1;
+const ENOERR = { EEXIST: 17, EADDRNOTAVAIL: 99 } as const;
+
+export interface BalancerOptions {
+  view: ClusterView;
+  kernel: NetKernel;
+  clock: Clock;
+  log: Logger;
+  events: EventRecorder;
+  /** Addresses to give; undefined: none, and Services that ask are told. */
+  pool: Cidr | undefined;
+  netns?: string;
+}
+
+export interface Assignment {
+  service: Live<Service>;
+  /** Undefined: it has none and should have none, or there is none for it. */
+  address: string | undefined;
+  /** Why it gets none though it asks. */
+  refused?: string;
+}
+
+/**
+ * Which Service of type LoadBalancer gets which address of the pool. Pure; who has one keeps it, who asks for a certain one gets it if
+ * it is free, the others get the lowest that is.
+ */
+export function assign(services: readonly Live<Service>[], pool: Cidr | undefined): Assignment[] {
+  const asking = services.filter(isAsking);
+  const taken = new Map<string, Live<Service>>();
+  for (const service of asking) {
+    const has = addressOf(service);
+    if (has !== undefined && pool && inPool(pool, has) && !taken.has(has) && fitsWish(service, has))
+      taken.set(has, service);
+  }
+  return services.map((service): Assignment => {
+    if (!isAsking(service)) return { service, address: undefined };
+    if (!pool)
+      return {
+        service,
+        address: undefined,
+        refused: 'this node has no addresses to give: start the daemon with --lb-pool',
+      };
+    const has = addressOf(service);
+    if (has !== undefined && taken.get(has) === service) return { service, address: has };
+    const wish = service.spec?.loadBalancerIP;
+    if (wish && (!inPool(pool, wish) || taken.has(wish)))
+      return { service, address: undefined, refused: `address ${wish} is taken, or not of the pool` };
+    const address = wish || lowestFree(pool, taken);
+    if (address === undefined) return { service, address, refused: 'every address of the pool is taken' };
+    taken.set(address, service);
+    return { service, address };
+  });
+}
+
+/** Keeps status and the host's addresses as assigned: `lo` has them, so that the host answers for them on every link. */
+export class Balancer {
+  readonly #o: BalancerOptions;
+  readonly #queue: WorkQueue;
+  #present: Set<string> | undefined;
+
+  constructor(options: BalancerOptions) {
+    this.#o = options;
+    this.#queue = new WorkQueue({
+      name: 'load balancer',
+      clock: options.clock,
+      work: () => this.#reconcile(),
+      onError: (_, error) => options.log.warn('load balancer addresses', { error: describeChain(error) }),
+      concurrency: 1,
+    });
+    options.view.of(SERVICES).informer.onChange((now, before) => {
+      if ([now, before].some((s) => s && (isAsking(s) || addressOf(s) !== undefined))) this.#queue.add('all');
+    });
+  }
+
+  start(): void {
+    this.#queue.add('all');
+    this.#queue.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#queue.stop();
+  }
+
+  /** Takes the addresses off the host. */
+  async remove(): Promise<void> {
+    await this.stop();
+    await this.#hold(new Set());
+  }
+
+  async #reconcile(): Promise<Requeue> {
+    const { view, pool, events } = this.#o;
+    const services = view.of(SERVICES);
+    const assignments = assign(services.list(), pool);
+    await this.#hold(new Set(assignments.flatMap(({ address }) => address ?? [])));
+    for (const { service, address, refused } of assignments) {
+      if (refused !== undefined)
+        events.record(SERVICES, service, { type: 'Warning', reason: 'NoAddress', message: refused });
+      const has = addressOf(service);
+      // An address that somebody else's balancer gave is not ours to take.
+      const foreign = has !== undefined && (!pool || !inPool(pool, has));
+      if (has === address || (address === undefined && (foreign || service.spec?.loadBalancerClass))) continue;
+      const status = { ...service.status, loadBalancer: address === undefined ? {} : { ingress: [{ ip: address }] } };
+      await services.updateStatus({ ...service, status });
+    }
+    return DONE;
+  }
+
+  async #hold(wanted: ReadonlySet<string>): Promise<void> {
+    const { pool } = this.#o;
+    if (!pool) return;
+    const present = this.#present ?? (await this.#read(pool));
+    for (const address of present)
+      if (!wanted.has(address))
+        await this.#change(`take ${address} off lo`, deleteAddress, address, ENOERR.EADDRNOTAVAIL);
+    for (const address of wanted)
+      if (!present.has(address)) await this.#change(`give ${address} to lo`, addAddress, address, ENOERR.EEXIST);
+    this.#present = new Set(wanted);
+  }
+
+  async #read(pool: Cidr): Promise<Set<string>> {
+    const answer = await this.#o.kernel.netlink({
+      what: 'read addresses',
+      protocol: NETLINK_ROUTE,
+      messages: [dumpAddresses()],
+      ...(this.#o.netns === undefined ? {} : { netns: this.#o.netns }),
+    });
+    return new Set(
+      parseAddresses(answer)
+        .filter(({ index, cidr }) => index === LOOPBACK_INDEX && contains(pool, cidr.ip))
+        .map(({ cidr }) => formatIp(cidr.ip)),
+    );
+  }
+
+  async #change(what: string, make: typeof addAddress, address: string, fine: number): Promise<void> {
+    const ip = parseIp(address);
+    try {
+      await this.#o.kernel.netlink({
+        what,
+        protocol: NETLINK_ROUTE,
+        messages: [make({ index: LOOPBACK_INDEX, cidr: { ip, prefix: bitsOf(ip.family) } })],
+        ...(this.#o.netns === undefined ? {} : { netns: this.#o.netns }),
+      });
+    } catch (error) {
+      if (!isCode(error, 'NETLINK_REFUSED') || error.data['errno'] !== fine) throw error;
+    }
+  }
+}
+
+function isAsking({ spec, metadata }: Live<Service>): boolean {
+  return spec?.type === 'LoadBalancer' && !spec.loadBalancerClass && metadata.deletionTimestamp === undefined;
+}
+
+function addressOf({ status }: Service): string | undefined {
+  return status?.loadBalancer?.ingress?.[0]?.ip;
+}
+
+function fitsWish({ spec }: Service, address: string): boolean {
+  return !spec?.loadBalancerIP || spec.loadBalancerIP === address;
+}
+
+function inPool(pool: Cidr, address: string): boolean {
+  const ip = tryParseIp(address);
+  return ip !== undefined && ip.family === pool.ip.family && contains(pool, ip);
+}
+
+/** The first and last address of a range are its network's own. */
+function lowestFree(pool: Cidr, taken: ReadonlyMap<string, unknown>): string | undefined {
+  const small = bitsOf(pool.ip.family) - pool.prefix < 2;
+  const last = lastOf(pool).value - (small ? 0n : 1n);
+  for (let ip = plus(networkOf(pool).ip, small ? 0n : 1n); ip.value <= last; ip = plus(ip, 1n))
+    if (!taken.has(formatIp(ip))) return formatIp(ip);
+  return undefined;
+}
