@@ -297,6 +297,7 @@ describe('pods on a node, asked for by kubectl', () => {
   });
 
   it('hooks run, the grace is kept, and security contexts hold', async () => {
+    await machine.run('mkdir', ['-m', '777', `${machine.dir}/careful`]);
     await machine
       .apply(
         pod(
@@ -322,14 +323,13 @@ describe('pods on a node, asked for by kubectl', () => {
             terminationGracePeriodSeconds: 10,
             securityContext: { fsGroup: 2000, sysctls: [{ name: 'net.core.somaxconn', value: '512' }] },
             volumes: [
-              { name: 'v', hostPath: { path: `${machine.dir}/careful`, type: 'DirectoryOrCreate' } },
+              { name: 'v', hostPath: { path: `${machine.dir}/careful`, type: 'Directory' } },
               { name: 'e', emptyDir: { medium: 'Memory' } },
             ],
           },
         ),
       )
       .catch((error: unknown) => expect.fail(String(error)));
-    await machine.run('chmod', ['777', `${machine.dir}/careful`]);
     await machine.kubectl('wait --for=condition=Ready pod/careful --timeout=20s');
     const inside = await machine.kubectl(
       'exec careful -- sh -c "id -u; id -g; id -G; cat /proc/sys/net/core/somaxconn; grep -E NoNewPrivs /proc/self/status; touch /x" || true',

@@ -39,9 +39,13 @@ export interface StartWish {
   shm: string;
   /** Told as soon as there is a record of it, before it runs. */
   made: (id: string) => void;
+  /** The pod ends: nobody waits for an image any more. */
+  ending: AbortSignal;
 }
 
-const LOST = '/dev/termination-log';
+const LAST_WORDS = '/dev/termination-log';
+/** Reason of a start that was given up, which no status shows. */
+export const ENDING = 'PodEnding';
 
 /** One run of a pod's container, from its image to its running program. Each line is a chapter. */
 export async function startContainer(deps: AgentDeps, wish: StartWish): Promise<ContainerRecord> {
@@ -50,8 +54,9 @@ export async function startContainer(deps: AgentDeps, wish: StartWish): Promise<
   const tell = (type: 'Normal' | 'Warning', reason: string, message: string): void =>
     deps.events.record(PODS, pod, { type, reason, message });
 
-  const image = await deps.images.ensure(container, pullSecrets(deps, pod), (event) =>
-    tell(event.type, event.reason, event.message),
+  const image = await unlessEnding(
+    deps.images.ensure(container, pullSecrets(deps, pod), (event) => tell(event.type, event.reason, event.message)),
+    wish.ending,
   );
   const spec = await configured(tell, async () => {
     const env = environmentOf(deps, wish);
@@ -86,6 +91,16 @@ export async function startContainer(deps: AgentDeps, wish: StartWish): Promise<
   }
   tell('Normal', 'Started', `Started container ${container.name}`);
   return record;
+}
+
+/** The work's outcome, or CANNOT_START_CONTAINER as soon as the pod ends; the work goes on for whoever else wants it. */
+export function unlessEnding<T>(work: Promise<T>, ending: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => reject(new CannotStart({ reason: ENDING, message: 'the pod ends', retry: false }));
+    if (ending.aborted) stop();
+    ending.addEventListener('abort', stop, { once: true });
+    work.then(resolve, reject).finally(() => ending.removeEventListener('abort', stop));
+  });
 }
 
 export function environmentOf(
@@ -131,7 +146,7 @@ async function mountsOf(deps: AgentDeps, wish: StartWish, env: ReadonlyMap<strin
   const readonlyRoot = container.securityContext?.readOnlyRootFilesystem ?? false;
   for (const [target, source] of wish.files) own(source, target, readonlyRoot);
   own(wish.shm, '/dev/shm', false);
-  own(messageFile(deps, wish), container.terminationMessagePath || LOST, false);
+  own(messageFile(deps, wish), container.terminationMessagePath || LAST_WORDS, false);
   return mounts;
 }
 

@@ -78,7 +78,9 @@ function containerStatus(input: StatusInput, container: Container, initialized: 
   const isInit = (input.pod.spec.initContainers ?? []).includes(container);
   const running = last?.state === 'running';
   const started = running && input.started(container.name);
-  const succeeded = isInit && !isSidecar(container) && last?.state === 'ended' && last.exitCode === 0;
+  // An init container is ready when it has succeeded.
+  const once = isInit && !isSidecar(container);
+  const succeeded = last?.state === 'ended' && last.exitCode === 0 && last.startError === '';
   const { state, lastState } = states(input, container, last, before, initialized);
   return {
     name: container.name,
@@ -86,7 +88,7 @@ function containerStatus(input: StatusInput, container: Container, initialized: 
     imageID: last?.imageId ?? '',
     ...(last ? { containerID: containerId(last) } : {}),
     restartCount: last?.attempt ?? 0,
-    ready: succeeded || (started && input.ready(container.name)),
+    ready: once ? succeeded : started && input.ready(container.name),
     started,
     state,
     lastState,

@@ -10,7 +10,7 @@ import { type LastWords, lastWords } from '#cluster/node/pod/last-words.ts';
 import { isOver, type PodSeen, type PodStep, planPod, SANDBOX } from '#cluster/node/pod/plan.ts';
 import { isSidecar, LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
 import { makeSandbox, type ReadyPod, refusal, releaseSandbox } from '#cluster/node/pod/sandbox.ts';
-import { startContainer } from '#cluster/node/pod/start.ts';
+import { ENDING, startContainer, unlessEnding } from '#cluster/node/pod/start.ts';
 import { podStatus } from '#cluster/node/pod/status.ts';
 import { Troubles } from '#cluster/node/pod/troubles.ts';
 import { ProbeWatch } from '#cluster/node/probe/watch.ts';
@@ -23,6 +23,8 @@ const SANDBOX_BACKOFF_MS = { base: 500, max: 60_000 };
 /** While something is being done to the pod its report waits this long for the outcome: most pods are up by then, and told of once. */
 const HOLD_MS = 300;
 const DEFAULT_GRACE_SECONDS = 30;
+/** As long as timers can be. */
+const MOST_MS = 2 ** 31 - 1;
 /** A pod the API has lost is ended without asking for long. */
 const LOST_GRACE_SECONDS = 1;
 
@@ -37,6 +39,8 @@ export class PodWorker {
   /** The API does not have it any more. */
   #lost = false;
   #closed = false;
+  /** Aborted when the pod is to end: what is awaited for its sake is given up. */
+  readonly #stop = new AbortController();
   readonly #jobs = new Map<string, Promise<void>>();
   readonly #troubles: Troubles;
   readonly #probes = new Map<string, { runId: string; watch: ProbeWatch }>();
@@ -79,6 +83,7 @@ export class PodWorker {
     if (pod) this.#pod = pod;
     else this.#lost = true;
     const grace = pod ? pod.metadata.deletionGracePeriodSeconds : LOST_GRACE_SECONDS;
+    if (!pod || pod.metadata.deletionTimestamp) this.#stop.abort();
     if (before !== undefined && grace !== undefined && grace < before) this.#shorten(grace);
   }
 
@@ -173,6 +178,7 @@ export class PodWorker {
     if (this.#lost) return 'the API has no such pod any more';
     if (this.#pod.metadata.deletionTimestamp) return 'it is deleted';
     this.#failed ??= refusal(this.#pod) ?? this.#pastDeadline(nowMs);
+    if (this.#failed) this.#stop.abort();
     return this.#failed?.message;
   }
 
@@ -252,6 +258,7 @@ export class PodWorker {
       const { sandbox, volumes, files, shm } = ready;
       record = await startContainer(this.#deps, {
         made: (id) => this.#ids.add(id),
+        ending: this.#stop.signal,
         self: this.#self(),
         container,
         attempt,
@@ -266,7 +273,7 @@ export class PodWorker {
       if (!isCode(error, 'IMAGE_PROBLEM', 'CANNOT_START_CONTAINER')) throw error;
       const reason = String(error.data['reason']);
       // A program that could not be started has a record of its end: restarts and their back-off follow from it.
-      if (reason === 'RunContainerError') return;
+      if (reason === 'RunContainerError' || reason === ENDING) return;
       const backoff = isCode(error, 'IMAGE_PROBLEM')
         ? IMAGE_BACKOFF_MS
         : { base: CONFIG_RETRY_MS, max: CONFIG_RETRY_MS };
@@ -276,11 +283,15 @@ export class PodWorker {
     // The last but one is kept for `logs --previous`.
     for (const old of (this.#runs().get(name) ?? []).slice(0, -2))
       await engine.containers.remove(old.id, { force: true, volumes: true });
-    this.#watch(container, record.id, clock.now(), undefined);
-    if (!container.lifecycle?.postStart) return;
-    const target = { id: record.id, container, ip: this.#ips()[0] ?? '' };
-    const outcome = await runHook(this.#deps, this.#pod, target, 'postStart', 2 ** 31 - 1);
-    if (!outcome.ok) this.#condemned.set(record.id, `Container ${name} failed its postStart hook`);
+    const startedAtMs = clock.now();
+    if (container.lifecycle?.postStart) {
+      // It is not ready, and nothing is asked of it, before its hook is done.
+      const target = { id: record.id, container, ip: this.#ips()[0] ?? '' };
+      const hook = runHook(this.#deps, this.#pod, target, 'postStart', MOST_MS);
+      const outcome = await unlessEnding(hook, this.#stop.signal).catch(() => ({ ok: true })); // it ends anyhow
+      if (!outcome.ok) this.#condemned.set(record.id, `Container ${name} failed its postStart hook`);
+    }
+    this.#watch(container, record.id, startedAtMs, undefined);
   }
 
   async #end(container: Container, run: Run, why: string): Promise<void> {
