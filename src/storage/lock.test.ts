@@ -25,13 +25,13 @@ describe('the lock of a directory', () => {
   });
 
   it('is not held by a zombie', async () => {
-    // sleep takes the shell's place and never asks for the shell's child.
-    const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    // The second sleep takes the shell's place and never asks for its child.
+    const parent = spawn('sh', ['-c', 'sleep 0.2 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
     try {
       const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
       const zombie = Number(chunk.toString());
       const stat = (): string[] => readFileSync(`/proc/${zombie}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-      await expect.poll(() => stat()[0]).toBe('Z');
+      await expect.poll(() => stat()[0], { timeout: 10_000 }).toBe('Z');
       const path = join(room, 'zombie');
       writeFileSync(path, `${zombie} ${stat()[19]}\n`);
       lockDirectory(path)();
