@@ -22,7 +22,10 @@ const LEGACY = {
 
 // Fields that no Swagger file has and the clients send all the same.
 const UNDOCUMENTED = {
-  ContainerExec: { Detach: { type: 'boolean' } },
+  ContainerExec: { Detach: { type: 'boolean' }, Container: { type: 'string' } },
+  ContainerCreate: { name: { type: 'string' }, Runtime: { type: 'string' } },
+  VolumeCreate: { Mountpoint: { type: 'string' } },
+  ExecStart: { hijack: { type: 'boolean' }, stdin: { type: 'boolean' } },
 };
 const LOGIN = { auth: { type: 'string' }, identitytoken: { type: 'string' }, registrytoken: { type: 'string' } };
 

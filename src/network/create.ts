@@ -40,7 +40,8 @@ interface Surroundings {
 }
 
 const PREDEFINED = ['bridge', 'host', 'none'];
-const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+/** Docker takes blanks too, and people have such networks. */
+const NAME = /^[a-zA-Z0-9](?:[a-zA-Z0-9_. -]*[a-zA-Z0-9_.-])?$/;
 
 /** Options of Docker's bridge driver, and one of ours. What is not in this table is refused, not ignored. */
 const OPTION = {

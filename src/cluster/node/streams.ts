@@ -73,12 +73,12 @@ export class PodStreams {
     const path = engine.logPath(run.id);
     const wish = wishOf(options, clock.now());
     const read = async (): Promise<void> => {
-      await readLogs(await logFiles(path, engine.logFiles), 'json', wish, put);
+      const upTo = await readLogs(await logFiles(path, engine.logFiles), 'json', wish, put);
       if (!options.follow || options.previous || stop.signal.aborted) return;
       const { tail: _tail, ...rest } = wish;
       const record = () => engine.containers.list().find((r) => r.id === run.id);
       const source = { path, maxFiles: engine.logFiles, record, now: () => clock.now() };
-      await followLogs(source, 'json', rest, put, stop.signal);
+      await followLogs(source, 'json', rest, put, stop.signal, upTo);
     };
     void read().then(
       () => out.end(),

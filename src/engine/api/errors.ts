@@ -17,6 +17,12 @@ export const NotSupported = defineError('NOT_SUPPORTED', (d: { what: string; ins
   hint: d.instead,
 }));
 
+/** Docker's words and status of a daemon outside a swarm: clients ask, and look for them. */
+export const NoSwarm = defineError('NO_SWARM', () => ({
+  message: 'This node is not a swarm manager',
+  hint: 'swarms are not part of this engine; for services over several nodes use the Kubernetes API or `estiba up`',
+}));
+
 export const BadBody = defineError('BAD_BODY', (d: { problem: string }) => ({ message: `request body: ${d.problem}` }));
 
 /** The edge's table: error codes of every layer below → Docker's HTTP status. What is not listed is 500. */
@@ -105,7 +111,7 @@ const STATUS: Readonly<Record<string, number>> = {
     'WRONG_STATE',
   ),
   ...sameStatus(501, 'NOT_SUPPORTED'),
-  ...sameStatus(503, 'QUEUE_FULL', 'STORE_FULL'),
+  ...sameStatus(503, 'NO_SWARM', 'QUEUE_FULL', 'STORE_FULL'),
 };
 
 function sameStatus(status: number, ...codes: string[]): Record<string, number> {

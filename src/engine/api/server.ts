@@ -175,7 +175,7 @@ class PlainExchange implements Exchange {
       response.destroy();
       return;
     }
-    if (status >= 500)
+    if (isOurs(status))
       this.#options.log.error('request failed', { url: this.request.url, error: describeChain(error) });
     if (response.headersSent) {
       // The status is out: progress streams carry an error as their last line, others are cut so that nobody takes them for whole.
@@ -245,7 +245,7 @@ class UpgradedExchange implements Exchange {
       this.#socket.destroy();
       return;
     }
-    if (status >= 500)
+    if (isOurs(status))
       this.#options.log.error('request failed', { url: this.request.url, error: describeChain(error) });
     if (this.#answered) this.#socket.destroy();
     else this.#answer(status, `${JSON.stringify(errorBody(error))}\n`, 'application/json');
@@ -286,6 +286,11 @@ function outOf(stream: Writable, signal: AbortSignal): Out {
         signal.addEventListener('abort', settle, { once: true });
       }),
   };
+}
+
+/** 501 and 503 are answers; the rest from 500 on is a failure that somebody has to look into. */
+function isOurs(status: number): boolean {
+  return status >= 500 && status !== 501 && status !== 503;
 }
 
 /** The client left: nothing failed, and there is nobody to tell. */

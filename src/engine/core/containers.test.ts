@@ -191,7 +191,7 @@ describe('the life of a container', () => {
     await b.containers.start('web');
     await expect(b.containers.start('web')).rejects.toMatchObject({ code: 'NOT_MODIFIED' });
     await expect(b.containers.remove('web', { force: false, volumes: false })).rejects.toThrow(
-      'cannot remove container "/web": container is running',
+      'You cannot remove a running container',
     );
     await b.containers.pause('web');
     await expect(b.containers.pause('web')).rejects.toThrow('already paused');

@@ -5,9 +5,10 @@ import { KeyedSerial } from '#base/queue.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import { parseSizeBytes } from '#base/units.ts';
-import { AlreadyThere, BadSignal, WrongPhase } from '#engine/core/errors.ts';
+import { AlreadyThere, BadSignal, exitCodeOf, WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
+import { HEALTH_START } from '#engine/core/health.ts';
 import { HealthWatch } from '#engine/core/health-watch.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { inventName } from '#engine/core/names.ts';
@@ -289,14 +290,13 @@ export class Containers {
     if (how.force && live && isRunning(this.find(id).state)) await live.process.signal(SIGKILL); // also ends a stop that holds the queue
     await this.#queue.run(id, async () => {
       const record = this.find(id);
+      const { phase } = record.state;
+      if (!how.force && (isRunning(record.state) || phase === 'restarting')) {
+        const state = phase === 'starting' ? 'running' : phase;
+        const advice = `${phase === 'paused' ? 'Unpause and then stop' : 'Stop'} the container before attempting removal or force remove`;
+        throw new WrongPhase({ message: `You cannot remove a ${state} container ${id}. ${advice}` });
+      }
       if (isRunning(record.state)) {
-        if (!how.force) {
-          const state =
-            record.state.phase === 'paused'
-              ? 'paused and must be unpaused first'
-              : 'running: stop the container before removing or force remove';
-          throw new WrongPhase({ message: `cannot remove container "/${record.name}": container is ${state}` });
-        }
         await this.#stop(record, { signal: 'SIGKILL', graceMs: 0 });
       }
       await this.#remove(this.find(id), how.volumes);
@@ -413,6 +413,7 @@ export class Containers {
           oomKilled: false,
           startedAtMs,
           finishedAtMs: 0,
+          ...(record.process.health ? { health: HEALTH_START } : {}),
         },
       });
       await process.start();
@@ -731,11 +732,4 @@ function stopSignalOf(text: string): number {
   } catch (error) {
     throw new BadSignal({ signal: text }, { cause: error });
   }
-}
-
-/** As a shell would say it: 127 not found, 126 found and not runnable, 128 for all else. */
-function exitCodeOf(error: unknown): number {
-  const text = describeChain(error);
-  if (/not found|no such file or directory/i.test(text)) return 127;
-  return /permission denied/i.test(text) ? 126 : 128;
 }

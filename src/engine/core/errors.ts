@@ -1,4 +1,4 @@
-import { defineError } from '#base/errors.ts';
+import { defineError, describeChain } from '#base/errors.ts';
 
 export const NoSuchContainer = defineError('NO_SUCH_CONTAINER', (d: { name: string }) => ({
   message: `No such container: ${d.name}`,
@@ -43,3 +43,15 @@ export const NoSuchSandbox = defineError('NO_SUCH_SANDBOX', (d: { id: string }) 
   message: `sandbox ${d.id} is not here`,
   hint: 'a boot takes sandboxes away; whoever owns it makes it again',
 }));
+
+/** Docker's very words: tools compare them. */
+export const NoSuchLogDriver = defineError('INVALID_ARGUMENT', (d: { driver: string }) => ({
+  message: `logger: no log driver named '${d.driver}' is registered`,
+}));
+
+/** As a shell would say it: 127 not found, 126 found and not runnable, 128 for all else. */
+export function exitCodeOf(error: unknown): number {
+  const text = describeChain(error);
+  if (/not found|no such file or directory/i.test(text)) return 127;
+  return /permission denied/i.test(text) ? 126 : 128;
+}

@@ -2,7 +2,7 @@ import type { Clock } from '#base/clock.ts';
 import { defineError } from '#base/errors.ts';
 import { newId, type Random } from '#base/random.ts';
 import { containerCapabilities } from '#engine/core/capabilities.ts';
-import { WrongPhase } from '#engine/core/errors.ts';
+import { exitCodeOf, WrongPhase } from '#engine/core/errors.ts';
 import type { ExecProcess, RunningProcess } from '#engine/core/parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
@@ -122,11 +122,18 @@ export class Execs {
     return record;
   }
 
-  /** `join` gets the streams before the program runs. Resolves when it runs; its end is awaited with `wait`. */
-  async start(id: string, join: (process: ExecProcess) => void): Promise<void> {
+  /** Refuses what `start` would refuse before it does anything. */
+  check(id: string): void {
     const record = this.find(id);
     if (record.running || record.exitCode !== undefined)
       throw new WrongPhase({ message: `exec ${id} has been started already` });
+    this.#host.running(record.containerId);
+  }
+
+  /** `join` gets the streams before the program runs. Resolves when it runs; its end is awaited with `wait`. */
+  async start(id: string, join: (process: ExecProcess) => void): Promise<void> {
+    this.check(id);
+    const record = this.find(id);
     record.running = true;
     try {
       const process = await this.launch(record.containerId, record.id, record.spec);
@@ -139,7 +146,7 @@ export class Execs {
       });
       void process.wait().then(({ code }) => this.#ended(record, code));
     } catch (error) {
-      this.#ended(record, 126);
+      this.#ended(record, exitCodeOf(error));
       throw error;
     }
   }

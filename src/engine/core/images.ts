@@ -141,15 +141,15 @@ export class NodeImages implements ImageSource {
   }
 
   /** `docker load`, packed or not. Unpacked at once, so that the first start is as quick as the second. */
-  async load(source: AsyncIterable<Uint8Array>): Promise<Image[]> {
+  async load(source: AsyncIterable<Uint8Array>): Promise<{ image: Image; names: string[] }[]> {
     const { content, platform, random } = this.#o;
     const lease = content.lease('load');
     try {
-      const images: Image[] = [];
+      const images: { image: Image; names: string[] }[] = [];
       for (const { target, names } of await loadImages(content, unpacked(source), lease, platform, random)) {
         const image = await this.store.add(target, names);
         await this.store.layersOf(image);
-        images.push(image);
+        images.push({ image, names: names.map(familiarReference) });
       }
       return images;
     } finally {

@@ -1,7 +1,7 @@
 import { watch } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { errnoOf } from '#base/errors.ts';
-import { type LogFormat, type LogLine, type LogWish, readFrom } from '#engine/core/log-reader.ts';
+import { type LogFormat, type LogLine, type LogPlace, type LogWish, readFrom } from '#engine/core/log-reader.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 
 export interface LogSource {
@@ -12,7 +12,7 @@ export interface LogSource {
 }
 
 /**
- * New lines as they come, until the container ends or the client leaves. The kernel tells of writes (inotify); a slow look
+ * New lines as they come, from where `readLogs` ended (without it, from the beginning), until the container ends or the client leaves. The kernel tells of writes (inotify); a slow look
  * beside it catches the turn of a file, and the end of the container.
  */
 export async function followLogs(
@@ -21,9 +21,11 @@ export async function followLogs(
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
   signal: AbortSignal,
+  from?: LogPlace,
 ): Promise<void> {
   let file = await openOrWait(source.path, signal);
-  let offset = file ? (await file.stat()).size : 0;
+  let offset =
+    file && from ? await offsetIn(file, source, from, (old) => readFrom(old, from.offset, format, wish, put)) : 0;
   const bell = new Bell(source.path, signal);
   try {
     while (file && !signal.aborted) {
@@ -46,6 +48,28 @@ export async function followLogs(
     bell.close();
     await file?.close();
   }
+}
+
+/** The file may have been turned since it was read: then what was added to it before comes first. */
+async function offsetIn(
+  file: FileHandle,
+  { path }: LogSource,
+  from: LogPlace,
+  finish: (old: FileHandle) => Promise<unknown>,
+): Promise<number> {
+  if ((await file.stat()).ino === from.ino) return from.offset;
+  const old = await open(`${path}.1`, 'r').catch(absent);
+  try {
+    if (old && (await old.stat()).ino === from.ino) await finish(old);
+  } finally {
+    await old?.close();
+  }
+  return 0;
+}
+
+function absent(error: unknown): undefined {
+  if (errnoOf(error) !== 'ENOENT') throw error;
+  return undefined;
 }
 
 async function openOrWait(path: string, signal: AbortSignal): Promise<Awaited<ReturnType<typeof open>> | undefined> {

@@ -20,6 +20,12 @@ export interface LogWish {
   tail?: number;
 }
 
+/** How far the youngest file was read: where following goes on, so that no line falls in between. */
+export interface LogPlace {
+  ino: number;
+  offset: number;
+}
+
 const CHUNK_BYTES = 256 * 1024;
 
 /** A rotated log, oldest file first: `path.2`, `path.1`, `path`. */
@@ -46,18 +52,21 @@ export async function readLogs(
   format: LogFormat,
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
-): Promise<void> {
+): Promise<LogPlace | undefined> {
+  let place: LogPlace | undefined;
   const starts = wish.tail === undefined ? files.map(() => 0) : await tailStarts(files, wish.tail);
   for (const [index, file] of files.entries()) {
     const start = starts[index];
     if (start === undefined) continue;
     const handle = await open(file, 'r');
     try {
-      await readFrom(handle, start, format, wish, put);
+      const { ino } = await handle.stat();
+      place = { ino, offset: await readFrom(handle, start, format, wish, put) };
     } finally {
       await handle.close();
     }
   }
+  return place;
 }
 
 /** Reads to the present end; returns the offset behind the last whole line. */

@@ -152,12 +152,14 @@ export class NodeNetworkSource implements NetworkSource {
   #links(wish: AttachWish): { names: string[]; address: string }[] {
     return ownEndpoints(wish.spec).flatMap((endpoint, n) => {
       const network = this.#networks.find(endpoint.network);
-      return [...(n === 0 ? wish.spec.network.links : []), ...endpoint.links].map((link) => {
+      return [...(n === 0 ? wish.spec.network.links : []), ...endpoint.links].flatMap((link) => {
         const [target = '', alias = target] = link.replace(/^\//, '').split(':');
         const box = this.#networks.sandboxesOn(network.id).find((b) => b.name === target || b.id.startsWith(target));
         const address = box?.endpoints.find((e) => e.network === network.id)?.ipv4;
+        // Where names are served a link may wait for its target; the old bridge has the hosts file alone.
+        if (!address && network.names) return [];
         if (!address) throw new EndpointNotFound({ container: target, network: network.name });
-        return { names: [...new Set([alias, target])], address };
+        return [{ names: [...new Set([alias, target])], address }];
       });
     });
   }

@@ -27,13 +27,23 @@ function check(schema: FieldSchema, value: unknown, path: string, depth: number)
   const byLowerCase = each === undefined ? lowerCaseNames(schema) : undefined;
   for (const [key, item] of Object.entries(value)) {
     const name = each !== undefined || Object.hasOwn(schema, key) ? key : byLowerCase?.get(key.toLowerCase());
-    if (name === undefined) return fail(member(path, key), item, 'is not a field of this request');
+    if (name === undefined) {
+      // Old and careless clients send fields of other requests; those that wish nothing (`VolumesFrom: []`) change nothing.
+      if (wishesNothing(item)) continue;
+      return fail(member(path, key), item, 'is not a field of this request');
+    }
     // A map keeps its nulls (an empty port binding, a volume); a field that is null was not given.
     if (item === null && each === undefined) continue;
     const field = item === null ? null : check(each ?? schema[name] ?? 'any', item, member(path, name), depth + 1);
     Object.defineProperty(result, name, { value: field, enumerable: true, configurable: true, writable: true });
   }
   return result;
+}
+
+function wishesNothing(value: unknown): boolean {
+  if (Array.isArray(value)) return value.length === 0;
+  if (typeof value === 'object' && value !== null) return Object.keys(value).length === 0;
+  return value === null || value === false || value === '' || value === 0;
 }
 
 function checkNamed(schema: string, value: unknown, path: string, depth: number): unknown {

@@ -1070,11 +1070,14 @@ export interface Bodies {
     User?: string | null;
     WorkingDir?: string | null;
     Detach?: boolean | null;
+    Container?: string | null;
   };
   ExecStart: {
     Detach?: boolean | null;
     Tty?: boolean | null;
     ConsoleSize?: number[] | null;
+    hijack?: boolean | null;
+    stdin?: boolean | null;
   };
   VolumeCreate: VolumeCreateRequest;
   VolumeUpdate: {

@@ -24,6 +24,12 @@ export interface ContainerHandlersOptions {
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
   ancestors: (image: string) => Promise<ReadonlySet<string>>;
+  /** What it said so far, for a client that attaches with `logs`. */
+  past: (
+    record: ContainerRecord,
+    wish: { stdout: boolean; stderr: boolean },
+    write: (chunk: Buffer) => Promise<void>,
+  ) => Promise<void>;
   sizes: (record: ContainerRecord) => Promise<{ rw: number; root: number }>;
   places: (record: ContainerRecord, withSizes: boolean) => Promise<InspectPlaces>;
 }
@@ -132,23 +138,26 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
       return empty(200);
     },
 
-    ContainerAttach: (request) => attachReply(containers, request, id(request)),
+    ContainerAttach: (request) => attachReply(o, request, id(request)),
 
     ContainerPrune: async ({ query }) => {
       const filters = parseFilters(textOf(query, 'filters')).allow('label', 'label!', 'until');
       const until = filters.get('until')[0];
       const untilMs = until === undefined ? Number.POSITIVE_INFINITY : pruneTime(until, o.now());
       const gone: string[] = [];
+      let freedBytes = 0;
       for (const record of containers.list()) {
         const stopped = !isRunning(record.state) && record.state.phase !== 'restarting';
         const labels =
           filters.every('label', (l) => labelMatches(record.process.labels, l)) &&
           filters.every('label!', (l) => !labelMatches(record.process.labels, l));
         if (!stopped || !labels || record.createdAtMs >= untilMs) continue;
+        const { rw } = await o.sizes(record);
         await containers.remove(record.id, { force: false, volumes: false });
         gone.push(record.id);
+        freedBytes += rw;
       }
-      return json({ ContainersDeleted: gone, SpaceReclaimed: 0 });
+      return json({ ContainersDeleted: gone, SpaceReclaimed: freedBytes });
     },
   };
 }
@@ -181,7 +190,7 @@ function waitReply(containers: Containers, request: ApiRequest, id: string): Rep
   };
 }
 
-function attachReply(containers: Containers, request: ApiRequest, name: string): Reply {
+function attachReply({ containers, past }: ContainerHandlersOptions, request: ApiRequest, name: string): Reply {
   const { query } = request;
   const record = containers.find(name);
   const { tty } = record.spec.process;
@@ -198,6 +207,8 @@ function attachReply(containers: Containers, request: ApiRequest, name: string):
     kind: 'hijack',
     type,
     run: async (connection, signal) => {
+      if (flag(query, 'logs'))
+        await past(record, wish, (chunk) => new Promise((done) => connection.output.write(chunk, () => done())));
       if (!stream) return;
       const program = await attachedProgram(containers, record.id, wish.stdin, signal);
       if (program) await joinStreams(connection, program, wish, signal);

@@ -168,7 +168,7 @@ describe('createRequest', () => {
     [{ HostConfig: { NetworkMode: 'container:x', PublishAllPorts: true } }, 'contradicts NetworkMode container'],
     [
       { HostConfig: { LogConfig: { Type: 'syslog' } } },
-      '$.HostConfig.LogConfig.Type: "syslog" is none of json-file, local, none',
+      "logger: no log driver named 'syslog' is registered",
     ],
     [{ HostConfig: { LogConfig: { Config: { 'max-size': 'big' } } } }, 'is no size such as 10m'],
     [{ HostConfig: { LogConfig: { Config: { 'max-file': '0' } } } }, 'is not a number of files'],

@@ -3,6 +3,7 @@ import { parseSizeBytes } from '#base/units.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
+import { NoSuchLogDriver } from '#engine/core/errors.ts';
 import { isUlimit, parseDeviceRule } from '#engine/core/oci-resources.ts';
 import type {
   ContainerSpec,
@@ -102,7 +103,7 @@ function loggingOf(host: HostConfig): ContainerSpec['logging'] {
   const driver = host.LogConfig?.Type || 'json-file';
   const options = host.LogConfig?.Config ?? {};
   const at = '$.HostConfig.LogConfig';
-  if (!LOG_DRIVERS.includes(driver)) fail(`${at}.Type`, driver, `is none of ${LOG_DRIVERS.join(', ')}`);
+  if (!LOG_DRIVERS.includes(driver)) throw new NoSuchLogDriver({ driver });
   for (const [name, value] of Object.entries(options)) {
     const path = `${at}.Config[${JSON.stringify(name)}]`;
     if (!LOG_OPTIONS.includes(name)) fail(path, value, `is no option here; known are ${LOG_OPTIONS.join(', ')}`);

@@ -1,3 +1,4 @@
+import { describeChain } from '#base/errors.ts';
 import { fail } from '#base/shape.ts';
 import { integer } from '#engine/api/docker/query.ts';
 import { joinStreams, parseDetachKeys } from '#engine/api/docker/streams.ts';
@@ -7,7 +8,7 @@ import { compareVersions } from '#engine/api/version.ts';
 import type { ExecSpec, Execs } from '#engine/core/exec.ts';
 import type { Attached } from '#engine/core/parts.ts';
 import { checkBody } from '#spec/docker/body.ts';
-import { MULTIPLEXED_STREAM, RAW_STREAM } from '#spec/docker/frames.ts';
+import { frameHeader, MULTIPLEXED_STREAM, RAW_STREAM, STDOUT } from '#spec/docker/frames.ts';
 
 /** Exec: made, then started, as the Docker API has it. */
 export function execHandlers(execs: Execs): Handlers {
@@ -47,18 +48,29 @@ export function execHandlers(execs: Execs): Handlers {
         });
         return empty(200);
       }
-      // Started before the answer's head is out, so that a program that cannot run is an error and not an empty stream.
-      let program: Attached | undefined;
-      await execs.start(id, ({ streams }) => {
-        program = streams;
-      });
+      execs.check(id);
       const [rows = 0, columns = 0] = body.ConsoleSize ?? [];
-      if (rows > 0 && columns > 0) await execs.resize(id, rows, columns);
-      const wish = { ...spec.attach, tty: spec.tty, detachKeys: spec.detachKeys ?? '' };
+      // Whether output comes in frames is said by this request, whether there is a terminal by the one that made the exec.
+      const raw = body.Tty ?? false;
+      const wish = { ...spec.attach, tty: raw, detachKeys: spec.detachKeys ?? '' };
       return {
         kind: 'hijack',
-        type: spec.tty || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM,
+        type: raw || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM,
+        // After the head is out: clients (docker-py) lose what comes in one packet with it.
         run: async (connection, signal) => {
+          let program: Attached | undefined;
+          try {
+            await execs.start(id, ({ streams }) => {
+              program = streams;
+            });
+            if (rows > 0 && columns > 0) await execs.resize(id, rows, columns);
+          } catch (error) {
+            // As Docker does: why it cannot run is what the program would have said; its exit code is 126 or 127.
+            const text = Buffer.from(`OCI runtime exec failed: exec failed: ${describeChain(error)}\r\n`);
+            if (!raw) connection.output.write(frameHeader(STDOUT, text.length));
+            connection.output.write(text);
+            return;
+          }
           if (program) await joinStreams(connection, program, wish, signal);
         },
       };

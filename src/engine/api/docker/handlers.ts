@@ -6,7 +6,7 @@ import { containerSizes } from '#engine/api/docker/disk-usage.ts';
 import { execHandlers } from '#engine/api/docker/exec.ts';
 import { imageHandlers } from '#engine/api/docker/images.ts';
 import type { InspectPlaces } from '#engine/api/docker/inspect.ts';
-import { logsReply } from '#engine/api/docker/logs.ts';
+import { logsReply, pastOutput } from '#engine/api/docker/logs.ts';
 import { networkHandlers } from '#engine/api/docker/networks.ts';
 import { refusals } from '#engine/api/docker/refusals.ts';
 import { statsHandlers } from '#engine/api/docker/stats.ts';
@@ -19,6 +19,10 @@ import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 /** All operations of the Docker API that an engine answers: one map a file, by operation id. */
 export function dockerHandlers(engine: Engine, now: () => number): Handlers {
   const { containers } = engine;
+  const logFilesOf = (record: ContainerRecord): { path: string; maxFiles: number } => ({
+    path: engine.logPath(record.id),
+    maxFiles: Number(record.spec.logging.options['max-file'] ?? 5),
+  });
   return {
     ...refusals(),
     ...systemHandlers(engine, now),
@@ -29,6 +33,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
       now,
       ancestors: (image) => engine.images.standingOn(image),
       places: (record, withSizes) => placesOf(engine, record, withSizes),
+      past: (record, wish, write) => pastOutput(record, logFilesOf(record), wish, write),
       sizes: (record) => containerSizes(engine, record),
     }),
     ...execHandlers(containers.execs),
@@ -39,8 +44,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
     ContainerLogs: (request) => {
       const record = containers.find(request.params['id'] ?? '');
       return logsReply(request, record, {
-        path: engine.logPath(record.id),
-        maxFiles: Number(record.spec.logging.options['max-file'] ?? 5),
+        ...logFilesOf(record),
         record: () => containers.peek(record.id),
         now,
       });

@@ -98,9 +98,9 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
 
     ImageLoad: (request) =>
       jsonLines(async (put) => {
-        for (const image of await images.load(request.body)) {
-          for (const tag of image.repoTags) await put({ stream: `Loaded image: ${tag}\n` });
-          if (image.repoTags.length === 0) await put({ stream: `Loaded image ID: ${image.id}\n` });
+        for (const { image, names } of await images.load(request.body)) {
+          for (const tag of names) await put({ stream: `Loaded image: ${tag}\n` });
+          if (names.length === 0) await put({ stream: `Loaded image ID: ${image.id}\n` });
         }
       }),
 

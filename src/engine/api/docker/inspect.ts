@@ -122,7 +122,7 @@ function configOf(record: ContainerRecord): ContainerConfig {
     Tty: spec.process.tty,
     OpenStdin: spec.process.stdin,
     StdinOnce: spec.process.stdinOnce,
-    Env: process.env,
+    Env: ownEnvFirst(spec.process.env, process.env),
     Cmd: spec.process.args ?? process.argv.slice(spec.process.entrypoint?.length ?? 0),
     ...(process.health
       ? {
@@ -150,7 +150,20 @@ function configOf(record: ContainerRecord): ContainerConfig {
 /** Docker's own objects show the request again; those of other front ends are said in Docker's words. */
 function hostConfigOf(record: ContainerRecord): HostConfig {
   const { spec } = record;
-  return { ...defaultHostConfig(spec), ...withoutNulls(dockerRequest(spec)?.HostConfig ?? {}), ...liveLimits(spec) };
+  return {
+    ...defaultHostConfig(spec),
+    ...withoutNulls(dockerRequest(spec)?.HostConfig ?? {}),
+    // The driver that was left to us is shown by its name.
+    LogConfig: { Type: spec.logging.driver, Config: spec.logging.options },
+    ...liveLimits(spec),
+  };
+}
+
+/** What was asked for as it was asked (`NAME` alone takes a variable away), then what the image adds. */
+function ownEnvFirst(own: readonly string[], all: readonly string[]): string[] {
+  const nameOf = (entry: string): string => entry.split('=')[0] ?? '';
+  const named = new Set(own.map(nameOf));
+  return [...own, ...all.filter((entry) => !named.has(nameOf(entry)))];
 }
 
 function dockerRequest(spec: ContainerSpec): Bodies['ContainerCreate'] | undefined {

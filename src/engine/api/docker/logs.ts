@@ -34,10 +34,24 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
     run: async (out, signal) => {
       const files = await logFiles(source.path, source.maxFiles);
       const put = (lines: LogLine[]): Promise<void> => out.write(print(lines));
-      await readLogs(files, format, wish, put);
-      if (flag(query, 'follow')) await followLogs(source, format, withoutTail(wish), put, signal);
+      const place = await readLogs(files, format, wish, put);
+      if (flag(query, 'follow')) await followLogs(source, format, withoutTail(wish), put, signal, place);
     },
   };
+}
+
+/** What the program said so far, as an attached client reads it (`logs=1` of attach). */
+export async function pastOutput(
+  record: ContainerRecord,
+  source: Pick<LogSource, 'path' | 'maxFiles'>,
+  wish: { stdout: boolean; stderr: boolean },
+  write: (chunk: Buffer) => Promise<void>,
+): Promise<void> {
+  const { driver } = record.spec.logging;
+  if (driver === 'none') return;
+  const print = printer({ tty: record.spec.process.tty, timestamps: false, details: '' });
+  const files = await logFiles(source.path, source.maxFiles);
+  await readLogs(files, driver === 'local' ? 'cri' : 'json', wish, (lines) => write(print(lines)));
 }
 
 function logWish(query: URLSearchParams, nowMs: number): LogWish {

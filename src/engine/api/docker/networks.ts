@@ -5,7 +5,6 @@ import { dockerTime } from '#engine/api/docker/time.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { empty, json } from '#engine/api/reply.ts';
 import type { Handlers } from '#engine/api/server.ts';
-import { compareVersions } from '#engine/api/version.ts';
 import {
   type CreateRequest,
   formatCidr,
@@ -65,7 +64,7 @@ export function networkHandlers(networks: NodeNetworks, now: () => number): Hand
           driverOptions: config.DriverOpts ?? {},
           ...(config.IPAMConfig?.IPv4Address ? { ipv4: config.IPAMConfig.IPv4Address } : {}),
           ...(config.IPAMConfig?.IPv6Address ? { ipv6: config.IPAMConfig.IPv6Address } : {}),
-          ...(config.MacAddress && compareVersions(request.version, '1.44') >= 0 ? { mac: config.MacAddress } : {}),
+          ...(config.MacAddress ? { mac: config.MacAddress } : {}),
         },
       );
       return empty(200);

@@ -1,17 +1,12 @@
-import { NotSupported } from '#engine/api/errors.ts';
+import { NoSwarm, NotSupported } from '#engine/api/errors.ts';
 import { json } from '#engine/api/reply.ts';
 import type { Handler, Handlers } from '#engine/api/server.ts';
-import { WrongPhase } from '#engine/core/errors.ts';
 import { FACTS } from '#spec/docker/facts.gen.ts';
 
 /** What this engine does not do, each with what to do instead. Lists that are empty by nature are empty, so that clients go on. */
 export function refusals(): Handlers {
   const swarm: Handler = () => {
-    // The status and words of a daemon outside a swarm: clients ask, and look for them.
-    throw new WrongPhase({
-      message: 'This node is not a swarm manager. Swarm mode is not part of this engine',
-      hint: 'for services over several nodes use the Kubernetes API or `estiba up`',
-    });
+    throw new NoSwarm({});
   };
   const plugin: Handler = () => {
     throw new NotSupported({
