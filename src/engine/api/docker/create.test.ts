@@ -166,10 +166,7 @@ describe('createRequest', () => {
     [{ HostConfig: { DeviceRequests: [{ Driver: 'nvidia' }] } }, '--gpus and other device requests is not supported'],
     [{ HostConfig: { UTSMode: 'host' }, Hostname: 'x' }, 'contradicts UTSMode host'],
     [{ HostConfig: { NetworkMode: 'container:x', PublishAllPorts: true } }, 'contradicts NetworkMode container'],
-    [
-      { HostConfig: { LogConfig: { Type: 'syslog' } } },
-      "logger: no log driver named 'syslog' is registered",
-    ],
+    [{ HostConfig: { LogConfig: { Type: 'syslog' } } }, "logger: no log driver named 'syslog' is registered"],
     [{ HostConfig: { LogConfig: { Config: { 'max-size': 'big' } } } }, 'is no size such as 10m'],
     [{ HostConfig: { LogConfig: { Config: { 'max-file': '0' } } } }, 'is not a number of files'],
     [{ HostConfig: { LogConfig: { Config: { tag: 'x' } } } }, 'is no option here'],
