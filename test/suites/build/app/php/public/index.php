@@ -1,0 +1,3 @@
+<?php
+$db = new PDO('sqlite:/site/site.db');
+echo 'page ', $db->query('select text from page')->fetchColumn(), "\n";
