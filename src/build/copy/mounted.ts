@@ -1,6 +1,4 @@
-import type { Stats } from 'node:fs';
-import { createReadStream } from 'node:fs';
-import { lstat, readdir, readlink } from 'node:fs/promises';
+import { createReadStream, lstatSync, readdirSync, readlinkSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 import { byBytes, type FileInfo, type SourceTree } from '#build/context/tree.ts';
@@ -27,16 +25,17 @@ export class MountedTree implements SourceTree {
     this.#readXattrs = readXattrs;
   }
 
-  async lstat(path: string): Promise<FileInfo | undefined> {
-    const stat = await lstat(join(this.root, path)).catch(absent);
+  /** Not asked of the thread pool: the answer is in memory, and the way there and back costs ten times as much. */
+  lstat(path: string): FileInfo | undefined {
+    const stat = statOf(join(this.root, path));
     if (!stat) return undefined;
-    const linkTarget = stat.isSymbolicLink() ? await readlink(join(this.root, path)) : '';
+    const linkTarget = stat.isSymbolicLink() ? readlinkSync(join(this.root, path)) : '';
     const xattrs = this.#attributesOf(path);
     return { ...infoOf(stat, linkTarget), ...(xattrs ? { xattrs } : {}) };
   }
 
-  async list(path: string): Promise<string[]> {
-    return (await readdir(join(this.root, path))).sort(byBytes);
+  list(path: string): string[] {
+    return readdirSync(join(this.root, path)).sort(byBytes);
   }
 
   open(path: string): AsyncIterable<Buffer> {
@@ -88,7 +87,11 @@ function typeOf(stat: Stats): FileInfo['type'] {
   return stat.isFIFO() || stat.isSocket() ? 'fifo' : 'file';
 }
 
-function absent(error: unknown): undefined {
-  if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-  throw error;
+function statOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
 }

@@ -28,6 +28,7 @@ export interface SelectOptions {
 }
 
 const SUGGESTIONS_MAX = 2_000;
+const FILES_A_TURN = 500;
 
 /**
  * What a source of COPY or ADD names in a tree: wildcards matched, links of the path followed inside the tree, what is excluded left
@@ -91,6 +92,8 @@ async function filesBelow(tree: SourceTree, root: string, excluded: Excluded): P
     const info = await tree.lstat(below(root, at));
     if (!info || (at !== '' && excluded(at, below(root, at)))) continue;
     files.push({ path: at, info });
+    // Trees answer at once: others want a turn in between.
+    if (files.length % FILES_A_TURN === 0) await new Promise((go) => setImmediate(go));
     if (info.type !== 'dir') continue;
     const names = await tree.list(below(root, at));
     for (const name of [...names].reverse()) pending.push(at === '' ? name : `${at}/${name}`);
