@@ -30,6 +30,11 @@ function local(name: string, summary: string, command: Command): Verb {
   return { name, summary, usage: '…', args: MANY_ARGS, flags: [], raw: true, load: async () => command };
 }
 
+function completer(verbs: readonly Verb[]): Verb {
+  const load = async (): Promise<Command> => (await import('#cli/complete.ts')).completeCommand(() => verbs);
+  return { name: 'complete', summary: '', usage: '', args: MANY_ARGS, flags: [], raw: true, load };
+}
+
 async function launcherOnly({ verb }: Parameters<Command>[0]): Promise<number> {
   throw new NotHere({ name: verb.name });
 }
@@ -88,6 +93,13 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   throw error;
 });
-runCli(process.argv.slice(2), io, [...LOCAL_VERBS, ...ALL_VERBS]).then((code) => {
+const verbs: readonly Verb[] = [...LOCAL_VERBS, ...ALL_VERBS];
+const [first, ...rest] = process.argv.slice(2);
+// Shells ask for candidates by a word that is no verb: it is in no help.
+const asked =
+  first === '__complete'
+    ? runCli(['complete', ...rest], io, [completer(verbs)])
+    : runCli(process.argv.slice(2), io, verbs);
+asked.then((code) => {
   process.exitCode = code;
 });

@@ -26,3 +26,6 @@ export function args(min: number, max: number, kind: ArgumentKind): { min: numbe
   return { min, max, kind };
 }
 export const MANY = Number.POSITIVE_INFINITY;
+/** Where `-f` means force. */
+export const FILTER_ALONE = list('filter', 'Only those that match', { value: 'KEY=VALUE' });
+export const FORCE = bool('f force', 'Do not ask');

@@ -267,7 +267,7 @@ export async function takeDown(
     if (live?.metadata.labels?.[APP_LABEL] !== app) continue;
     // The record goes before the namespace that holds it.
     if (object.kind === 'Namespace') await dropRecord(cluster, { app, namespace });
-    await cluster.remove(object);
+    await cluster.remove(object, 'Foreground');
     removed.push(object);
     progress.applied(removal(object));
   }

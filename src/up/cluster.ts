@@ -38,12 +38,12 @@ export class Cluster {
     return this.#apply(object, {});
   }
 
-  /** Dependants are removed too, in the background. Nothing when it is gone already. */
-  async remove(object: UpObject): Promise<void> {
+  /** Dependants are removed too: before it (`Foreground`: gone means all is gone) or after. Nothing when it is gone already. */
+  async remove(object: UpObject, propagationPolicy: 'Foreground' | 'Background' = 'Background'): Promise<void> {
     const resource = await this.#resource(object);
     try {
       const key = keyIn(object.metadata.namespace, object.metadata.name);
-      await this.client.delete(resource, key, { propagationPolicy: 'Background' });
+      await this.client.delete(resource, key, { propagationPolicy });
     } catch (error) {
       if (!isCode(error, 'KUBE_NOT_FOUND')) throw error;
     }

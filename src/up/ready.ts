@@ -77,9 +77,8 @@ function jobReadiness({ spec, status }: Job, world: World): Readiness {
 /** The first pod that keeps it waiting says why; one that cannot come makes the whole fail. */
 function waiting(says: string, selector: Readonly<Record<string, string>> | undefined, world: World): Readiness {
   const wanted = Object.entries(selector ?? { '': '' });
-  const pods = world.pods.filter(
-    (p) => !p.metadata.deletionTimestamp && wanted.every(([k, v]) => p.metadata.labels?.[k] === v),
-  );
+  const own = world.pods.filter((p) => wanted.every(([k, v]) => p.metadata.labels?.[k] === v));
+  const pods = own.filter((p) => !p.metadata.deletionTimestamp);
   const troubles = pods.flatMap((pod) =>
     explainPod(pod, world)
       .filter((f) => f.level !== 'info')
@@ -89,6 +88,9 @@ function waiting(says: string, selector: Readonly<Record<string, string>> | unde
     (t) => t.level === 'broken' || (t.code === 'POD_CRASH_LOOP' && restartsOf(t.pod) >= MAX_RESTARTS),
   );
   const shown = broken ?? troubles[0];
+  const ending = own.find((p) => p.metadata.deletionTimestamp);
+  if (!shown && ending)
+    return { state: 'waiting', says: `${says}: ${ending.metadata.name} has its grace period to end` };
   if (!shown) return { state: 'waiting', says };
   const text = `${says}: ${shown.pod.metadata.name} ${shown.fact}: ${shown.cause}`;
   return { state: broken ? 'failed' : 'waiting', says: text };

@@ -25,7 +25,7 @@ export const upCommand: Command = async ({ flags, args, io, engine, global }) =>
   const { cluster } = open;
   const planner = await loadApp(wishOf(flags, args[0] ?? '.', io, open));
   const draft = planner();
-  if (flags.on('plan')) return showPlan(open, draft, flags, io);
+  if (flags.on('plan')) return await showPlan(open, draft, flags, io);
 
   const progress = new ProgressLines(io);
   const plan = flags.on('no-build') ? draft : await built(planner, draft, (builds) => buildImages(engine, builds, io));
@@ -115,7 +115,7 @@ async function appNamed(
   flags: Flags,
   io: Io,
 ): Promise<{ app: string; namespace: string }> {
-  if (given !== '.' && !existsSync(resolve(io.cwd, given))) return findApp(open.cluster, given, open.namespace);
+  if (given !== '.' && !existsSync(resolve(io.cwd, given))) return await findApp(open.cluster, given, open.namespace);
   return (await loadApp(wishOf(flags, given, io, open)))();
 }
 
