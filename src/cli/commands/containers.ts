@@ -118,7 +118,7 @@ export function stamp(ms: number): string {
 /** `0.0.0.0:80->80/tcp`, neighbours joined to ranges. */
 export function portsText(ports: Summary['Ports']): string {
   const sorted = [...(ports ?? [])].sort(
-    (a, b) => a.PrivatePort - b.PrivatePort || a.Type.localeCompare(b.Type) || (a.IP ?? '').localeCompare(b.IP ?? ''),
+    (a, b) => a.PrivatePort - b.PrivatePort || a.Type.localeCompare(b.Type) || ((a.IP ?? '') < (b.IP ?? '') ? -1 : 1),
   );
   const out: string[] = [];
   const groups = new Map<string, [first: number, last: number, publicFirst: number | undefined][]>();

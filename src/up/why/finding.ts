@@ -16,7 +16,7 @@ export function renderFindings(subject: string, findings: readonly Finding[]): s
     .map(({ code, fact, cause, evidence, next }) => {
       const lines = [
         `${subject}: ${fact}  [${code}]`,
-        `  because ${cause}`,
+        ...(cause === '' ? [] : [`  because ${cause}`]),
         ...evidence.map((e) => `  seen: ${e}`),
         `  next: ${next}`,
       ];
