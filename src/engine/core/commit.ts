@@ -128,6 +128,10 @@ export function containerConfig(record: ContainerRecord, image: RunConfig): RunC
   const { spec, process } = record;
   const entrypoint = spec.process.entrypoint ?? image.Entrypoint;
   const args = spec.process.args ?? (spec.process.entrypoint === undefined ? image.Cmd : undefined);
+  // Not PATH and TERM that every container is given.
+  const said = new Set([...(image.Env ?? []), ...spec.process.env].map(nameOf));
+  const anonymous = spec.mounts.flatMap((m) => (m.type === 'volume' && m.name === '' ? [m.target] : []));
+  const volumes = [...new Set([...process.volumes, ...anonymous])];
   // Of the container alone: image-spec leaves them out, Docker writes them.
   const ofContainer = {
     Hostname: record.hostname,
@@ -144,9 +148,9 @@ export function containerConfig(record: ContainerRecord, image: RunConfig): RunC
     ...ofContainer,
     User: process.user,
     ...(process.exposedPorts.length > 0 ? { ExposedPorts: keys(process.exposedPorts) } : {}),
-    Env: process.env,
+    Env: process.env.filter((entry) => said.has(nameOf(entry))),
     ...(args ? { Cmd: args } : {}),
-    ...(process.volumes.length > 0 ? { Volumes: keys(process.volumes) } : {}),
+    ...(volumes.length > 0 ? { Volumes: keys(volumes) } : {}),
     WorkingDir: process.cwd === '/' ? (image.WorkingDir ?? '') : process.cwd,
     ...(entrypoint ? { Entrypoint: entrypoint } : {}),
     Labels: process.labels,
@@ -159,7 +163,7 @@ export function containerConfig(record: ContainerRecord, image: RunConfig): RunC
 /** Docker's rules for a commit: what was asked for, filled up from the container. */
 export function mergeConfig(over: RunConfig, under: RunConfig): RunConfig {
   const env = [...(over.Env ?? [])];
-  const has = (entry: string): boolean => env.some((e) => e.split('=')[0] === entry.split('=')[0]);
+  const has = (entry: string): boolean => env.some((e) => nameOf(e) === nameOf(entry));
   for (const entry of under.Env ?? []) if (!has(entry)) env.push(entry);
   const commands = over.Entrypoint
     ? { Entrypoint: over.Entrypoint, ...(over.Cmd ? { Cmd: over.Cmd } : {}) }
@@ -177,6 +181,10 @@ export function mergeConfig(over: RunConfig, under: RunConfig): RunConfig {
     Volumes: { ...under.Volumes, ...over.Volumes },
     Labels: { ...under.Labels, ...over.Labels },
   };
+}
+
+function nameOf(entry: string): string {
+  return entry.split('=', 1)[0] ?? '';
 }
 
 function keys(names: readonly string[]): Record<string, Record<string, never>> {

@@ -6,7 +6,7 @@ import { type RootViewParts, withRootView } from '#engine/core/root-view.ts';
 import { type TreeTools, xattrsOf } from '#engine/core/volume-content.ts';
 import { tarOf } from '#image/diff.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
-import { walkDirectory } from '#kernel/beneath.ts';
+import { type Seen, walkDirectory } from '#kernel/beneath.ts';
 
 export interface ContainerFilesOptions extends RootViewParts {
   containers: Containers;
@@ -62,8 +62,7 @@ export class ContainerFiles {
     const directory = await roots.mount(record.id);
     try {
       const xattrs = await xattrsOf({ directory }, '/', tools);
-      for await (const chunk of inPieces(tarOf(walkDirectory(directory), xattrs, { whiteouts: false })))
-        await write(chunk);
+      for await (const chunk of inPieces(tarOf(below(directory), xattrs, { whiteouts: false }))) await write(chunk);
     } finally {
       await roots.unmount(record.id);
     }
@@ -79,4 +78,9 @@ export class ContainerFiles {
     const { upper, lower } = await snapshots.rootfs(id);
     return withoutMountPoints(found, upper, lower);
   }
+}
+
+/** As Docker's export: what is in the root, not the root itself. */
+async function* below(directory: string): AsyncGenerator<Seen> {
+  for await (const seen of walkDirectory(directory)) if (seen.path !== '') yield seen;
 }

@@ -28,7 +28,7 @@ export async function processTable(
   psArgs: string,
 ): Promise<ProcessTable> {
   const record = containers.find(wish);
-  if (!isRunning(record.state)) throw new WrongPhase({ message: `container ${record.id} is not running` });
+  if (!isRunning(record.state)) throw new WrongPhase({ message: `Container ${record.id} is not running` });
   if (RENAMED_PID.test(psArgs)) throw new PsFailed({ reason: 'the PID column cannot be renamed' });
   const pids = new Set(processesIn(containers.running(record.id).cgroups, files));
   const table = parsePs(await ps(psArgs.split(/\s+/).filter(Boolean)), pids);

@@ -94,7 +94,9 @@ export class NodeVolumeSource implements VolumeSource {
       ...(wish.driver ? { driver: wish.driver.name, options: wish.driver.options } : {}),
     });
     this.#volumes.take(name, id);
-    return { ...common, type: 'volume', name, driver, source, propagation: '', mode: 'z' };
+    // Docker's word for "may be relabelled", which it has for volumes that somebody named.
+    const mode = wish.name === '' ? '' : 'z';
+    return { ...common, type: 'volume', name, driver, source, propagation: '', mode };
   }
 
   async #volume(id: string, record: MountRecord, wish: VolumeMount): Promise<OciMount> {
