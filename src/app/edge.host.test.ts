@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { connectClusterFeed, connectEdge, edgePaths, FEED } from '#app/edge.ts';
+import { connectClusterFeed, connectEdge, edgePaths, FEED, retireOldEdge } from '#app/edge.ts';
 import { systemClock } from '#base/clock.ts';
 import { FeedSource } from '#base/feed.ts';
 import { logger, silentSink } from '#base/log.ts';
@@ -90,6 +90,18 @@ describe('the edge process', () => {
     await client.drop('web');
     expect(listening(host)).not.toContain(':8080');
     expect(listening(box)).toBe('');
+  });
+
+  it('gives way to the edge of another build, which knows what it was told', async () => {
+    await client.put(entry('kept', 8082));
+    await retireOldEdge(world.dir); // of this build: it stays
+    expect(listening(host)).toContain('127.0.0.1:8082');
+    writeFileSync(edgePaths(world.dir).version, 'an older one');
+    await retireOldEdge(world.dir);
+    expect(listening(host)).not.toContain(':8082');
+    (await connectEdge(world.dir, command))?.destroy();
+    expect(listening(host)).toContain('127.0.0.1:8082');
+    await client.drop('kept');
   });
 
   it('serves the cluster’s names and web pages on without the daemon, and after its own death', async () => {

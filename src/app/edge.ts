@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, unlinkSync } from 'node:fs';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { ClusterEdge, type Follower } from '#app/cluster-edge.ts';
+import { VERSION } from '#app/version.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
 import { followFeed } from '#base/feed.ts';
@@ -13,7 +15,7 @@ import { IngressServer } from '#cluster/ingress/server.ts';
 import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { Forwarder } from '#network/dns/forward.ts';
 import { EdgeServer } from '#network/edge-server.ts';
-import { serveEdge } from '#network/edge-wire.ts';
+import { EdgeClient, serveEdge } from '#network/edge-wire.ts';
 import { EdgeNotStarted } from '#network/errors.ts';
 
 /**
@@ -22,11 +24,13 @@ import { EdgeNotStarted } from '#network/errors.ts';
  *
  *   R/edge.sock            the daemon's orders           R/edge-cluster.sock    the cluster's feed
  *   R/edge-state.json      what it was told last         R/edge-cluster.json    what it was told last, keys of certificates included
+ *   R/edge.version         the build it runs, for a daemon of another one
  *   R/edge.log
  */
 export function edgePaths(runRoot: string): {
   socket: string;
   state: string;
+  version: string;
   log: string;
   clusterSocket: string;
   clusterState: string;
@@ -34,6 +38,7 @@ export function edgePaths(runRoot: string): {
   return {
     socket: join(runRoot, 'edge.sock'),
     state: join(runRoot, 'edge-state.json'),
+    version: join(runRoot, 'edge.version'),
     log: join(runRoot, 'edge.log'),
     clusterSocket: join(runRoot, 'edge-cluster.sock'),
     clusterState: join(runRoot, 'edge-cluster.json'),
@@ -71,6 +76,7 @@ export async function runEdge(runRoot: string): Promise<boolean> {
   };
   const server = createServer((socket) => serveEdge(socket, edge, stop));
   const feed = createServer((socket) => followFeed(socket, (topic, change) => cluster.apply(topic, change), log));
+  writeFileSync(paths.version, BUILD);
   await listenAt(feed, paths.clusterSocket);
   await listenAt(server, paths.socket); // last: who can connect here finds the other one open
   process.on('SIGTERM', stop);
@@ -146,6 +152,28 @@ export async function connectEdge(
   throw new EdgeNotStarted({ socket: paths.socket, log: paths.log });
 }
 
+/**
+ * An edge of another build speaks another language, or lacks what this one asks for: it is told to end, and the next order starts
+ * its successor, which reads what it was told last. Names, relays and Ingress are away for as long as that takes, once an upgrade.
+ */
+export async function retireOldEdge(runRoot: string): Promise<void> {
+  const paths = edgePaths(runRoot);
+  if (readText(paths.version) === BUILD) return;
+  const witness = await tryConnect(paths.socket);
+  if (!witness) return;
+  // Its end, and so its ports', is when the kernel closes its side.
+  const ended = once(witness.resume(), 'close', { signal: AbortSignal.timeout(STOP_MAX_MS) });
+  const client = new EdgeClient(
+    () => connectEdge(runRoot, undefined),
+    () => undefined, // its end is what we asked for
+  );
+  await client.stop();
+  await client.close();
+  await ended;
+}
+
+const BUILD = `${VERSION.version} ${VERSION.commit}`;
+const STOP_MAX_MS = 5_000;
 const START_MAX_MS = 10_000;
 const START_STEP_MS = 10;
 
@@ -158,8 +186,13 @@ function tryConnect(path: string): Promise<Socket | undefined> {
 }
 
 function readState(path: string): unknown {
+  const text = readText(path);
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+function readText(path: string): string | undefined {
   try {
-    return JSON.parse(readFileSync(path, 'utf8'));
+    return readFileSync(path, 'utf8');
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;

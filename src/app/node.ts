@@ -5,7 +5,7 @@ import { availableParallelism, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openBuilder } from '#app/build.ts';
-import { connectEdge } from '#app/edge.ts';
+import { connectEdge, retireOldEdge } from '#app/edge.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
@@ -237,6 +237,7 @@ async function openNetworks(
     log.error('estiba-net ended: without it no container gets a network; the daemon stops, to be started again');
     process.exit(1);
   });
+  await retireOldEdge(runRoot);
   const edge = new EdgeClient(
     (start) => connectEdge(runRoot, start ? edgeCommand(runRoot) : undefined),
     (error) => log.error('the edge process could not be told what it serves', { error: describeChain(error) }),
