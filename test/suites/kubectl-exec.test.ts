@@ -1,7 +1,8 @@
+import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import { PassThrough, Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerTarget, ExecOptions, ExecSession, NodeProxy } from '#cluster/api/node-proxy.ts';
-import { NEWEST, Room } from './kubectl/room.ts';
+import { kubectl120, NEWEST, Room } from './kubectl/room.ts';
 
 /** A node that plays three commands: `cat` (stdin back), `false` (exit code 3), `size` (the terminal's size). */
 function session(options: Omit<ExecOptions, 'command'> & { command?: readonly string[] }): ExecSession {
@@ -40,13 +41,27 @@ const nodes: NodeProxy = {
     return session(options);
   },
   attach: async (_, options) => session({ ...options, command: ['echo', 'attached'] }),
-  portForward: () => Promise.reject(new Error('not played here')),
+  portForward: async (target, port) => {
+    if (port === 81) throw new Error('connection refused');
+    asked.push({ target: { ...target, container: '' }, options: { port } });
+    return connect(echoPort, '127.0.0.1');
+  },
 };
 
-describe('logs, exec and attach reach the node', () => {
+let echoPort = 0;
+
+describe.each([
+  ['the newest kubectl, over WebSocket', async () => NEWEST],
+  ['kubectl 1.20, over SPDY', kubectl120],
+])('logs, exec, attach and port-forward reach the node: %s', (_, binary) => {
   let room: Room;
+  let echo: Server;
   beforeAll(async () => {
-    room = await Room.open(NEWEST, nodes);
+    // What comes in goes out again, and the connection ends when the client's half does.
+    echo = createServer({ allowHalfOpen: true }, (socket) => socket.on('error', () => 0).pipe(socket));
+    await new Promise<void>((done) => echo.listen(0, '127.0.0.1', done));
+    echoPort = (echo.address() as AddressInfo).port;
+    room = await Room.open(await binary(), nodes);
     const pod = {
       apiVersion: 'v1',
       kind: 'Pod',
@@ -72,9 +87,13 @@ describe('logs, exec and attach reach the node', () => {
         state: { running: {} },
       })),
     };
-    await room.kubectl(`patch pod p --subresource=status --type=merge -p '${JSON.stringify({ status })}'`);
+    const set = await room.patch('/api/v1/namespaces/default/pods/p/status', { status });
+    expect(set).toBe(200);
   });
-  afterAll(() => room.close());
+  afterAll(async () => {
+    await room.close();
+    echo.close();
+  });
 
   it('logs come as the node gives them', async () => {
     expect(await room.kubectl('logs p -c a --tail=2 --timestamps')).toEqual({ code: 0, text: 'line 1\nline 2\n' });
@@ -111,7 +130,37 @@ describe('logs, exec and attach reach the node', () => {
     expect((await room.kubectl('attach p -c a')).text).toContain('attached');
   });
 
+  it('port-forward carries bytes both ways, and says why it cannot', async () => {
+    const forwarded = room.spawn(['port-forward', 'pod/p', ':80', ':81']);
+    let text = '';
+    forwarded.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    forwarded.stderr.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    await expect.poll(() => [...text.matchAll(/127\.0\.0\.1:(\d+) -> (\d+)/g)].length, { timeout: 15_000 }).toBe(2);
+    const portOf = (remote: string): number =>
+      Number([...text.matchAll(/127\.0\.0\.1:(\d+) -> (\d+)/g)].find((m) => m[2] === remote)?.[1]);
+    const big = Buffer.alloc(2 << 20, 'estiba');
+    const [one, two] = await Promise.all([through(portOf('80'), big), through(portOf('80'), Buffer.from('hi'))]);
+    expect([one.length, two.toString()]).toEqual([big.length, 'hi']);
+    expect(await through(portOf('81'), Buffer.from('x')).catch(() => 'cut')).toSatisfy(
+      (v) => v === 'cut' || String(v) === '',
+    );
+    await expect.poll(() => text, { timeout: 5_000 }).toContain('connection refused');
+    forwarded.kill('SIGTERM');
+    expect(asked.at(-1)).toMatchObject({ target: { node: 'n1', pod: 'p' }, options: { port: 80 } });
+  });
+
   it('who may not is told so', async () => {
     expect((await room.kubectl('exec p -c a --as=eve -- true')).text).toContain('User "eve" cannot');
   });
 });
+
+/** What comes back from a port until it ends, when all of `bytes` has gone in. */
+function through(port: number, bytes: Buffer): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = [];
+    const socket = connect(port, '127.0.0.1', () => socket.end(bytes));
+    socket.on('data', (part: Buffer) => parts.push(part));
+    socket.on('error', reject);
+    socket.on('end', () => resolve(Buffer.concat(parts)));
+  });
+}

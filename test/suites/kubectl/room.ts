@@ -1,12 +1,14 @@
-import { execFile } from 'node:child_process';
+import { type ChildProcessByStdio, execFile, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { type KubeApi, startKubeApi } from '#app/kube-api.ts';
 import { systemClock } from '#base/clock.ts';
 import { logger, silentSink } from '#base/log.ts';
 import type { NodeProxy } from '#cluster/api/node-proxy.ts';
+import { InProcessTransport } from '#cluster/client/in-process.ts';
 import { memoryStore } from '#storage/memory.ts';
 
 const run = promisify(execFile);
@@ -70,6 +72,21 @@ export class Room {
         text: `${error.stdout ?? ''}${error.stderr ?? ''}` || error.message,
       }),
     );
+  }
+
+  /** A kubectl that stays, until it is killed. */
+  spawn(args: string[]): ChildProcessByStdio<null, Readable, Readable> {
+    return spawn(this.#binary, args, {
+      env: { PATH: process.env['PATH'] ?? '', HOME: this.directory, KUBECONFIG: this.api.kubeconfigPath },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+  }
+
+  /** For what an old kubectl has no flag for: a merge patch as the administrator. Answers the status. */
+  async patch(path: string, body: unknown): Promise<number> {
+    const transport = new InProcessTransport(this.api.server, { username: 'admin', groups: ['system:masters'] });
+    const contentType = 'application/merge-patch+json';
+    return (await transport.request({ method: 'PATCH', path, body, contentType })).status;
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,8 @@
 import type { Duplex, Readable } from 'node:stream';
+import type { Clock } from '#base/clock.ts';
 import { isObject } from '../codec/json.ts';
 import type { ExecSession } from '../node-proxy.ts';
+import { SpdySession, type SpdyStream } from './spdy.ts';
 import { WebSocket } from './websocket.ts';
 
 /**
@@ -8,7 +10,11 @@ import { WebSocket } from './websocket.ts';
  *
  *     client ── 0 stdin · 4 resize {"Width","Height"} · 255 close of a channel (v5) ──▶ server
  *     client ◀── 1 stdout · 2 stderr · 3 a Status, last ── server
+ *
+ * Clients before 1.31 open a SPDY stream for each instead (`streamtype: error, stdin, stdout, stderr, resize`).
  */
+/** Of SPDY streams; what came before it says exit codes in words. */
+export const EXEC_SPDY_PROTOCOLS = ['v4.channel.k8s.io'] as const;
 export const EXEC_PROTOCOLS = ['v5.channel.k8s.io', 'v4.channel.k8s.io'] as const;
 
 const STDIN = 0;
@@ -26,6 +32,80 @@ export function serveExec(socket: Duplex, head: Buffer, session: ExecSession, on
   const outputs = [pump(ws, session.stdout, STDOUT), pump(ws, session.stderr, STDERR)];
   finish(ws, session, outputs).catch(onError);
 }
+
+/** A client that opens fewer streams than it asked for is not waited for. */
+const STREAMS_MS = 30_000;
+
+export function serveExecOverSpdy(
+  connection: Duplex,
+  head: Buffer,
+  wanted: { stdin: boolean; stdout: boolean; stderr: boolean; tty: boolean },
+  session: ExecSession,
+  clock: Clock,
+  onError: (error: unknown) => void,
+): void {
+  const names = ['error', 'stdin', 'stdout', 'stderr'].filter(
+    (name) => name === 'error' || wanted[name as 'stdin' | 'stdout' | 'stderr'],
+  );
+  const streams = new Map<string, SpdyStream>();
+  const spdy = new SpdySession(connection, head, {
+    stream(stream) {
+      const name = stream.headers.get('streamtype') ?? '';
+      streams.set(name, stream);
+      if (name === 'resize') readSizes(stream, session);
+      if (started || !names.every((each) => streams.has(each))) return;
+      started = true;
+      late();
+      carryExec(streams, session)
+        .then(() => spdy.close())
+        .catch(onError);
+    },
+    closed() {
+      late();
+      session.close();
+    },
+  });
+  let started = false;
+  const late = clock.after(STREAMS_MS, () => spdy.close());
+}
+
+async function carryExec(streams: ReadonlyMap<string, SpdyStream>, session: ExecSession): Promise<void> {
+  const [stdin, stdout, stderr, error] = ['stdin', 'stdout', 'stderr', 'error'].map((name) => streams.get(name));
+  if (stdin && session.stdin) stdin.pipe(session.stdin);
+  stdin?.on('error', () => session.stdin?.end());
+  const outputs = [copy(session.stdout, stdout), copy(session.stderr, stderr)];
+  const code = await session.exited;
+  await Promise.all(outputs);
+  for (const stream of [stdout, stderr]) stream?.end();
+  await new Promise<void>((done) => (error ? error.end(JSON.stringify(exitStatus(code)), done) : done()));
+}
+
+/** Until the source ends; the stream's own end is for later. */
+function copy(from: Readable | undefined, to: SpdyStream | undefined): Promise<void> {
+  if (!from || !to) return Promise.resolve();
+  return new Promise((done) => {
+    from.pipe(to, { end: false });
+    for (const event of ['end', 'close', 'error'] as const) from.on(event, () => done());
+    to.on('close', () => done());
+  });
+}
+
+/** Sizes come as JSON texts one behind the other. */
+function readSizes(stream: SpdyStream, session: ExecSession): void {
+  let rest = '';
+  stream.setEncoding('utf8');
+  stream.on('data', (chunk: string) => {
+    rest += chunk;
+    for (let end = rest.indexOf('}'); end >= 0; end = rest.indexOf('}')) {
+      const size = parseSize(rest.slice(0, end + 1));
+      rest = rest.slice(end + 1);
+      if (size) session.resize(size.columns, size.rows);
+    }
+    if (rest.length > SIZE_MAX) stream.destroy();
+  });
+}
+
+const SIZE_MAX = 1_024;
 
 async function finish(ws: WebSocket, session: ExecSession, outputs: readonly Promise<void>[]): Promise<void> {
   const code = await session.exited;

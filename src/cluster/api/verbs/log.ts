@@ -1,6 +1,6 @@
 import { isObject, type JsonObject } from '../codec/json.ts';
 import type { ApiResponse, Sink } from '../http/types.ts';
-import type { ContainerTarget, LogOptions } from '../node-proxy.ts';
+import type { ContainerTarget, LogOptions, PodTarget } from '../node-proxy.ts';
 import { badRequest } from '../status.ts';
 import type { Call } from './call.ts';
 import { flag, wholeNumber } from './options.ts';
@@ -76,7 +76,14 @@ export function containerTarget(pod: JsonObject, asked: string): ContainerTarget
   if (wanted === '')
     throw badRequest(`a container name must be specified for pod ${pod1}, choose one of: [${all.join(' ')}]`);
   if (!all.includes(wanted)) throw badRequest(`container ${wanted} is not valid for pod ${pod1}`);
+  return { ...podTarget(pod), container: wanted };
+}
+
+export function podTarget(pod: JsonObject): PodTarget {
+  const spec = isObject(pod['spec']) ? pod['spec'] : {};
+  const metadata = isObject(pod['metadata']) ? pod['metadata'] : {};
+  const name = String(metadata['name']);
   const node = String(spec['nodeName'] ?? '');
-  if (node === '') throw badRequest(`pod ${pod1} does not have a host assigned`);
-  return { node, namespace: String(metadata['namespace']), pod: pod1, uid: String(metadata['uid']), container: wanted };
+  if (node === '') throw badRequest(`pod ${name} does not have a host assigned`);
+  return { node, namespace: String(metadata['namespace']), pod: name, uid: String(metadata['uid']) };
 }
