@@ -48,6 +48,7 @@ export async function openBuilder(floors: Floors, engine: Engine, options: NodeO
     readXattrs: (directory) => readXattrs(directory, runPlan, runRoot),
     runDirectory: join(runRoot, 'build'),
     dataDirectory: join(dataRoot, 'build'),
+    budgetBytes: options.imageBudgetBytes,
     log: logger('build'),
     parallel: Math.max(2, availableParallelism()),
   });

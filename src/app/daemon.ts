@@ -12,7 +12,7 @@ import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
 import { Undo } from '#base/undo.ts';
-import { buildHandlers } from '#engine/api/docker/build.ts';
+import { buildHandlers, withBuildCache } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
@@ -93,9 +93,11 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
 async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: string; node: Node }> {
   const node = await openNode(options);
   undo.add('node', () => node.close());
+  const docker = dockerHandlers(node.engine, () => systemClock.now());
   const handlers = {
-    ...dockerHandlers(node.engine, () => systemClock.now()),
+    ...docker,
     ...buildHandlers(node.builder),
+    ...withBuildCache(docker['SystemDataUsage'], node.builder),
     ...estibaBuildHandlers(node.builder),
     ...insightHandlers(node.engine.insight),
   };

@@ -1,4 +1,5 @@
 import { mkdir, rm } from 'node:fs/promises';
+import { describeChain } from '#base/errors.ts';
 import { StepCache } from '#build/cache.ts';
 import { CacheMounts } from '#build/cache-mounts.ts';
 import { checkDockerfile, heedDirective } from '#build/checks.ts';
@@ -18,7 +19,7 @@ import { type Built, storeDebugImage, storeImage } from '#build/result.ts';
 import type { Given } from '#build/run-mounts.ts';
 import type { SandboxLimits } from '#build/sandbox.ts';
 import { PROXY_ARGS } from '#build/scope.ts';
-import { type CacheUse, cacheUse, type PruneAllWish, pruneAll } from '#build/tidy.ts';
+import { type CacheUse, cacheUse, type PruneAllWish, pruneAll, roomForCache } from '#build/tidy.ts';
 import type { Image } from '#image/images.ts';
 import type { BuildWarning } from '#spec/dockerfile/errors.ts';
 import type { Ignore } from '#spec/dockerfile/ignore.ts';
@@ -52,14 +53,22 @@ export interface Finished {
 /** A plan asks for images, gets them, and may ask again (ONBUILD): more rounds than this nobody needs. */
 const ROUNDS_MAX = 100;
 
+const TIDY_EVERY_MS = 600_000;
+
 /** Builds of one node. */
 export class Builder {
   readonly node: BuildNode;
   readonly failed: FailedSteps;
+  readonly #dataDirectory: string;
+  readonly #budgetBytes: number | undefined;
+  #building = 0;
+  #tidiedAtMs = 0;
 
-  private constructor(node: BuildNode, failed: FailedSteps) {
+  private constructor(node: BuildNode, failed: FailedSteps, dataDirectory: string, budgetBytes: number | undefined) {
     this.node = node;
     this.failed = failed;
+    this.#dataDirectory = dataDirectory;
+    this.#budgetBytes = budgetBytes;
   }
 
   /** `dataDirectory` keeps files of contexts and cache mounts. What builds of an earlier daemon left is removed. */
@@ -67,11 +76,14 @@ export class Builder {
     parts: Omit<BuildNode, 'files' | 'cache' | 'stepLayers' | 'cacheMounts'> & {
       dataDirectory: string;
       store: Store;
+      /** What blobs, layers and all that builds keep may take together; undefined: builds keep a tenth of the disk. */
+      budgetBytes?: number | undefined;
     },
   ): Promise<Builder> {
     const { content, layers, snapshots, images, clock, random, dataDirectory, store } = parts;
     await rm(parts.runDirectory, { recursive: true, force: true });
     await mkdir(parts.runDirectory, { recursive: true, mode: 0o700 });
+    await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
     const cache = await StepCache.open({ store, content, layers, snapshots, images, clock });
     const node: BuildNode = {
       ...parts,
@@ -82,11 +94,35 @@ export class Builder {
     };
     const failed = new FailedSteps(snapshots, clock, random);
     await failed.sweep();
-    return new Builder(node, failed);
+    return new Builder(node, failed, dataDirectory, parts.budgetBytes);
   }
 
   /** Every build, from the docker CLI's to `estiba up`'s, ends here. */
   async build(request: BuildRequest, tell: Tell, signal: AbortSignal): Promise<Finished> {
+    this.#building++;
+    try {
+      return await this.#build(request, tell, signal);
+    } finally {
+      this.#building--;
+      void this.tidy().catch((error: unknown) =>
+        this.node.log.error('the build cache could not be tidied', { error: describeChain(error) }),
+      );
+    }
+  }
+
+  /** Keeps what builds keep within its budget; now and then, and never under a running build. */
+  async tidy(): Promise<void> {
+    const { node } = this;
+    const nowMs = node.clock.monotonic();
+    if (this.#building > 0 || (this.#tidiedAtMs > 0 && nowMs - this.#tidiedAtMs < TIDY_EVERY_MS)) return;
+    this.#tidiedAtMs = nowMs;
+    const keepBytes = await roomForCache(node, this.#dataDirectory, this.#budgetBytes);
+    const { ids, freedBytes } = await pruneAll(node, { all: true, keepBytes });
+    if (ids.length > 0)
+      node.log.info('build cache pruned for the disk budget', { entries: ids.length, freedBytes, keepBytes });
+  }
+
+  async #build(request: BuildRequest, tell: Tell, signal: AbortSignal): Promise<Finished> {
     const { node } = this;
     const file = parseDockerfile(request.file.text, request.file.name);
     const { graph, images, warnings } = await this.plan(file, request, tell, signal);

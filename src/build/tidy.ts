@@ -1,5 +1,7 @@
+import { statfs } from 'node:fs/promises';
 import type { PruneWish } from '#build/cache.ts';
 import type { BuildNode } from '#build/node.ts';
+import { usedBytes } from '#image/gc.ts';
 
 /** One thing that builds keep, as `docker system df` and `docker builder prune` know it. */
 export interface CacheUse {
@@ -101,4 +103,24 @@ export async function pruneAll(node: BuildNode, wish: PruneAllWish): Promise<{ i
     freedBytes += steps.freedBytes;
   }
   return { ids, freedBytes };
+}
+
+/** Without a word from the operator, builds keep at most this part of the disk. */
+const SHARE_OF_DISK = 0.1;
+
+/** What builds may keep when blobs and layers of all kinds must not take more than `budgetBytes`. */
+export async function roomForCache(
+  node: BuildNode,
+  dataRoot: string,
+  budgetBytes: number | undefined,
+): Promise<number> {
+  if (budgetBytes === undefined) {
+    const { blocks, bsize } = await statfs(dataRoot);
+    return Math.floor(blocks * bsize * SHARE_OF_DISK);
+  }
+  const uses = await cacheUse(node);
+  const kept = uses.reduce((sum, use) => sum + use.bytes, 0);
+  const beside = uses.reduce((sum, use) => sum + (use.type === 'regular' ? 0 : use.bytes), 0);
+  const excess = (await usedBytes(node)) + beside - budgetBytes;
+  return Math.max(0, kept - Math.max(0, excess));
 }

@@ -7,11 +7,13 @@ import { type Builder, type BuildRequest, readDockerfile } from '#build/builder.
 import { receiveContext, receiveRemote } from '#build/context/classic.ts';
 import { describeFailure } from '#build/failure.ts';
 import { DEFAULT_LIMITS, type SandboxLimits } from '#build/sandbox.ts';
+import type { CacheUse } from '#build/tidy.ts';
 import { type ClassicLine, ClassicProgress } from '#engine/api/docker/build-progress.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { json, jsonLines, type Reply } from '#engine/api/reply.ts';
-import type { ApiRequest, Handlers } from '#engine/api/server.ts';
+import type { ApiRequest, Handler, Handlers } from '#engine/api/server.ts';
+import { compareVersions } from '#engine/api/version.ts';
 import { parseFilters } from '#spec/docker/filters.ts';
 import { parseDockerfile } from '#spec/dockerfile/instructions.ts';
 import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
@@ -22,6 +24,37 @@ export function buildHandlers(builder: Builder): Handlers {
   return {
     ImageBuild: (request) => buildReply(builder, request),
     BuildPrune: async (request) => json(await prune(builder, request)),
+  };
+}
+
+/** `docker system df`: the engine knows no builder; what builds keep is added to its answer. */
+export function withBuildCache(usage: Handler | undefined, builder: Builder): Handlers {
+  if (!usage) return {};
+  return {
+    SystemDataUsage: async (request) => {
+      const reply = await usage(request);
+      const types = request.query.getAll('type');
+      if (reply.kind !== 'json' || (types.length > 0 && !types.includes('build-cache'))) return reply;
+      const uses = await builder.usage();
+      const total = uses.reduce((sum, use) => sum + use.bytes, 0);
+      const size = compareVersions(request.version, '1.42') < 0 ? { BuilderSize: total } : {};
+      return { ...reply, body: { ...(reply.body as object), ...size, BuildCache: uses.map(cacheJson) } };
+    },
+  };
+}
+
+function cacheJson(use: CacheUse): object {
+  return {
+    ID: use.id,
+    Parents: null,
+    Type: use.type,
+    Description: use.description,
+    InUse: use.inUse,
+    Shared: use.shared,
+    Size: use.bytes,
+    CreatedAt: new Date(use.createdAtMs).toISOString(),
+    LastUsedAt: new Date(use.usedAtMs).toISOString(),
+    UsageCount: use.uses,
   };
 }
 
