@@ -1,4 +1,4 @@
-/* estiba-init: what runs plans. Five lives in one binary; README.md has them on one page. */
+/* estiba-init: what runs plans. Six lives in one binary; README.md has them on one page. */
 #include "front.h"
 #include "run.h"
 #include "shim.h"
@@ -131,6 +131,7 @@ static int usage(void)
 				   "       estiba-init oci PLANNER_SOCKET HOME SCRIPT [ARGUMENT…]\n"
 				   "       estiba-init oci-alone NODE PLANNER HOME SCRIPT [ARGUMENT…]\n"
 				   "       estiba-init pause\n"
+				   "       estiba-init init -- PROGRAM [ARGUMENT…]\n"
 				   "It is started by Estiba; its protocols are in native/README.md.\n";
 	write_all(2, TEXT, sizeof TEXT - 1);
 	return 2;
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
 {
 	uint64_t plan_fd, result_fd;
 	if (argc == 2 && !strcmp(argv[1], "pause")) return pause_main();
+	if (argc > 3 && !strcmp(argv[1], "init") && !strcmp(argv[2], "--")) return reaper_main(argv + 3);
 	bool run = argc == 4 && !strcmp(argv[1], "run") && parse_u64(argv[2], &plan_fd) && parse_u64(argv[3], &result_fd);
 	bool spawner = argc == 3 && !strcmp(argv[1], "spawner");
 	bool front = argc >= 5 && !strcmp(argv[1], "oci");

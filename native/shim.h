@@ -12,4 +12,5 @@ void shim_close_door(struct shim_door *door, bool remove);
 /* The life of one container, in the process that the spawner forked for it. Writes result records to `answer` once the container
  * is created, and closes it. Never returns. `memory` holds the request and is given back when the plan is done with. */
 struct request_memory { void *at; size_t size; };
+int reaper_main(char **argv);
 void shim_main(struct request *request, struct shim_door door, struct request_memory memory, int answer) __attribute__((noreturn));

@@ -126,7 +126,7 @@ function refName(schema) {
 }
 
 function withFields(schema, fields) {
-  return fields ? { ...schema, properties: { ...schema.properties, ...fields } } : schema;
+  return fields ? { allOf: [schema, { properties: fields }] } : schema;
 }
 
 function mergeDefinitions(newer, old) {

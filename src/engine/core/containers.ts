@@ -39,6 +39,8 @@ export interface ContainersOptions {
     /** All that was logged, with what a log stands in: when the container goes. */
     removeLogs: (id: string) => Promise<void>;
     stopGraceMs: number;
+    /** Where execs that run are kept for the next daemon; absent: they are not. */
+    execs?: string;
     devices: (spec: ContainerSpec) => Promise<LinuxDevice[]>;
   };
 }
@@ -83,6 +85,8 @@ export class Containers {
       bounding: options.host.bounding,
       random: options.random,
       clock: options.clock,
+      exit: (containerId, id) => options.parts.processes.execExit(containerId, id),
+      directory: options.settings.execs,
       tell: (record, action, attributes) => this.#tell(record, action, attributes),
     });
   }
@@ -289,7 +293,8 @@ export class Containers {
     const live = this.#live.get(id);
     if (how.force && live && isRunning(this.find(id).state)) await live.process.signal(SIGKILL); // also ends a stop that holds the queue
     await this.#queue.run(id, async () => {
-      const record = this.find(id);
+      const record = this.#o.registry.get(id);
+      if (!record) return; // it was to be removed at its end, which the signal was
       const { phase } = record.state;
       if (!how.force && (isRunning(record.state) || phase === 'restarting')) {
         const state = phase === 'starting' ? 'running' : phase;
@@ -299,7 +304,8 @@ export class Containers {
       if (isRunning(record.state)) {
         await this.#stop(record, { signal: 'SIGKILL', graceMs: 0 });
       }
-      await this.#remove(this.find(id), how.volumes);
+      const left = this.#o.registry.get(id); // gone when it was to be removed at its end
+      if (left) await this.#remove(left, how.volumes);
     });
   }
 
@@ -344,6 +350,7 @@ export class Containers {
       await this.#o.parts.processes.remove(orphan);
     }
     await Promise.all(this.list().map((record) => this.#queue.run(record.id, () => this.#recover(record))));
+    await this.execs.recover();
   }
 
   /** Ends timers; containers run on. */

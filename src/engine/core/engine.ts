@@ -171,6 +171,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       logPath,
       removeLogs: (id) => rm(dirname(logPath(id)), { recursive: true, force: true }),
       stopGraceMs: settings.stopGraceMs,
+      execs: join(runRoot, 'execs'),
       devices: devicesOf,
     },
   });

@@ -1,9 +1,11 @@
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { defineError } from '#base/errors.ts';
 import { newId, type Random } from '#base/random.ts';
 import { containerCapabilities } from '#engine/core/capabilities.ts';
 import { exitCodeOf, WrongPhase } from '#engine/core/errors.ts';
-import type { ExecProcess, RunningProcess } from '#engine/core/parts.ts';
+import type { ExecProcess, ExitStatus, RunningProcess } from '#engine/core/parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
 import type { OciProcess } from '#spec/oci/config.ts';
@@ -76,6 +78,10 @@ export interface ExecHost {
   bounding: readonly string[];
   random: Random;
   clock: Clock;
+  /** How one ended that was started by an earlier daemon. */
+  exit: (containerId: string, id: string) => Promise<ExitStatus | undefined>;
+  /** `R/execs`: one file for each that runs, so that the next daemon knows it. A reboot ends them all. */
+  directory?: string | undefined;
   tell: (record: ContainerRecord, action: string, attributes: Record<string, string>) => void;
 }
 
@@ -122,6 +128,27 @@ export class Execs {
     return record;
   }
 
+  /** Those of an earlier daemon: they run on, and their exit codes are asked for. */
+  async recover(): Promise<void> {
+    const { directory } = this.#host;
+    if (directory === undefined) return;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    for (const id of await readdir(directory)) {
+      const text = await readFile(join(directory, id), 'utf8');
+      if (text === '') continue; // cut off while it was written: its program never ran
+      this.#records.set(id, JSON.parse(text) as ExecRecord);
+    }
+  }
+
+  /** As `find`, with the end of one that nobody watched looked up. */
+  async look(id: string): Promise<ExecRecord> {
+    const record = this.find(id);
+    if (!record.running || this.#processes.has(id)) return record;
+    const exit = await this.#host.exit(record.containerId, id);
+    if (exit) this.#ended(record, exit.code);
+    return record;
+  }
+
   /** Refuses what `start` would refuse before it does anything. */
   check(id: string): void {
     const record = this.find(id);
@@ -135,6 +162,7 @@ export class Execs {
     this.check(id);
     const record = this.find(id);
     record.running = true;
+    await this.#keep(record);
     try {
       const process = await this.launch(record.containerId, record.id, record.spec);
       record.pid = process.pid;
@@ -176,6 +204,7 @@ export class Execs {
     record.running = false;
     record.exitCode = exitCode;
     this.#processes.delete(record.id);
+    this.#forget(record.id);
     try {
       this.#host.tell(this.#host.record(record.containerId), 'exec_die', {
         execID: record.id,
@@ -184,6 +213,18 @@ export class Execs {
     } catch {
       // The container is gone with its exec: there is nobody left to tell it of.
     }
+  }
+
+  async #keep(record: ExecRecord): Promise<void> {
+    const { directory } = this.#host;
+    if (directory !== undefined) await writeFile(join(directory, record.id), JSON.stringify(record), { mode: 0o600 });
+  }
+
+  #forget(id: string): void {
+    const { directory } = this.#host;
+    if (directory === undefined) return;
+    // Left behind it is only found ended by the next daemon.
+    void rm(join(directory, id), { force: true }).catch(() => undefined);
   }
 
   #forgetOld(): void {

@@ -120,6 +120,7 @@ export class FakeNode {
       },
       find: async (id) => this.processes.get(id),
       list: async () => [...this.processes.keys()],
+      execExit: async () => undefined,
       remove: async (id) => {
         this.held.delete(`process ${id}`);
         this.processes.delete(id);

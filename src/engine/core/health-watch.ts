@@ -22,7 +22,6 @@ export class HealthWatch {
   readonly #o: HealthWatchOptions;
   #cancel: () => void = () => undefined;
   #closed = false;
-  #count = 0;
 
   constructor(options: HealthWatchOptions) {
     this.#o = options;
@@ -60,7 +59,7 @@ export class HealthWatch {
       output,
     });
     try {
-      const exec = await launch(`health${this.#count++}`, probeArgv(check));
+      const exec = await launch('health', probeArgv(check));
       const { code, output, late } = await execToEnd(exec, {
         clock,
         timeoutMs: check.timeoutNs / 1e6,

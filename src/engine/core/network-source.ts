@@ -220,6 +220,11 @@ export function endpointIdOf({ sandbox, network }: Pick<Endpoint, 'sandbox' | 'n
   return createHash('sha256').update(`${sandbox} ${network}`).digest('hex');
 }
 
+function askedOf({ ipv4, ipv6, mac }: EndpointSpec): Pick<EndpointRecord, 'asked'> {
+  if (ipv4 === undefined && ipv6 === undefined && mac === undefined) return {};
+  return { asked: { ...(ipv4 ? { ipv4 } : {}), ...(ipv6 ? { ipv6 } : {}), ...(mac ? { mac } : {}) } };
+}
+
 /** What a container has in a network; `got` is what it holds there while it is plugged. */
 export function endpointRecord(wish: EndpointSpec, network: Network, got: Endpoint | undefined): EndpointRecord {
   const v4 = network.subnets.find((s) => s.subnet.ip.family === 4);
@@ -233,9 +238,7 @@ export function endpointRecord(wish: EndpointSpec, network: Network, got: Endpoi
     mac: got?.mac ?? '',
     aliases: wish.aliases,
     links: wish.links,
-    ...(wish.ipv4 || wish.ipv6
-      ? { asked: { ...(wish.ipv4 ? { ipv4: wish.ipv4 } : {}), ...(wish.ipv6 ? { ipv6: wish.ipv6 } : {}) } }
-      : {}),
+    ...askedOf(wish),
     driverOptions: wish.driverOptions,
   };
 }

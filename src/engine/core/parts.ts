@@ -129,6 +129,8 @@ export interface ProcessSource {
   find(id: string): Promise<RunningProcess | undefined>;
   /** Ids of all shims there are, for the sweep. */
   list(): Promise<string[]>;
+  /** How an exec ended that nobody watched; undefined while it runs. */
+  execExit(id: string, exec: string): Promise<ExitStatus | undefined>;
   /** Everything the shim left: directory, cgroup, mounts. */
   remove(id: string): Promise<void>;
 }

@@ -24,7 +24,7 @@ import { planExec } from '#runtime/plan-exec.ts';
 import type { ContainerRecord, ProcessIdentity } from '#runtime/state.ts';
 import { loadContainer } from '#runtime/store.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
-import { Shim } from '#shim/shim.ts';
+import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
 import { readShimState } from '#shim/state.ts';
 import type { OciConfig, OciProcess } from '#spec/oci/config.ts';
@@ -130,6 +130,11 @@ export class ShimProcesses implements ProcessSource {
     }
   }
 
+  async execExit(id: string, exec: string): Promise<ExitStatus | undefined> {
+    const exit = await readExecExit(this.#dir(id), exec);
+    return exit && exitStatus(exit);
+  }
+
   /** Kills what still runs; then the cgroup, the runtime's state and the shim's directory go, in this order. */
   async remove(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
@@ -228,7 +233,10 @@ class ShimProcess implements CreatedProcess {
       this.#o.host(),
       files,
     );
-    return new ShimExec(await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin }));
+    const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin });
+    // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
+    const forget = (): Promise<void> => rm(join(this.#shim.dir, `exec.${id}`), { force: true });
+    return new ShimExec(attachment, forget);
   }
 
   #freeze(frozen: boolean): Promise<void> {
@@ -242,9 +250,11 @@ class ShimExec implements ExecProcess {
   readonly pid: number;
   readonly streams: Attached;
   readonly #attachment: Attachment;
+  readonly #forget: () => Promise<void>;
 
-  constructor(attachment: Attachment) {
+  constructor(attachment: Attachment, forget: () => Promise<void>) {
     this.#attachment = attachment;
+    this.#forget = forget;
     this.pid = attachment.pid;
     // A client that detaches leaves the exec running and its exit code to be asked for: bytes go nowhere, the line stays.
     this.streams = {
@@ -261,7 +271,9 @@ class ShimExec implements ExecProcess {
   }
 
   async wait(): Promise<ExitStatus> {
-    return exitStatus(await this.#attachment.wait());
+    const exit = await this.#attachment.wait();
+    await this.#forget();
+    return exitStatus(exit);
   }
 
   signal(signal: number): Promise<void> {

@@ -95,7 +95,7 @@ export interface EndpointRecord {
   gateway6?: string;
   mac: string;
   /** Addresses that were asked for, and so are kept. */
-  asked?: { ipv4?: string; ipv6?: string };
+  asked?: { ipv4?: string; ipv6?: string; mac?: string };
   aliases: string[];
   links: string[];
   driverOptions: Record<string, string>;

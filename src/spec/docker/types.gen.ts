@@ -1051,6 +1051,9 @@ export interface Bodies {
   ContainerCreate: ContainerConfig & {
     HostConfig?: HostConfig | null;
     NetworkingConfig?: NetworkingConfig | null;
+  } & {
+    name?: string | null;
+    Runtime?: string | null;
   };
   ContainerUpdate: Resources & {
     RestartPolicy?: RestartPolicy | null;
@@ -1069,6 +1072,7 @@ export interface Bodies {
     Privileged?: boolean | null;
     User?: string | null;
     WorkingDir?: string | null;
+  } & {
     Detach?: boolean | null;
     Container?: string | null;
   };
@@ -1076,10 +1080,13 @@ export interface Bodies {
     Detach?: boolean | null;
     Tty?: boolean | null;
     ConsoleSize?: number[] | null;
+  } & {
     hijack?: boolean | null;
     stdin?: boolean | null;
   };
-  VolumeCreate: VolumeCreateRequest;
+  VolumeCreate: VolumeCreateRequest & {
+    Mountpoint?: string | null;
+  };
   VolumeUpdate: {
     Spec?: ClusterVolumeSpec | null;
   };

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmdirSync,
   rmSync,
   symlinkSync,
@@ -34,10 +35,13 @@ export class Room {
   readonly name: string;
   readonly #holder: ChildProcess;
   readonly #daemons: ChildProcess[] = [];
+  readonly #cgroups: string[];
   #pid = '';
+  #netns = '';
 
   private constructor(kind: string) {
     this.name = `estiba-suite-${kind}-${process.pid}`;
+    this.#cgroups = [this.name];
     this.dir = mkdtempSync(join(tmpdir(), `${this.name}-`));
     const script = fileURLToPath(new URL('room.sh', import.meta.url));
     this.#holder = spawn(script, [this.dir], { stdio: ['ignore', 'ignore', 'inherit'] });
@@ -47,6 +51,7 @@ export class Room {
     const room = new Room(kind);
     await waitFor(() => existsSync(join(room.dir, 'pid')), READY_MS, 'the room');
     room.#pid = readFileSync(join(room.dir, 'pid'), 'utf8').trim();
+    room.#netns = readlinkSync(`/proc/${room.#pid}/ns/net`);
     return room;
   }
 
@@ -82,9 +87,33 @@ export class Room {
     );
   }
 
+  /** A peer makes its containers' cgroups below this one: it goes with the room. */
+  ownsCgroup(name: string): void {
+    this.#cgroups.push(name);
+  }
+
   log(name: string): string {
     const path = join(this.dir, `${name}.log`);
     return existsSync(path) ? readFileSync(path, 'utf8').slice(-4000) : '';
+  }
+
+  /** What daemons leave running on purpose (spawner, edge, shims): they go with their network namespace. */
+  #endStrays(): void {
+    const holder = Number(this.#pid);
+    for (const pid of processesIn(this.#netns)) if (pid !== holder) process.kill(pid, 'SIGKILL');
+  }
+
+  /** As a boot leaves things: no process, no link or table, no cgroup, and nothing of the volatile directory. */
+  reboot(volatile: string): void {
+    this.#endStrays();
+    for (const name of this.#cgroups) killCgroup(name);
+    this.run('sh', [
+      '-c',
+      'for l in $(ls /sys/class/net | grep -v "^lo$"); do ip link del "$l"; done; nft flush ruleset',
+    ]);
+    this.run('sh', ['-c', `grep -o ' ${volatile}[^ ]*' /proc/self/mountinfo | sort -r | xargs -r umount -l`]);
+    for (const name of this.#cgroups) removeCgroups(name);
+    rmSync(volatile, { recursive: true, force: true });
   }
 
   async end(): Promise<void> {
@@ -94,13 +123,55 @@ export class Room {
         child.kill('SIGKILL'),
       );
     }
-    removeCgroups(this.name);
+    this.#endStrays();
+    for (const name of this.#cgroups) removeCgroups(name);
     rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** Processes of a network namespace: nobody but who was started in the room is in the room's. */
+function processesIn(netns: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => linkAt(`/proc/${pid}/ns/net`) === netns)
+    .map(Number);
+}
+
+/** Undefined: the process has just ended. */
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
   }
 }
 
 function quote(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** Ends what runs in the cgroups named so, and waits until it has. */
+function killCgroup(name: string): void {
+  const pids = (): number[] =>
+    readdirSync('/proc')
+      .filter((entry) => /^\d+$/.test(entry) && textAt(`/proc/${entry}/cgroup`).includes(`/${name}/`))
+      .map(Number);
+  for (let left = pids(); left.length > 0; left = pids())
+    for (const pid of left) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has just ended.
+      }
+    }
+}
+
+function textAt(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return ''; // the process has just ended
+  }
 }
 
 /** The cgroups named so, in every hierarchy, children first. */

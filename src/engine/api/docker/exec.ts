@@ -81,8 +81,8 @@ export function execHandlers(execs: Execs): Handlers {
       return empty(200);
     },
 
-    ExecInspect: ({ params }) => {
-      const record = execs.find(params['id'] ?? '');
+    ExecInspect: async ({ params }) => {
+      const record = await execs.look(params['id'] ?? '');
       const { spec } = record;
       return json({
         ID: record.id,

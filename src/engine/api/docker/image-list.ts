@@ -24,7 +24,14 @@ export function selectImages(
         createdMs(image) < untilMs &&
         filters.any('reference', (pattern) => namesOf(image).some((name) => referenceMatches(name, pattern))),
     )
+    .map((image) => (filters.has('reference') ? withNames(image, filters.get('reference')) : image))
     .sort((a, b) => createdMs(b) - createdMs(a) || (a.id < b.id ? -1 : 1));
+}
+
+/** Asked for by name, an image shows the names that were asked for. */
+function withNames(image: Image, patterns: readonly string[]): Image {
+  const wanted = (name: string): boolean => patterns.some((pattern) => referenceMatches(name, pattern));
+  return { ...image, repoTags: image.repoTags.filter(wanted), repoDigests: image.repoDigests.filter(wanted) };
 }
 
 export function isDangling(image: Image): boolean {

@@ -339,12 +339,13 @@ export function endpointSettings(
   record?: { id: string; name: string },
 ): EndpointSettings {
   return {
-    IPAMConfig: e.asked
-      ? {
-          ...(e.asked.ipv4 ? { IPv4Address: e.asked.ipv4 } : {}),
-          ...(e.asked.ipv6 ? { IPv6Address: e.asked.ipv6 } : {}),
-        }
-      : null,
+    IPAMConfig:
+      e.asked?.ipv4 || e.asked?.ipv6
+        ? {
+            ...(e.asked.ipv4 ? { IPv4Address: e.asked.ipv4 } : {}),
+            ...(e.asked.ipv6 ? { IPv6Address: e.asked.ipv6 } : {}),
+          }
+        : null,
     Links: e.links.length > 0 ? e.links : null,
     Aliases: e.aliases.length > 0 ? e.aliases : null,
     NetworkID: e.networkId,
@@ -355,7 +356,7 @@ export function endpointSettings(
     IPv6Gateway: (running && e.gateway6) || '',
     GlobalIPv6Address: (running && e.ipv6) || '',
     GlobalIPv6PrefixLen: (running && e.prefix6) || 0,
-    MacAddress: (running && e.mac) || '',
+    MacAddress: (running && e.mac) || e.asked?.mac || '',
     DriverOpts: Object.keys(e.driverOptions).length > 0 ? e.driverOptions : null,
     ...(record ? { DNSNames: [...new Set([record.name, ...e.aliases, record.id.slice(0, 12)])] } : {}),
   };

@@ -133,7 +133,7 @@ export function networkJson(network: Network): NetworkJson {
     EnableIPv6: network.ipv6,
     IPAM: {
       Driver: 'default',
-      Options: network.predefined ? null : {},
+      Options: null,
       Config: network.subnets.map(({ subnet, range, gateway, auxiliary }) => ({
         Subnet: formatCidr(subnet),
         ...(range ? { IPRange: formatCidr(range) } : {}),

@@ -1,0 +1,130 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type ApiServer, startEstiba } from '../../test/suites/room/engine.ts';
+import { Room, waitFor } from '../../test/suites/room/room.ts';
+
+const COUNT = 20;
+const NAME = `dmn${process.pid % 100_000}`;
+
+/** `estiba daemon` killed, restarted and rebooted under containers; every line is one of the docker CLI. */
+describe('a daemon that goes and comes back', () => {
+  let room: Room;
+  let server: ApiServer;
+  const sh = (line: string): string => {
+    const { code, out, err } = server.sh(line);
+    if (code !== 0) throw new Error(`${line}: ${err || out}`);
+    return out.trim();
+  };
+  const inspect = (name: string, format: string): string => sh(`docker inspect ${name} --format '{{${format}}}'`);
+  const pids = (): string[] => Array.from({ length: COUNT }, (_, i) => inspect(`box${i}`, '.State.Pid'));
+  const ask = (port: number): string => sh(`timeout 2 busybox wget -qO- http://127.0.0.1:${port}/group | head -1`);
+  const daemonPid = (): number => Number(readFileSync(join(room.dir, 'estiba-run/daemon.lock'), 'utf8').split(' ')[0]);
+  const kill = async (signal: NodeJS.Signals): Promise<void> => {
+    const pid = daemonPid();
+    process.kill(pid, signal);
+    await waitFor(() => !existsSync(`/proc/${pid}`), 10_000, 'the daemon to end');
+  };
+  const restart = async (): Promise<void> => {
+    server = await startEstiba(room, NAME);
+  };
+
+  beforeAll(async () => {
+    room = await Room.open('daemon');
+    server = await startEstiba(room, NAME);
+    sh('docker network create front');
+    for (let i = 0; i < COUNT; i++)
+      sh(
+        `docker run -d --name box${i} --network front --restart always -p 127.0.0.1:${18_300 + i}:80 busybox sh -c 'echo began; exec httpd -f -h /etc'`,
+      );
+  });
+  afterAll(async () => {
+    sh('docker rm -f $(docker ps -aq)');
+    await kill('SIGTERM');
+    expect(readdirSync(join(room.dir, 'estiba-run/shims'))).toEqual([]);
+    await room.end();
+  });
+
+  it('kill -9: processes, ports, names and logs go on, and no request fails meanwhile', async () => {
+    const before = pids();
+    // One request every 20 ms by a published port and by name, while the daemon is killed and comes back.
+    sh(
+      `docker run -d --name asker --network front busybox sh -c 'for i in $(seq 150); do timeout 2 wget -qO- http://box3/group >/dev/null || echo failed; sleep 0.02; done; echo done'`,
+    );
+    const outside = room.start.bind(room);
+    outside('asking', 'sh', [
+      '-c',
+      'for i in $(seq 150); do timeout 2 busybox wget -qO- http://127.0.0.1:18304/group >/dev/null || echo failed; sleep 0.02; done; echo done',
+    ]);
+    await kill('SIGKILL');
+    await restart();
+    expect(pids()).toEqual(before);
+    expect(ask(18_300)).toContain('root');
+    await waitFor(() => room.log('asking').includes('done'), 30_000, 'the requests from the host');
+    expect(room.log('asking')).not.toContain('failed');
+    expect(sh('docker wait asker; docker logs asker').split('\n')).toEqual(['0', 'done']);
+    expect(sh('docker logs box0')).toBe('began');
+    sh('docker rm asker');
+  });
+
+  it('the exit code of an exec that ran while the daemon was killed is known', async () => {
+    const socket = join(room.dir, 'estiba-run/docker.sock');
+    const post = (path: string, body: object): string =>
+      sh(
+        `curl -s --unix-socket ${socket} -H 'Content-Type: application/json' -d '${JSON.stringify(body)}' http://x${path}`,
+      );
+    const { Id } = JSON.parse(post('/containers/box1/exec', { Cmd: ['sh', '-c', 'sleep 1; exit 7'] })) as {
+      Id: string;
+    };
+    post(`/exec/${Id}/start`, { Detach: true });
+    await kill('SIGKILL');
+    await restart();
+    const state = (): { Running: boolean; ExitCode: number | null } =>
+      JSON.parse(sh(`curl -s --unix-socket ${socket} http://x/exec/${Id}/json`));
+    await waitFor(() => !state().Running, 10_000, 'the exec to end');
+    expect(state().ExitCode).toBe(7);
+  });
+
+  it('a container that ended meanwhile has its exit code, and one that shall run again does', async () => {
+    sh(`docker run -d --name once busybox sh -c 'sleep 0.5; exit 5'`);
+    const pid = inspect('box2', '.State.Pid');
+    const once = inspect('once', '.State.Pid');
+    await kill('SIGKILL');
+    process.kill(Number(pid), 'SIGKILL');
+    await waitFor(() => !existsSync(`/proc/${once}`), 10_000, '`once` to end');
+    await restart();
+    expect(inspect('once', '.State.ExitCode')).toBe('5');
+    await waitFor(() => inspect('box2', '.State.Running') === 'true', 10_000, 'box2 to run again');
+    expect(inspect('box2', '.State.Pid')).not.toBe(pid);
+    expect(ask(18_302)).toContain('root');
+    sh('docker rm once');
+  });
+
+  it('SIGTERM ends it cleanly and leaves containers running; a second daemon of the same root is refused', async () => {
+    const before = pids();
+    const second = server.sh(
+      `${join(import.meta.dirname, '../../bin/estiba')} daemon --only engine --name ${NAME} --data-root ${room.dir}/estiba-data --run-root ${room.dir}/estiba-run`,
+    );
+    expect(second.code).toBe(1);
+    expect(second.err).toMatch(/is in use by process/);
+    await kill('SIGTERM');
+    expect(room.log('estiba')).not.toContain(' error ');
+    await restart();
+    expect(pids()).toEqual(before);
+  });
+
+  it('after a reboot, all that is volatile gone, containers with a restart policy run again', async () => {
+    sh('docker run -d --name never busybox sleep 1000');
+    sh('docker stop -t 0 box19');
+    await kill('SIGKILL');
+    room.reboot(join(room.dir, 'estiba-run'));
+    await restart();
+    const running = sh('docker ps --format {{.Names}}').split('\n').sort();
+    // `always` starts even what was stopped by hand, at the next boot.
+    expect(running).toEqual(Array.from({ length: COUNT }, (_, i) => `box${i}`).sort());
+    expect(ask(18_305)).toContain('root');
+    expect(sh('docker run --rm --network front busybox wget -qO- http://box7/group | head -1')).toContain('root');
+    expect(inspect('never', '.State.Status')).toBe('exited');
+    sh('docker rm never');
+  });
+});

@@ -1,0 +1,54 @@
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Answer, busyboxTar, type Room, waitFor } from './room.ts';
+
+export const ESTIBA = fileURLToPath(new URL('../../../bin/estiba', import.meta.url));
+const START_MS = 60_000;
+
+/** A Docker API in a room, ours or dockerd's, with busybox imported: what clients are let loose on. */
+export interface ApiServer {
+  socket: string;
+  /** A line of shell in the room, with DOCKER_HOST set. */
+  sh(line: string, env?: Record<string, string>): Answer;
+}
+
+/** `estiba daemon --only engine` in the room; `name` is at most twelve characters. */
+export async function startEstiba(room: Room, name: string, ...flags: string[]): Promise<ApiServer> {
+  const [data, run] = [join(room.dir, 'estiba-data'), join(room.dir, 'estiba-run')];
+  rmSync(join(run, 'endpoints.json'), { force: true }); // of a daemon that was killed
+  room.start('estiba', ESTIBA, [
+    ...['daemon', '--only', 'engine', '--name', name, '--data-root', data, '--run-root', run],
+    ...['--bootstrap', 'off', ...flags],
+  ]);
+  room.ownsCgroup(name);
+  const ready = (): boolean => existsSync(join(run, 'endpoints.json'));
+  await waitFor(ready, START_MS, `estiba daemon: ${room.log('estiba')}`);
+  return withBusybox(room, join(run, 'docker.sock'));
+}
+
+export async function startDockerd(room: Room): Promise<ApiServer> {
+  const socket = join(room.dir, 'dockerd.sock');
+  room.start('dockerd', 'dockerd', [
+    ...['--data-root', join(room.dir, 'docker-data'), '--exec-root', join(room.dir, 'docker-exec')],
+    ...['--pidfile', join(room.dir, 'docker.pid'), '-H', `unix://${socket}`, '--cgroup-parent', `/${room.name}`],
+    ...['--exec-opt', 'native.cgroupdriver=cgroupfs', '--storage-driver', 'overlay2', '--oom-score-adjust', '0'],
+  ]);
+  const ready = (): boolean =>
+    existsSync(socket) && room.run('docker', ['-H', `unix://${socket}`, 'version']).code === 0;
+  await waitFor(ready, START_MS, `dockerd: ${room.log('dockerd')}`);
+  return withBusybox(room, socket);
+}
+
+function withBusybox(room: Room, socket: string): ApiServer {
+  const sh = (line: string, env: Record<string, string> = {}): Answer =>
+    room.run('sh', ['-c', line], {
+      env: { DOCKER_HOST: `unix://${socket}`, DOCKER_BUILDKIT: '0', DOCKER_CLI_HINTS: 'false', ...env },
+    });
+  if (sh('docker image inspect busybox').code === 0) return { socket, sh };
+  const tar = join(room.dir, 'busybox.tar');
+  if (!existsSync(tar)) busyboxTar(room.dir);
+  const made = sh(`docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' ${tar} busybox`);
+  if (made.code !== 0) throw new Error(`import of busybox: ${made.err}`);
+  return { socket, sh };
+}
