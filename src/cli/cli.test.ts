@@ -258,10 +258,10 @@ describe('what is printed', () => {
     quiet: (r: string) => r,
   };
   it.each([
-    [[], 'ID     SIZE\nlong   4\nx      1\n'],
+    [[], 'ID        SIZE\nlong      4\nx         1\n'],
     [['-q'], 'long\nx\n'],
     [['--format', '{{.Size}}'], '4\n1\n'],
-    [['--format', 'table {{.Size}}\\t{{.ID}}'], 'SIZE   ID\n4      long\n1      x\n'],
+    [['--format', 'table {{.Size}}\\t{{.ID}}'], 'SIZE      ID\n4         long\n1         x\n'],
     [['--format', 'json'], '{"ID":"long","Size":4}\n{"ID":"x","Size":1}\n'],
     [['--json'], '{"ID":"long","Size":4}\n{"ID":"x","Size":1}\n'],
   ])('a list with %j', (words, text) => {
@@ -280,7 +280,7 @@ describe('what is printed', () => {
       '3 days',
     ]);
     expect([0, 999, 1_234_567, 5e9].map((n) => bytes(n, 3))).toEqual(['0B', '999B', '1.23MB', '5GB']);
-    expect(alignColumns(['a\tb', 'ccc\td'])).toBe('a     b\nccc   d\n');
+    expect(alignColumns(['a\tb', 'ccc\td'])).toBe('a         b\nccc       d\n');
   });
 
   it('ports, neighbours joined', () => {

@@ -119,7 +119,9 @@ function report(error: unknown, io: Io): number {
   }
   const hint = error instanceof EstibaError && error.hint !== undefined ? `\n${error.hint}` : '';
   const prefix = isCode(error, 'REQUEST_REFUSED') ? 'Error response from daemon: ' : 'estiba: ';
-  io.stderr.write(`${prefix}${describeChain(error)}${hint}\n`);
+  // These say all there is; what lies below them is for whoever looks for a fault of ours.
+  const whole = isCode(error, 'REQUEST_REFUSED', 'DAEMON_UNREACHABLE') ? error.message : describeChain(error);
+  io.stderr.write(`${prefix}${whole}${hint}\n`);
   // As docker: 125 is the command line's own failure.
   return isCode(error, 'CLI_USAGE') ? 125 : 1;
 }

@@ -56,16 +56,19 @@ function unescape(template: string): string {
   return template.replaceAll('\\t', '\t').replaceAll('\\n', '\n');
 }
 
-/** Cells between tabs, in columns of equal width, three blanks apart. */
-export function alignColumns(lines: readonly string[]): string {
+// As docker sets its tables: three blanks between columns, none narrower than ten.
+const PADDING = 3;
+const MIN_WIDTH = 10;
+
+/** Cells between tabs, in columns of equal width; the last is as long as it is. */
+export function alignColumns(lines: readonly string[], minWidth = MIN_WIDTH): string {
   const rows = lines.map((line) => line.split('\t'));
   const widths: number[] = [];
-  for (const row of rows) for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
-  return rows
-    .map(
-      (row) => `${row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd((widths[i] ?? 0) + 3))).join('')}\n`,
-    )
-    .join('');
+  for (const row of rows)
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? minWidth, cell.length + PADDING);
+  const print = (row: string[]): string =>
+    row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0))).join('');
+  return rows.map((row) => `${print(row)}\n`).join('');
 }
 
 /** `inspect`: a list in JSON, or one line of a template each. */

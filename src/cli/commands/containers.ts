@@ -1,13 +1,13 @@
-import { isCode } from '#base/errors.ts';
+import { isCode, messageOf } from '#base/errors.ts';
 import { copyFrames } from '#cli/attach.ts';
 import { resourceBody } from '#cli/commands/create-body.ts';
-import { forEach } from '#cli/commands/run.ts';
+import { forEach, SILENT } from '#cli/commands/run.ts';
 import { ExitWith } from '#cli/errors.ts';
 import { filtersOf } from '#cli/filters.ts';
 import { ago, alignColumns, binaryBytes, bytes, printList, shortId } from '#cli/output.ts';
 import { timeOf } from '#cli/time.ts';
 import type { Command, Flags, Io } from '#cli/verb.ts';
-import type { EngineClient } from '#engine/client/client.ts';
+import { type EngineClient, refusedStatus } from '#engine/client/client.ts';
 
 const at = (name: string): string => `/containers/${encodeURIComponent(name)}`;
 
@@ -61,10 +61,7 @@ export const listCommand: Command = async ({ flags, io, engine }) => {
     {
       name: 'Labels',
       head: 'LABELS',
-      value: (c: Summary) =>
-        Object.entries(c.Labels ?? {})
-          .map(([k, v]) => `${k}=${v}`)
-          .join(','),
+      value: (c: Summary) => labelsText(c.Labels),
     },
     { name: 'Label', head: 'LABEL', value: (c: Summary) => (key: string) => c.Labels?.[key] ?? '' },
     {
@@ -100,6 +97,13 @@ export const listCommand: Command = async ({ flags, io, engine }) => {
 
 function sizeText({ SizeRw = 0, SizeRootFs }: Summary): string {
   return SizeRootFs ? `${bytes(SizeRw, 3)} (virtual ${bytes(SizeRootFs, 3)})` : bytes(SizeRw, 3);
+}
+
+export function labelsText(labels: Readonly<Record<string, string>> | null | undefined): string {
+  return Object.entries(labels ?? {})
+    .map(([k, v]) => `${k}=${v}`)
+    .sort()
+    .join(',');
 }
 
 /** Own names first; those of links have a slash inside. */
@@ -172,9 +176,10 @@ export const removeCommand: Command = ({ flags, args, io, engine }) => {
     try {
       await engine.send({ method: 'DELETE', path: at(name), query });
     } catch (error) {
-      // As docker: what is to be gone by force and is gone already is no failure.
-      if (!(flags.on('force') && isCode(error, 'REQUEST_REFUSED') && error.data['status'] === 404)) throw error;
-      io.stderr.write(`Error response from daemon: ${error.message}\n`);
+      // As docker: what is to be gone by force and is gone already is told, and no failure.
+      if (!flags.on('force') || refusedStatus(error) !== 404) throw error;
+      io.stderr.write(`Error response from daemon: ${messageOf(error)}\n`);
+      return SILENT;
     }
   });
 };
@@ -239,7 +244,12 @@ export const topCommand: Command = async ({ args, io, engine }) => {
     path: `${at(name)}/top`,
     query,
   });
-  io.stdout.write(alignColumns([Titles, ...Processes].map((row) => row.join('\t'))));
+  io.stdout.write(
+    alignColumns(
+      [Titles, ...Processes].map((row) => row.join('\t')),
+      20, // as docker has it here
+    ),
+  );
   return 0;
 };
 

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { lstatSync, statSync } from 'node:fs';
+import { lstatSync, mkdirSync, statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -44,18 +44,17 @@ async function copyOut(
     return;
   }
   const target = resolve(io.cwd, to);
+  const name = basename(source.path.replace(/\/\.?$/, '')) || '/';
+  const contents = /\/\.$/.test(source.path) || name === '/';
+  // The contents of a folder come into one that is made for them.
+  if (contents && !statOf(target)) mkdirSync(target);
   const isFolder = statOf(target)?.isDirectory() ?? false;
   const parent = isFolder ? target : dirname(target);
   if (!statOf(parent)?.isDirectory())
     throw new ExitWith({ code: 1, says: `invalid output path: directory ${JSON.stringify(parent)} does not exist` });
-  const name = basename(source.path.replace(/\/\.?$/, '')) || '/';
-  const contents = /\/\.$/.test(source.path) || name === '/';
   // What comes is called as it is called there: renamed when the target has a name of its own.
-  const rename = isFolder
-    ? contents
-      ? `--transform=s,^${quote(name)}/*,./,`
-      : undefined
-    : `--transform=s,^${quote(name)},${replacement(basename(target))},`;
+  const own = contents ? `--transform=s,^${quote(name)}/*,./,` : undefined;
+  const rename = isFolder ? own : `--transform=s,^${quote(name)},${replacement(basename(target))},`;
   await untar(body, parent, [
     ...(rename === undefined ? [] : [rename]),
     flags.on('archive') ? '--same-owner' : '--no-same-owner',

@@ -64,7 +64,7 @@ function rowsOf(image: Image): Row[] {
     const [name, digest] = (image.RepoDigests ?? [])[0]?.split('@') ?? [];
     return [{ ...image, repository: name ?? '<none>', tag: '<none>', digest: digest ?? '<none>' }];
   }
-  return names.map((written) => {
+  return names.sort().map((written) => {
     const { name, tag } = splitImage(written);
     return { ...image, repository: name, tag, digest: digestOf(name) };
   });

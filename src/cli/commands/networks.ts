@@ -1,3 +1,4 @@
+import { labelsText } from '#cli/commands/containers.ts';
 import { endpointBody } from '#cli/commands/network-flags.ts';
 import { forEach } from '#cli/commands/run.ts';
 import { pairs, split2, unlessBare, unlessEmpty, withoutUndefined } from '#cli/commands/values.ts';
@@ -33,10 +34,7 @@ export const networkListCommand: Command = async ({ flags, io, engine }) => {
     {
       name: 'Labels',
       head: 'LABELS',
-      value: (n: Network) =>
-        Object.entries(n.Labels ?? {})
-          .map(([k, v]) => `${k}=${v}`)
-          .join(','),
+      value: (n: Network) => labelsText(n.Labels),
     },
     { name: 'Label', head: 'LABEL', value: (n: Network) => (key: string) => n.Labels?.[key] ?? '' },
   ];
@@ -168,10 +166,7 @@ export const volumeListCommand: Command = async ({ flags, io, engine }) => {
     {
       name: 'Labels',
       head: 'LABELS',
-      value: (v: Volume) =>
-        Object.entries(v.Labels ?? {})
-          .map(([k, x]) => `${k}=${x}`)
-          .join(','),
+      value: (v: Volume) => labelsText(v.Labels),
     },
     { name: 'Label', head: 'LABEL', value: (v: Volume) => (key: string) => v.Labels?.[key] ?? '' },
   ];

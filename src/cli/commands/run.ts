@@ -3,7 +3,6 @@ import { isCode } from '#base/errors.ts';
 import { followSize, joinStreams, parseDetachKeys } from '#cli/attach.ts';
 import { attachOf, createBody, environmentOf } from '#cli/commands/create-body.ts';
 import { pullImage } from '#cli/commands/pull.ts';
-import type { Json } from '#cli/commands/values.ts';
 import { CliUsage, ExitWith } from '#cli/errors.ts';
 import type { Command, Flags, Invocation, Io } from '#cli/verb.ts';
 import { type EngineClient, refusedStatus } from '#engine/client/client.ts';
@@ -17,7 +16,6 @@ export const runCommand: Command = async (call) => {
   if (flags.on('tty') && attach.has('stdin') && !io.stdin.isTTY)
     throw new CliUsage({ why: 'the input device is not a TTY' });
   const id = await createContainer(call);
-  if (id === undefined) return 0; // only the plan was asked for
   if (attach.size === 0) {
     await start(engine, id);
     io.stdout.write(`${id}\n`);
@@ -39,19 +37,14 @@ export const runCommand: Command = async (call) => {
 };
 
 export const createCommand: Command = async (call) => {
-  const id = await createContainer(call);
-  if (id !== undefined) call.io.stdout.write(`${id}\n`);
+  call.io.stdout.write(`${await createContainer(call)}\n`);
   return 0;
 };
 
-/** The id; an image that is not here is pulled first. Undefined when only the plan was asked for. */
-async function createContainer({ flags, args, io, engine }: Invocation): Promise<string | undefined> {
+/** The id; an image that is not here is pulled first. */
+async function createContainer({ flags, args, io, engine }: Invocation): Promise<string> {
   const [image = '', ...command] = args;
   const body = createBody(flags, image, command, io);
-  if (flags.on('plan') || flags.on('explain')) {
-    await showPlan(engine, body, flags, io);
-    return undefined;
-  }
   const platform = flags.text('platform');
   const query = { name: flags.text('name'), platform };
   const pull = flags.text('pull') ?? 'missing';
@@ -69,18 +62,6 @@ async function createContainer({ flags, args, io, engine }: Invocation): Promise
   const cidfile = flags.text('cidfile');
   if (cidfile !== undefined) writeFileSync(cidfile, made.Id, { flag: 'wx' });
   return made.Id;
-}
-
-/** `--plan`, `--explain`: the daemon's own plan of what it would do. */
-async function showPlan(engine: EngineClient, body: Json, flags: Flags, io: Io): Promise<void> {
-  const explain = flags.on('explain');
-  const answer = await engine.json<{ text?: string }>({
-    method: 'POST',
-    path: '/estiba/v1/plan',
-    query: { name: flags.text('name'), explain: explain || undefined },
-    json: body,
-  });
-  io.stdout.write(answer.text ?? `${JSON.stringify(answer, null, 2)}\n`);
 }
 
 async function start(engine: EngineClient, id: string): Promise<void> {
@@ -250,6 +231,9 @@ export const execCommand: Command = async ({ flags, args, io, engine }) => {
   return ExitCode ?? 0;
 };
 
+/** Answered for a name that is not to be printed. */
+export const SILENT = Symbol('silent');
+
 /** Does one thing to each name, prints those that went well, goes on after a failure. */
 export async function forEach(
   names: readonly string[],
@@ -259,8 +243,7 @@ export async function forEach(
   let code = 0;
   for (const name of names) {
     try {
-      await act(name);
-      io.stdout.write(`${name}\n`);
+      if ((await act(name)) !== SILENT) io.stdout.write(`${name}\n`);
     } catch (error) {
       if (!isCode(error, 'REQUEST_REFUSED')) throw error;
       io.stderr.write(`Error response from daemon: ${error.message}\n`);

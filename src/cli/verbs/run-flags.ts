@@ -99,8 +99,6 @@ export const CREATE_FLAGS: readonly Flag[] = [
   text('volume-driver', 'Driver of volumes that have none'),
   list('volumes-from', 'Volumes of another container', { value: 'CONTAINER[:MODE]', complete: 'container' }),
   text('w workdir', 'Working directory', { value: 'PATH' }),
-  bool('plan', 'Show what would be created, create nothing'),
-  bool('explain', 'The same, with the reason of each setting'),
 ];
 
 export const RUN_FLAGS: readonly Flag[] = [
