@@ -6,17 +6,18 @@ import { DEFAULT_SERVICE_CIDR, freePort, startKubeApi } from '#app/kube-api.ts';
 import { edgeCommand, type Node } from '#app/node.ts';
 import { nodeAgent, podNetwork, type RunningAgent } from '#app/node-agent.ts';
 import { startServices } from '#app/services.ts';
-import { systemClock } from '#base/clock.ts';
+import { sleep, systemClock } from '#base/clock.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
 import { type NodeProxy, noNodes } from '#cluster/api/node-proxy.ts';
+import type { Figures } from '#cluster/api/verbs/figures.ts';
 import { KubeClient } from '#cluster/client/client.ts';
 import { EventRecorder } from '#cluster/client/events.ts';
 import { InProcessTransport } from '#cluster/client/in-process.ts';
 import { ClusterView } from '#cluster/client/view.ts';
 import { allControllers } from '#cluster/controllers/all.ts';
 import { LocalVolumes } from '#cluster/node/local-volumes.ts';
-import type { PodUsage } from '#cluster/node/usage.ts';
+import type { PodUsage, UsageMeter } from '#cluster/node/usage.ts';
 import { Scheduler } from '#cluster/scheduler/scheduler.ts';
 import { openEmbedded } from '#storage/embedded.ts';
 
@@ -65,6 +66,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     port: options.port,
     clusterDomain: options.clusterDomain,
     nodes: lateNodes(() => agent?.proxy),
+    figures: figuresOf(() => agent?.usage),
     ...(options.serviceCidr === undefined ? {} : { serviceCidr: options.serviceCidr }),
     ...(network ? { nodeAddress: network.gateway } : {}),
   });
@@ -167,6 +169,34 @@ function lateNodes(proxy: () => NodeProxy | undefined): NodeProxy {
     exec: (...args) => (proxy() ?? noNodes).exec(...args),
     attach: (...args) => (proxy() ?? noNodes).attach(...args),
     portForward: (...args) => (proxy() ?? noNodes).portForward(...args),
+  };
+}
+
+/** Who has not been asked for a while has nothing to compare with: it measures twice. */
+const FIGURES_STALE_MS = 60_000;
+const FIGURES_APART_MS = 1_100;
+
+/** The agent's figures as `metrics.k8s.io` shows them. */
+function figuresOf(meter: () => UsageMeter | undefined): Figures {
+  let askedAtMs = Number.NEGATIVE_INFINITY;
+  const measured = async <T>(read: (meter: UsageMeter) => T): Promise<T | undefined> => {
+    const there = meter();
+    if (!there) return undefined;
+    const stale = systemClock.monotonic() - askedAtMs > FIGURES_STALE_MS;
+    if (stale) {
+      there.podUsage();
+      there.nodeUsage();
+      await sleep(systemClock, FIGURES_APART_MS);
+    }
+    askedAtMs = systemClock.monotonic();
+    return read(there);
+  };
+  return {
+    nodes: async () => {
+      const figure = await measured((m) => m.nodeUsage());
+      return figure ? [figure] : [];
+    },
+    pods: async () => (await measured((m) => m.podUsage())) ?? [],
   };
 }
 

@@ -13,6 +13,7 @@ import { addressAt } from '#cluster/api/resources/allocate.ts';
 import type { ApiServer } from '#cluster/api/server.ts';
 import { startApi } from '#cluster/api/start.ts';
 import { handleUpgrade } from '#cluster/api/streams/upgrade.ts';
+import type { Figures } from '#cluster/api/verbs/figures.ts';
 import { sealer } from '#cluster/store/seal.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -40,6 +41,7 @@ export interface KubeApiOptions {
   /** Address at which pods reach this host. Absent: pods do not. */
   nodeAddress?: string;
   nodes?: NodeProxy;
+  figures?: Figures;
   shared?: boolean;
 }
 
@@ -98,6 +100,7 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     tokenKey: signer.key,
     issuer: `https://kubernetes.default.svc.${domain}`,
     ...(options.nodes ? { nodes: options.nodes } : {}),
+    ...(options.figures ? { figures: options.figures } : {}),
     ...(options.shared === undefined ? {} : { shared: options.shared }),
     ...(options.nodeAddress ? { endpoint: { address: options.nodeAddress, port } } : {}),
   });

@@ -1,4 +1,5 @@
 import { KUBERNETES_VERSION, kubernetesFacts, type ResourceFacts } from '#spec/kubernetes/facts.ts';
+import { FIGURE_RESOURCES, METRICS_GROUP } from './resources/figures.ts';
 import { notFound } from './status.ts';
 
 /** What is served, in the two forms clients read: a document a version (old), or all in one (aggregated, kubectl 1.27+). */
@@ -20,7 +21,12 @@ const GROUPS = [
   'coordination.k8s.io',
   'node.k8s.io',
   'discovery.k8s.io',
+  METRICS_GROUP,
 ];
+
+function served(): readonly ResourceFacts[] {
+  return [...kubernetesFacts().resources, ...FIGURE_RESOURCES];
+}
 
 export const SERVER_VERSION = {
   major: KUBERNETES_VERSION.split('.')[0] ?? '',
@@ -55,7 +61,7 @@ export function discover(path: string, accept: string, serverAddress: string): D
     return plain({ kind: 'APIGroup', apiVersion: 'v1', ...group(parts[1] ?? '') });
   }
   const apiVersion = parts.slice(1).join('/');
-  const resources = kubernetesFacts().resources.filter((r) => r.apiVersion === apiVersion);
+  const resources = served().filter((r) => r.apiVersion === apiVersion);
   if (resources.length === 0 || parts.length !== (parts[0] === 'api' ? 2 : 3)) return undefined;
   return plain({
     kind: 'APIResourceList',
@@ -67,8 +73,8 @@ export function discover(path: string, accept: string, serverAddress: string): D
 
 function versionsOf(name: string): string[] {
   const versions = new Set(
-    kubernetesFacts()
-      .resources.filter((r) => r.group === name)
+    served()
+      .filter((r) => r.group === name)
       .map((r) => r.version),
   );
   // Higher first: autoscaling/v2 before v1.
@@ -123,8 +129,8 @@ function aggregated(groups: readonly string[], accept: string): DiscoveryAnswer 
     versions: versionsOf(name).map((v) => ({
       version: v,
       freshness: 'Current',
-      resources: kubernetesFacts()
-        .resources.filter((r) => r.group === name && r.version === v)
+      resources: served()
+        .filter((r) => r.group === name && r.version === v)
         .map(aggregatedResource),
     })),
   }));

@@ -13,9 +13,11 @@ import { Metrics } from './metrics.ts';
 import { answerPath } from './paths.ts';
 import type { Context } from './registry/context.ts';
 import { subject } from './registry/registry.ts';
+import { METRICS_GROUP } from './resources/figures.ts';
 import { isStored, type Resource } from './resources/table.ts';
 import { forbidden, methodNotAllowed } from './status.ts';
 import type { Call, Handler, Services } from './verbs/call.ts';
+import { FIGURE_VERBS } from './verbs/figures.ts';
 import { writeOptions } from './verbs/options.ts';
 import { RESOURCE_VERBS } from './verbs/resource.ts';
 import { REVIEWS } from './verbs/reviews.ts';
@@ -169,7 +171,9 @@ function handlerOf(route: ResourceRoute): Handler {
       ? SUBRESOURCES[subresource]?.[verb]
       : isStored(resource)
         ? RESOURCE_VERBS[verb]
-        : REVIEWS[resource.facts.resource];
+        : resource.facts.group === METRICS_GROUP
+          ? FIGURE_VERBS[verb]
+          : REVIEWS[resource.facts.resource];
   const allowed = subresource !== '' || resource.facts.verbs.has(verb as 'get');
   if (!handler || !allowed) throw methodNotAllowed(subject(resource), verb);
   return handler;

@@ -27,6 +27,7 @@ import { Registry } from './registry/registry.ts';
 import { allocators } from './resources/allocate.ts';
 import { resourceTable } from './resources/table.ts';
 import { ApiServer } from './server.ts';
+import type { Figures } from './verbs/figures.ts';
 
 /** Everything the API server needs from outside; sockets come on top (`http/listener.ts`). */
 export interface StartOptions {
@@ -45,6 +46,7 @@ export interface StartOptions {
   tokenKey: string;
   issuer?: string;
   nodes?: NodeProxy;
+  figures?: Figures;
   /** More than one API server writes to the store. */
   shared?: boolean;
   /** Where pods reach this server. */
@@ -112,7 +114,16 @@ export async function startApi(options: StartOptions): Promise<RunningApi> {
   });
   let ready = false;
   const server = new ApiServer({
-    services: { registry, table, clock, random, authorizer, tokens, nodes: options.nodes ?? noNodes },
+    services: {
+      registry,
+      table,
+      clock,
+      random,
+      authorizer,
+      tokens,
+      nodes: options.nodes ?? noNodes,
+      ...(options.figures ? { figures: options.figures } : {}),
+    },
     log,
     serverAddress: () => (options.endpoint ? `${options.endpoint.address}:${options.endpoint.port}` : ''),
     ready: () => ready && !broken,

@@ -98,7 +98,6 @@ const LATER: Record<string, string> = {
   'flowcontrol.apiserver.k8s.io': 'API priority and fairness',
   'resource.k8s.io': 'dynamic resource allocation',
   'gateway.networking.k8s.io': 'the Gateway API',
-  'metrics.k8s.io': 'resource metrics',
 };
 
 function laterOrUnknown(apiVersion: string, plural: string, path: string): StatusError {

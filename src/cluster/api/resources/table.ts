@@ -3,6 +3,7 @@ import type { SelectableFields } from '../selectors.ts';
 import { dns1035Label, dnsLabel, dnsSubdomain, type NameRule, pathSegment } from '../validation/names.ts';
 import { AUTOSCALERS, type Conversion, EVENTS } from './conversion.ts';
 import { selectableFields } from './fields.ts';
+import { FIGURE_RESOURCES, METRICS_GROUP } from './figures.ts';
 import { HOOKS, type Hooks } from './hooks.ts';
 
 /** A served resource: its facts and, where it has any, its own behaviour. Everything else is common. */
@@ -48,7 +49,7 @@ const GENERATED = new Set(
 export function resourceTable(): Map<string, Resource> {
   const { resources, byKind } = kubernetesFacts();
   return new Map(
-    resources.map((facts): [string, Resource] => {
+    [...resources, ...FIGURE_RESOURCES].map((facts): [string, Resource] => {
       const conversion = CONVERSIONS[`${facts.apiVersion} ${facts.kind}`];
       return [
         `${facts.apiVersion} ${facts.resource}`,
@@ -68,7 +69,7 @@ export function resourceTable(): Map<string, Resource> {
   );
 }
 
-/** Resources that only answer and store nothing: reviews, bindings. */
+/** Resources that only answer and store nothing: reviews, bindings, figures. */
 export function isStored(resource: Resource): boolean {
-  return resource.facts.verbs.has('get');
+  return resource.facts.verbs.has('get') && resource.facts.group !== METRICS_GROUP;
 }

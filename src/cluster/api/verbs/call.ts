@@ -8,6 +8,7 @@ import type { NodeProxy } from '../node-proxy.ts';
 import type { Context } from '../registry/context.ts';
 import type { Registry } from '../registry/registry.ts';
 import type { Resource } from '../resources/table.ts';
+import type { Figures } from './figures.ts';
 
 /** What handlers work with: the server's parts and one request. */
 export interface Services {
@@ -18,6 +19,8 @@ export interface Services {
   authorizer: Authorizer;
   tokens: TokenIssuer;
   nodes: NodeProxy;
+  /** Absent: nobody measures, and nothing is listed. */
+  figures?: Figures;
 }
 
 export interface Call {
