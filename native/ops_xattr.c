@@ -88,7 +88,9 @@ static int dump_below(struct dump *d, int fd, dev_t device, int depth)
 		else if (!S_ISDIR(st.st_mode)) rc = dump_one(d, e->d_name);
 		else if (st.st_dev == device) {
 			int below = openat(dirfd(list), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			rc = below < 0 ? -errno : dump_below(d, below, device, depth + 1);
+			/* Gone, or something else by now: what it was, nobody will find in the tree either. */
+			bool changed = below < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR);
+			rc = changed ? 0 : below < 0 ? -errno : dump_below(d, below, device, depth + 1);
 			if (rc == 0 && fchdir(dirfd(list)) < 0) rc = -errno;
 		}
 		d->path[length] = 0;

@@ -1,11 +1,11 @@
 import type { Stats } from 'node:fs';
-import { lstat, readlink } from 'node:fs/promises';
+import { type FileHandle, lstat, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { EntryType, TarEntry } from '#image/tar/entry.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
-import { openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
+import { openAny, openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
 
 /**
  * What a container changed, from overlayfs' upper directory alone, without reading the layers below: a character device
@@ -55,19 +55,26 @@ export interface TarOptions {
 export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options: TarOptions): AsyncGenerator<Buffer> {
   const { newestSec = Number.MAX_SAFE_INTEGER, rename = (path: string): string => path } = options;
   const clamp = (entry: TarEntry): TarEntry => ({ ...entry, mtimeSec: Math.min(entry.mtimeSec, newestSec) });
+  const ahead = new ReadAhead();
   for await (const { seen, entry } of members(tree, xattrs)) {
     const { path, stat } = seen;
     if (options.whiteouts && isWhiteout(stat)) {
-      yield header(clamp(emptyFile(rename(whiteoutOf(path)), stat)));
+      ahead.add(header(clamp(emptyFile(rename(whiteoutOf(path)), stat))));
       continue;
     }
     const named = clamp({ ...entry, path: rename(path) });
     if (entry.type === 'hardlink') named.linkTarget = rename(entry.linkTarget);
-    if (entry.type === 'file') yield* fileOf(seen.access, named);
-    else yield header(named);
+    if (entry.type !== 'file') ahead.add(header(named));
+    else if (entry.size <= SMALL_BYTES) await ahead.addFile(seen.access, named);
+    else {
+      yield* ahead.take();
+      yield* fileOf(seen.access, named);
+    }
     if (options.whiteouts && isOpaque(xattrs.get(path)))
-      yield header(clamp(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat)));
+      ahead.add(header(clamp(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat))));
+    if (ahead.isFull) yield* ahead.take();
   }
+  yield* ahead.take();
   yield endOfArchive();
 }
 
@@ -113,6 +120,51 @@ function entryOf(
     xattrs: type === 'hardlink' ? undefined : withoutOverlay(xattrs),
     sparse: undefined,
   };
+}
+
+const SMALL_BYTES = 64 * 1024;
+const AHEAD_MOST = 32;
+
+/** Small files are read while those before them go out: each is opened in its turn, since a name holds only then. */
+class ReadAhead {
+  #parts: Promise<Buffer>[] = [];
+
+  get isFull(): boolean {
+    return this.#parts.length >= AHEAD_MOST;
+  }
+
+  add(part: Buffer): void {
+    this.#parts.push(Promise.resolve(part));
+  }
+
+  async addFile(access: string, entry: TarEntry): Promise<void> {
+    const handle = await openAny(access);
+    if (!handle) return; // a container put something else in its place
+    const part = readSmall(handle, entry);
+    part.catch(() => undefined); // thrown by `take`; until then nobody listens
+    this.#parts.push(part);
+  }
+
+  async *take(): AsyncGenerator<Buffer> {
+    const parts = this.#parts;
+    this.#parts = [];
+    for (const part of parts) yield await part;
+  }
+}
+
+async function readSmall(handle: FileHandle, entry: TarEntry): Promise<Buffer> {
+  try {
+    if (!(await handle.stat()).isFile()) return Buffer.alloc(0);
+    const content = Buffer.alloc(entry.size);
+    for (let done = 0; done < content.length; ) {
+      const { bytesRead } = await handle.read(content, done, content.length - done, done);
+      if (bytesRead === 0) break; // cut meanwhile: the rest is zeros
+      done += bytesRead;
+    }
+    return Buffer.concat([header(entry), content, padding(entry.size)]);
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Its size is promised in the header: a file that grows or shrinks meanwhile is cut or filled up, as GNU tar does. */

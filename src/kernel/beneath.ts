@@ -268,9 +268,14 @@ async function* walkBelow(root: Root, directory: OpenDir, inside: string, path: 
   }
 }
 
+/** Whatever is there now and can be opened; for who looks himself what it is. */
+export function openAny(access: string): Promise<FileHandle | undefined> {
+  return open(access, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(changed);
+}
+
 /** The file's bytes, if it is still an ordinary file: a link is not followed, a FIFO does not block. */
 export async function openFile(access: string): Promise<FileHandle | undefined> {
-  const handle = await open(access, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(changed);
+  const handle = await openAny(access);
   if (!handle) return undefined;
   if ((await handle.stat()).isFile()) return handle;
   await handle.close();

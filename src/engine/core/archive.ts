@@ -211,11 +211,17 @@ export async function* inPieces(chunks: AsyncIterable<Buffer>): AsyncGenerator<B
     held.push(chunk);
     bytes += chunk.length;
     if (bytes < PIECE_BYTES) continue;
-    yield Buffer.concat(held, bytes);
+    yield joined(held, bytes);
     held = [];
     bytes = 0;
   }
-  if (bytes > 0) yield Buffer.concat(held, bytes);
+  if (bytes > 0) yield joined(held, bytes);
+}
+
+/** Large chunks come alone, and are not copied. */
+function joined(chunks: Buffer[], bytes: number): Buffer {
+  const [only] = chunks;
+  return only && chunks.length === 1 ? only : Buffer.concat(chunks, bytes);
 }
 
 async function found<T>(path: string, container: string, look: () => Promise<T>): Promise<T> {

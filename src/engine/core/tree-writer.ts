@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { copyFile, type FileHandle, lchown, link, lstat, lutimes, mkdir, open, symlink } from 'node:fs/promises';
 import { dirname, posix } from 'node:path';
-import { assert, defineError, errnoOf } from '#base/errors.ts';
+import { assert, defineError, errnoOf, isCode } from '#base/errors.ts';
 import type { TarEntry } from '#image/tar/entry.ts';
 import { OpenDir, openBeneath, type Root, withPlace } from '#kernel/beneath.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
@@ -25,9 +25,18 @@ export interface TreeWriterOptions {
   keepKinds?: boolean;
 }
 
+interface WrittenFile {
+  entry: TarEntry;
+  handle: FileHandle;
+  directory: OpenDir;
+  written: number;
+}
+
 const O_CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 /** Of directories that the archive has files in, and does not name. */
 const IMPLIED_MODE = 0o755;
+/** Each holds a file open. */
+const CLOSING_MOST = 32;
 const FILE_KIND = { fifo: 0o010000, char: 0o020000, block: 0o060000 } as const;
 
 /**
@@ -38,7 +47,10 @@ export class TreeWriter {
   readonly #o: TreeWriterOptions;
   /** Where the last member went: the next one most often goes there too. */
   #at: { archivePath: string; directory: OpenDir; path: string } | undefined;
-  #file: { entry: TarEntry; handle: FileHandle; access: string; directory: OpenDir } | undefined;
+  #file: WrittenFile | undefined;
+  /** Files whose owner, mode and times are being set while the next one is written; the first failure is thrown by who comes next. */
+  readonly #closing = new Set<Promise<void>>();
+  #failure: unknown;
   /** Set when all is written: each file that is made in a directory changes its times. */
   readonly #directoryTimes: { path: string; mtimeSec: number }[] = [];
 
@@ -49,32 +61,48 @@ export class TreeWriter {
   /** Makes what is not an ordinary file; of one, its bytes follow with `data` and `endFile`. */
   async begin(entry: TarEntry): Promise<void> {
     assert(!this.#file, 'the last file has ended');
+    this.#check();
     const name = posix.basename(entry.path);
     const { directory, path } = await this.#parent(entry.path);
     if (entry.path === '') return this.#finishDirectory(entry, path, directory);
     const mounted = this.#o.root.over?.get(posix.join(path, name));
     if (mounted !== undefined) return this.#intoMount(entry, posix.join(path, name), mounted);
+    if (await this.#make(entry, directory, name, path)) return;
     const kept = await this.#clear(entry, directory, name);
-    switch (entry.type) {
-      case 'dir': {
-        if (!kept) await mkdir(directory.at(name), { mode: 0o700 });
-        await using child = await directory.child(name);
-        return await this.#finishDirectory(entry, posix.join(path, name), child); // before it is closed
+    await this.#make(entry, directory, name, path, kept);
+  }
+
+  /** False: something has that name. `kept`: it is a directory, and stays. */
+  async #make(entry: TarEntry, directory: OpenDir, name: string, path: string, kept = false): Promise<boolean> {
+    try {
+      switch (entry.type) {
+        case 'dir':
+          if (!kept) await mkdir(directory.at(name), { mode: 0o700 });
+          break;
+        case 'file': {
+          const handle = await open(directory.at(name), O_CREATE, 0o600);
+          this.#file = { entry, handle, directory, written: 0 };
+          return true;
+        }
+        case 'symlink':
+          await symlink(entry.linkTarget, directory.at(name));
+          break;
+        case 'hardlink':
+          await this.#link(entry, directory, name);
+          return true;
+        default:
+          await this.#node(entry, directory, name);
       }
-      case 'file': {
-        const access = directory.at(name);
-        this.#file = { entry, handle: await open(access, O_CREATE, 0o600), access, directory };
-        return;
-      }
-      case 'symlink':
-        await symlink(entry.linkTarget, directory.at(name));
-        return this.#finishOther(entry, directory, name);
-      case 'hardlink':
-        return this.#link(entry, directory, name);
-      default:
-        await this.#node(entry, directory, name);
-        return this.#finishOther(entry, directory, name);
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST' || (isCode(error, 'PLAN_FAILED') && error.data['errno'] === 'EEXIST'))
+        return false;
+      throw error;
     }
+    if (entry.type === 'dir') {
+      await using child = await directory.child(name);
+      await this.#finishDirectory(entry, posix.join(path, name), child);
+    } else await this.#finishOther(entry, directory, name);
+    return true;
   }
 
   async data(chunk: Buffer, offset: number): Promise<void> {
@@ -83,6 +111,7 @@ export class TreeWriter {
       const { bytesWritten } = await this.#file.handle.write(chunk, done, chunk.length - done, offset + done);
       done += bytesWritten;
     }
+    this.#file.written = offset + chunk.length;
   }
 
   /** The bytes of another file instead, as fast as the kernel can. */
@@ -90,26 +119,52 @@ export class TreeWriter {
     assert(this.#file, 'bytes come inside a file');
     const here = `/proc/self/fd/${this.#file.handle.fd}`;
     await copyFile(`/proc/self/fd/${source.fd}`, here);
+    this.#file.written = (await this.#file.handle.stat()).size;
   }
 
   async endFile(): Promise<void> {
     const file = this.#file;
     if (!file) return;
     this.#file = undefined;
-    const { entry, handle, directory } = file;
+    // By name, in a directory that may be closed soon: not left for later.
+    if (file.entry.xattrs) await this.#completed(file);
+    else await this.#later(this.#completed(file));
+  }
+
+  async #completed({ entry, handle, directory, written }: WrittenFile): Promise<void> {
     try {
-      await handle.truncate(entry.size); // a hole at the end
+      if (written !== entry.size) await handle.truncate(entry.size); // a hole at the end, or a copy that was cut short
       await handle.chown(this.#uid(entry), this.#gid(entry));
       await handle.chmod(entry.mode); // after chown(2), which takes set-id bits away
-      await this.#attributes(entry, directory.outside(posix.basename(entry.path)));
+      if (entry.xattrs) await this.#attributes(entry, directory.outside(posix.basename(entry.path)));
       await handle.utimes(entry.mtimeSec, entry.mtimeSec);
     } finally {
       await handle.close();
     }
   }
 
+  async #later(work: Promise<void>): Promise<void> {
+    const tracked = work
+      .catch((error: unknown) => {
+        this.#failure ??= error;
+      })
+      .finally(() => this.#closing.delete(tracked));
+    this.#closing.add(tracked);
+    if (this.#closing.size >= CLOSING_MOST) await Promise.race(this.#closing);
+  }
+
+  async #settle(): Promise<void> {
+    await Promise.all(this.#closing);
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
   /** After the last member. */
   async finish(): Promise<void> {
+    await this.#settle();
+    this.#check();
     for (const { path, mtimeSec } of this.#directoryTimes.reverse()) {
       const opened = await openBeneath(this.#o.root, path).catch(gone);
       if (!opened) continue;
@@ -125,6 +180,7 @@ export class TreeWriter {
   async close(): Promise<void> {
     await this.#file?.handle.close();
     this.#file = undefined;
+    await this.#settle();
     await this.#leave();
   }
 
