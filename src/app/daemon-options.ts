@@ -65,7 +65,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --group NAME                    who may use the socket beside root (docker)
   --kube, --registry ADDRESS:PORT port 0 picks a free one, off serves none (127.0.0.1:6443, 127.0.0.1:5000)
   --ingress [ADDRESS:]HTTP,HTTPS  ports of the Ingress proxy, off for none (0.0.0.0:80,443)
-  --lb-pool CIDR                  addresses for Services of type LoadBalancer
+  --lb-pool CIDR                  addresses for Services of type LoadBalancer (the host's, at their own ports)
   --registry-mirror URL           a mirror of docker.io; again for more
   --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
   --bip CIDR, --mtu BYTES         of the default bridge

@@ -1,4 +1,6 @@
+import { createSocket } from 'node:dgram';
 import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { connectClusterFeed, FEED } from '#app/edge.ts';
 import { kept } from '#app/kube-api.ts';
@@ -98,6 +100,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     log: logger('cluster:proxy'),
     events: events('estiba-proxy'),
     nodeName: wish.nodeName,
+    hostPublishes: wish.lbPool === undefined,
     table: { daemon: wish.daemon, serviceCidrs: [wish.serviceCidr], podCidrs: [wish.podCidr] },
   });
   const balancer = new Balancer({
@@ -107,6 +110,8 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     log: logger('cluster:proxy'),
     events: events('estiba-balancer'),
     pool: wish.lbPool === undefined ? undefined : parseCidr(wish.lbPool),
+    nodeAddresses: () => addressesOf(view, wish.nodeName),
+    portInUse,
   });
   const feed = new FeedSource({
     clock,
@@ -162,6 +167,21 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
       await proxy.remove();
     },
   };
+}
+
+/** Found by trying: what the kernel refuses to bind, somebody has. SCTP cannot be tried from here. */
+async function portInUse(protocol: string, port: number): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: NodeJS.ErrnoException): void =>
+      error.code === 'EADDRINUSE' ? resolve(true) : reject(error);
+    if (protocol === 'tcp') {
+      const server = createServer().once('error', failed);
+      server.listen({ port, host: '0.0.0.0', exclusive: true }, () => server.close(() => resolve(false)));
+    } else if (protocol === 'udp') {
+      const socket = createSocket('udp4').once('error', failed);
+      socket.bind({ port, exclusive: true }, () => socket.close(() => resolve(false)));
+    } else resolve(false);
+  });
 }
 
 /** Where clients reach this node. */

@@ -1,7 +1,7 @@
 import type { Clock } from '#base/clock.ts';
 import { sleep } from '#base/clock.ts';
 import { isCode } from '#base/errors.ts';
-import { EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS } from '#cluster/client/resources.ts';
+import { PERSISTENT_VOLUME_CLAIMS } from '#cluster/client/resources.ts';
 import type { PodTemplateSpec } from '#spec/kubernetes/types.gen.ts';
 import type { Cluster, LiveObject } from '#up/cluster.ts';
 import { START_GATE } from '#up/compose/gate.ts';
@@ -10,7 +10,7 @@ import { NoSuchApp, NotOurs, NotReady, WillNotBeReady } from '#up/errors.ts';
 import { APP_LABEL, type AppPlan, inOrder, KEEP_LABEL, nameOf, SERVICE_LABEL, type UpObject } from '#up/objects.ts';
 import { type Readiness, readinessOf } from '#up/ready.ts';
 import { type AppRecord, dropRecord, listRecords, readRecord, writeRecord } from '#up/record.ts';
-import { EMPTY_WORLD } from '#up/why/world.ts';
+import { EMPTY_WORLD, lookAround } from '#up/why/world.ts';
 
 /** What is told while it happens. */
 export interface Progress {
@@ -204,13 +204,7 @@ async function look(
   const namespaces = [...new Set(objects.map((o) => o.metadata.namespace ?? 'default'))];
   const worlds = new Map(
     await Promise.all(
-      namespaces.map(async (namespace) => {
-        const [pods, events] = await Promise.all([
-          cluster.client.list(PODS, { namespace }),
-          cluster.client.list(EVENTS, { namespace }),
-        ]);
-        return [namespace, { ...EMPTY_WORLD, namespace, pods: pods.items, events: events.items }] as const;
-      }),
+      namespaces.map(async (namespace) => [namespace, await lookAround(cluster.client, namespace)] as const),
     ),
   );
   return objects.map((object, i) => {

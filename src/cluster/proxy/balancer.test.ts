@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Live } from '#cluster/client/resources.ts';
-import { assign } from '#cluster/proxy/balancer.ts';
+import { assign, assignHost } from '#cluster/proxy/balancer.ts';
 import { parseCidr } from '#kernel/netlink/ip.ts';
 import type { Service, ServiceSpec } from '#spec/kubernetes/types.gen.ts';
 
@@ -48,5 +48,26 @@ describe('addresses of load balancers', () => {
         expect(addresses(given.map((ip, n) => ask(`s${n}`, ip)))).toEqual(given);
       }),
     );
+  });
+
+  describe('where there is no pool', () => {
+    const host = '192.0.2.1';
+    const publish = (name: string, port: number, has?: string): Live<Service> => ask(name, has, { ports: [{ port }] });
+
+    it('a Service gets its own ports of the host, unless another or a program of the host has one', () => {
+      const all = [publish('late', 80), publish('first', 80, host), publish('ssh', 22), publish('free', 8081)];
+      const given = assignHost(all, host, new Set(['tcp 22', 'tcp 80']));
+      expect(given.map((a) => a.address ?? a.refused)).toEqual([
+        'port tcp 80 of the host serves Service default/first',
+        host,
+        'a program of the host listens on port tcp 22',
+        host,
+      ]);
+    });
+
+    it('who asks for what only an address of its own can give is told so', () => {
+      const [given] = assignHost([ask('a', undefined, { loadBalancerSourceRanges: ['10.0.0.0/8'] })], host, new Set());
+      expect(given?.refused).toContain('--lb-pool');
+    });
   });
 });

@@ -22,6 +22,8 @@ import { NETLINK_ROUTE } from '#kernel/netlink/wire.ts';
 import type { Service } from '#spec/kubernetes/types.gen.ts';
 
 const LOOPBACK_INDEX = 1;
+/** Nobody tells when a port of the host, or its first address, comes free. */
+const ASK_AGAIN_MS = 1_000;
 const ENOERR = { EEXIST: 17, EADDRNOTAVAIL: 99 } as const;
 
 export interface BalancerOptions {
@@ -30,8 +32,12 @@ export interface BalancerOptions {
   clock: Clock;
   log: Logger;
   events: EventRecorder;
-  /** Addresses to give; undefined: none, and Services that ask are told. */
+  /** Addresses to give; undefined: Services are published at their own ports of the host. */
   pool: Cidr | undefined;
+  /** Where clients reach this node, the first of them shown as the Service's address when there is no pool. */
+  nodeAddresses: () => readonly string[];
+  /** Whether a program of the host listens there. */
+  portInUse: (protocol: string, port: number) => Promise<boolean>;
   netns?: string;
 }
 
@@ -47,22 +53,15 @@ export interface Assignment {
  * Which Service of type LoadBalancer gets which address of the pool. Pure; who has one keeps it, who asks for a certain one gets it if
  * it is free, the others get the lowest that is.
  */
-export function assign(services: readonly Live<Service>[], pool: Cidr | undefined): Assignment[] {
+export function assign(services: readonly Live<Service>[], pool: Cidr): Assignment[] {
   const asking = services.filter(isAsking);
   const taken = new Map<string, Live<Service>>();
   for (const service of asking) {
     const has = addressOf(service);
-    if (has !== undefined && pool && inPool(pool, has) && !taken.has(has) && fitsWish(service, has))
-      taken.set(has, service);
+    if (has !== undefined && inPool(pool, has) && !taken.has(has) && fitsWish(service, has)) taken.set(has, service);
   }
   return services.map((service): Assignment => {
     if (!isAsking(service)) return { service, address: undefined };
-    if (!pool)
-      return {
-        service,
-        address: undefined,
-        refused: 'this node has no addresses to give: start the daemon with --lb-pool',
-      };
     const has = addressOf(service);
     if (has !== undefined && taken.get(has) === service) return { service, address: has };
     const wish = service.spec?.loadBalancerIP;
@@ -72,6 +71,36 @@ export function assign(services: readonly Live<Service>[], pool: Cidr | undefine
     if (address === undefined) return { service, address, refused: 'every address of the pool is taken' };
     taken.set(address, service);
     return { service, address };
+  });
+}
+
+/**
+ * Without a pool: which Service is published at its own ports of the host. Pure. One Service a port, and none that `inUse`
+ * (`tcp 22`) has; who is published stays so.
+ */
+export function assignHost(
+  services: readonly Live<Service>[],
+  host: string | undefined,
+  inUse: ReadonlySet<string>,
+): Assignment[] {
+  const taken = new Map<string, string>();
+  const isPublished = (service: Live<Service>): boolean => addressOf(service) === host && host !== undefined;
+  for (const service of services.filter(isAsking))
+    if (isPublished(service)) for (const port of portsOf(service)) taken.set(port, nameOf(service));
+  return services.map((service): Assignment => {
+    if (!isAsking(service)) return { service, address: undefined };
+    const refuse = (refused: string): Assignment => ({ service, address: undefined, refused });
+    if (host === undefined) return refuse('this node has no address yet');
+    if (service.spec?.loadBalancerIP || service.spec?.loadBalancerSourceRanges?.length)
+      return refuse('an address or source ranges of its own need a pool: start the daemon with --lb-pool');
+    if (isPublished(service)) return { service, address: host };
+    const ports = portsOf(service);
+    const holder = ports.find((port) => taken.has(port));
+    if (holder !== undefined) return refuse(`port ${holder} of the host serves ${taken.get(holder)}`);
+    const busy = ports.find((port) => inUse.has(port));
+    if (busy !== undefined) return refuse(`a program of the host listens on port ${busy}`);
+    for (const port of ports) taken.set(port, nameOf(service));
+    return { service, address: host };
   });
 }
 
@@ -113,19 +142,30 @@ export class Balancer {
   async #reconcile(): Promise<Requeue> {
     const { view, pool, events } = this.#o;
     const services = view.of(SERVICES);
-    const assignments = assign(services.list(), pool);
+    const assignments = pool ? assign(services.list(), pool) : await this.#assignHost(services.list());
     await this.#hold(new Set(assignments.flatMap(({ address }) => address ?? [])));
     for (const { service, address, refused } of assignments) {
       if (refused !== undefined)
         events.record(SERVICES, service, { type: 'Warning', reason: 'NoAddress', message: refused });
       const has = addressOf(service);
       // An address that somebody else's balancer gave is not ours to take.
-      const foreign = has !== undefined && (!pool || !inPool(pool, has));
+      const foreign = has !== undefined && !(pool ? inPool(pool, has) : this.#o.nodeAddresses().includes(has));
       if (has === address || (address === undefined && (foreign || service.spec?.loadBalancerClass))) continue;
       const status = { ...service.status, loadBalancer: address === undefined ? {} : { ingress: [{ ip: address }] } };
       await services.updateStatus({ ...service, status });
     }
-    return DONE;
+    return refusedSome(assignments) ? { afterMs: ASK_AGAIN_MS } : DONE;
+  }
+
+  async #assignHost(services: readonly Live<Service>[]): Promise<Assignment[]> {
+    const host = this.#o.nodeAddresses()[0];
+    const asked = new Set(services.filter((s) => isAsking(s) && addressOf(s) !== host).flatMap(portsOf));
+    const inUse = new Set<string>();
+    for (const port of asked) {
+      const [protocol = '', number] = port.split(' ');
+      if (await this.#o.portInUse(protocol, Number(number))) inUse.add(port);
+    }
+    return assignHost(services, host, inUse);
   }
 
   async #hold(wanted: ReadonlySet<string>): Promise<void> {
@@ -167,6 +207,19 @@ export class Balancer {
       if (!isCode(error, 'NETLINK_REFUSED') || error.data['errno'] !== fine) throw error;
     }
   }
+}
+
+/** `tcp 8081` */
+function portsOf({ spec }: Service): string[] {
+  return (spec?.ports ?? []).map(({ protocol, port }) => `${(protocol ?? 'TCP').toLowerCase()} ${port}`);
+}
+
+function nameOf({ metadata }: Live<Service>): string {
+  return `Service ${metadata.namespace}/${metadata.name}`;
+}
+
+function refusedSome(assignments: readonly Assignment[]): boolean {
+  return assignments.some(({ refused }) => refused !== undefined);
 }
 
 function isAsking({ spec, metadata }: Live<Service>): boolean {

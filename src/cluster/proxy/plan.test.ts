@@ -7,11 +7,12 @@ import { arrange, planService } from '#cluster/proxy/plan.ts';
 import { type EndpointWish, service, slice } from '#cluster/proxy/testing/objects.ts';
 import type { Service, ServiceSpec } from '#spec/kubernetes/types.gen.ts';
 
+const HERE = { nodeName: 'node-1', hostPublishes: false };
 const PORTS = [{ port: 80, protocol: 'TCP' as const }];
 const live = (spec: Partial<ServiceSpec>): Live<Service> =>
   service('web', { clusterIP: '10.96.0.5', clusterIPs: ['10.96.0.5'], ports: PORTS, ...spec }) as Live<Service>;
 const plan = (spec: Partial<ServiceSpec>, endpoints: readonly EndpointWish[]) =>
-  planService(live(spec), [slice('web', endpoints)], 'node-1');
+  planService(live(spec), [slice('web', endpoints)], HERE);
 const targets = (p: ReturnType<typeof plan>): string[][] => p.pools.map((pool) => pool.targets.map((t) => t.ip));
 
 describe('what a Service wishes of the kernel', () => {
@@ -19,6 +20,18 @@ describe('what a Service wishes of the kernel', () => {
     expect(
       targets(plan({}, [{ ip: '10.0.0.1' }, { ip: '10.0.0.2', ready: false }, { ip: '10.0.0.3', terminating: true }])),
     ).toEqual([['10.0.0.1']]);
+  });
+
+  it('a load balancer without a pool is served at its port of every address of the host, once it was granted', () => {
+    const spec: Partial<ServiceSpec> = { type: 'LoadBalancer' };
+    const at = (granted: boolean) =>
+      planService(
+        { ...live(spec), status: granted ? { loadBalancer: { ingress: [{ ip: '192.0.2.1' }] } } : {} },
+        [slice('web', [{ ip: '10.0.0.1' }])],
+        { ...HERE, hostPublishes: true },
+      ).frontends.map(({ address, port }) => `${address ?? 'host'}:${port}`);
+    expect(at(false)).toEqual(['10.96.0.5:80']);
+    expect(at(true)).toEqual(['10.96.0.5:80', 'host:80']);
   });
 
   it('endpoints that end serve when nobody else does, and are said to be leaving', () => {
@@ -53,7 +66,7 @@ describe('what a Service wishes of the kernel', () => {
     expect(plan({ type: 'ExternalName' }, []).frontends).toEqual([]);
     const foreign = live({});
     foreign.metadata.labels = { 'service.kubernetes.io/service-proxy-name': 'other' };
-    expect(planService(foreign, [], 'node-1').frontends).toEqual([]);
+    expect(planService(foreign, [], HERE).frontends).toEqual([]);
   });
 });
 
@@ -111,7 +124,7 @@ describe('the mirror of the kernel’s sets', () => {
           at.metadata.name = name;
           at.spec = { ...at.spec, clusterIPs: [at.spec?.clusterIP ?? ''] };
           const compiled = compileService(
-            planService(at, [slice(name, endpoints)], 'node-1'),
+            planService(at, [slice(name, endpoints)], HERE),
             pools.get(name) ?? new Map(),
           );
           pools.set(name, compiled.pools);

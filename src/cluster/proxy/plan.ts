@@ -52,7 +52,14 @@ export function isProxied(service: Service): boolean {
   return type !== 'ExternalName' && clusterIP !== undefined && clusterIP !== '' && clusterIP !== 'None';
 }
 
-export function planService(service: Live<Service>, slices: readonly EndpointSlice[], nodeName: string): ServicePlan {
+/** What a plan depends on beside the objects. */
+export interface PlanFor {
+  nodeName: string;
+  /** Services of type LoadBalancer are served at their own ports of every address of the host: there is no pool of addresses. */
+  hostPublishes: boolean;
+}
+
+export function planService(service: Live<Service>, slices: readonly EndpointSlice[], here: PlanFor): ServicePlan {
   const key = keyOf(service);
   if (!isProxied(service)) return { key, pools: [], frontends: [] };
   const pools = new Map<string, Pool>();
@@ -62,10 +69,11 @@ export function planService(service: Live<Service>, slices: readonly EndpointSli
       const protocol = (port.protocol ?? 'TCP').toLowerCase() as Protocol;
       const poolFor = (local: boolean): string => {
         const name = `IPv${family} ${port.name ?? ''}/${protocol} ${local ? 'local' : 'all'}`;
-        if (!pools.has(name)) pools.set(name, poolOf(service, port, slices, { name, family, local, nodeName }));
+        if (!pools.has(name))
+          pools.set(name, poolOf(service, port, slices, { name, family, local, nodeName: here.nodeName }));
         return name;
       };
-      frontends.push(...frontendsOf(service, port, protocol, family, poolFor));
+      frontends.push(...frontendsOf(service, port, { protocol, family, hostPublishes: here.hostPublishes }, poolFor));
     }
   }
   return { key, pools: [...pools.values()], frontends };
@@ -79,8 +87,7 @@ function familiesOf(service: Service): Family[] {
 function frontendsOf(
   service: Service,
   port: ServicePort,
-  protocol: Protocol,
-  family: Family,
+  { protocol, family, hostPublishes }: { protocol: Protocol; family: Family; hostPublishes: boolean },
   poolFor: (local: boolean) => string,
 ): Frontend[] {
   const spec = service.spec ?? {};
@@ -94,11 +101,13 @@ function frontendsOf(
     .filter(ofFamily);
   const external = (spec.externalIPs ?? []).filter(ofFamily);
   const base = { family, protocol, port: port.port };
+  // The balancer has granted the ports when it wrote an address: one Service a port, and none that a program listens on.
+  const published = hostPublishes && spec.type === 'LoadBalancer' && !spec.loadBalancerClass && balanced.length > 0;
   const sources = spec.loadBalancerSourceRanges?.filter((cidr) => cidr.includes(':') === (family === 6));
   return [
     ...clusterIps.map((address) => ({ ...base, address, pool: poolFor(spec.internalTrafficPolicy === 'Local') })),
     ...external.map((address) => ({ ...base, address, pool: poolFor(fromOutside) })),
-    ...balanced.map((address) => ({
+    ...(published ? [undefined] : balanced).map((address) => ({
       ...base,
       address,
       pool: poolFor(fromOutside),

@@ -23,6 +23,8 @@ export interface ProxyOptions {
   log: Logger;
   events: EventRecorder;
   nodeName: string;
+  /** There is no pool of addresses for load balancers: see `PlanFor`. */
+  hostPublishes?: boolean;
   table: TableSettings;
   /** Namespace whose packets are led; absent: the host's. */
   netns?: string;
@@ -184,7 +186,10 @@ export class Proxy {
     for (let key = keys.shift(); key !== undefined; key = keys.shift()) {
       const service = this.#services.get(key);
       const plan = service
-        ? planService(service, this.#slices.informer.by('service', key), this.#o.nodeName)
+        ? planService(service, this.#slices.informer.by('service', key), {
+            nodeName: this.#o.nodeName,
+            hostPublishes: this.#o.hostPublishes ?? false,
+          })
         : { key, pools: [], frontends: [] };
       const compiled = compileService(plan, this.#pools.get(key) ?? new Map());
       for (const pick of compiled.picks) {
