@@ -16,7 +16,12 @@ type Kind = 'configmap' | 'secret';
 interface Watched {
   informer: Informer<KubeObject>;
   users: Set<string>;
+  /** Calls off the end of the watch, once it is due. */
+  cancelEnd: () => void;
 }
+
+/** Pods are replaced by others that name the same: a rollout need not look everything up again. */
+const LINGER_MS = 30_000;
 
 const RESOURCES: Record<Kind, Resource<KubeObject>> = { configmap: CONFIG_MAPS, secret: SECRETS };
 
@@ -48,16 +53,24 @@ export class PodObjects {
     return this.#get('secret', keyIn(namespace, name)) as Secret | undefined;
   }
 
-  /** The pod is gone: what only it used is watched no more. */
-  async forget(uid: string): Promise<void> {
+  /** The pod is gone: what only it used is watched no more, unless another one comes soon. */
+  forget(uid: string): void {
+    const { clock, log } = this.#deps;
     for (const [id, watched] of this.#watched) {
       if (!watched.users.delete(uid) || watched.users.size > 0) continue;
-      this.#watched.delete(id);
-      await watched.informer.stop();
+      watched.cancelEnd();
+      watched.cancelEnd = clock.after(LINGER_MS, () => {
+        if (watched.users.size > 0 || this.#watched.get(id) !== watched) return;
+        this.#watched.delete(id);
+        watched.informer
+          .stop()
+          .catch((error: unknown) => log.debug('a watch did not end', () => ({ id, error: String(error) })));
+      });
     }
   }
 
   async stop(): Promise<void> {
+    for (const { cancelEnd } of this.#watched.values()) cancelEnd();
     await Promise.all([...this.#watched.values()].map((w) => w.informer.stop()));
     this.#watched.clear();
   }
@@ -72,7 +85,7 @@ export class PodObjects {
     if (!watched) {
       const [namespace = '', name = ''] = key.split('/');
       const informer = new Informer(this.#deps, RESOURCES[kind], { namespace, fieldSelector: `metadata.name=${name}` });
-      const made: Watched = { informer, users: new Set() };
+      const made: Watched = { informer, users: new Set(), cancelEnd: () => undefined };
       informer.onChange(() => {
         for (const user of made.users) this.#changed(user);
       });

@@ -460,7 +460,7 @@ export class PodWorker {
     for (const list of runs.values())
       for (const run of list) await engine.containers.remove(run.id, { force: true, volumes: true });
     await this.#deps.volumes.release(this.uid);
-    await objects.forget(this.uid);
+    objects.forget(this.uid);
     this.#released = true;
     this.close();
     if (this.#lost) return DONE;
