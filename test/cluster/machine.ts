@@ -18,6 +18,7 @@ import { fileURLToPath } from 'node:url';
 const ESTIBA = process.env['ESTIBA'] ?? fileURLToPath(new URL('../../bin/estiba', import.meta.url));
 const READY_MS = 20_000;
 const COMMAND_MS = 60_000;
+const LOG_BYTES = 4_000;
 
 export interface Answer {
   code: number;
@@ -102,9 +103,12 @@ export class Machine {
     const line = ['exec', ESTIBA, 'daemon', ...flags, ...this.#flags].join(' ');
     const daemon = this.spawn('sh', ['-c', `${line} >> ${join(this.dir, 'log')} 2>&1`]);
     this.#daemon = daemon;
-    await waitFor('the daemon', READY_MS, async () => {
-      if (daemon.exitCode !== null) throw new Error(`the daemon ended: ${this.log()}`);
-      return existsSync(join(`/proc/${this.#init}/root`, this.runRoot, 'endpoints.json'));
+    const ready = join(`/proc/${this.#init}/root`, this.runRoot, 'endpoints.json');
+    await waitFor('the daemon', READY_MS, () => {
+      if (daemon.exitCode !== null) throw new Error(`the daemon ended: ${this.log().slice(-LOG_BYTES)}`);
+      return existsSync(ready);
+    }).catch((error: unknown) => {
+      throw new Error(`the daemon is not ready: ${this.log().slice(-LOG_BYTES)}`, { cause: error });
     });
     return performance.now() - before;
   }

@@ -254,10 +254,10 @@ describe('sub-resources', () => {
       status: { observedGeneration: 1, disruptionsAllowed, currentHealthy: 1, desiredHealthy: 1, expectedPods: 1 },
     });
     await api.ask('PUT', `${budgets}/b/status`, status(0));
-    expect(await api.ask('POST', `${PODS}/evicted/eviction`, eviction)).toMatchObject({
-      code: 429,
-      headers: { 'retry-after': '10' },
-    });
+    const refused = await api.ask('POST', `${PODS}/evicted/eviction`, eviction);
+    expect(refused.code).toBe(429);
+    // kubectl drain is to say so and go on; with the header its client would wait in silence.
+    expect(refused.headers?.['retry-after']).toBeUndefined();
     await api.ask('PUT', `${budgets}/b/status`, status(1));
     expect((await api.ask('POST', `${PODS}/evicted/eviction`, eviction)).code).toBe(201);
     expect((await api.ask('GET', `${PODS}/evicted`)).body.metadata.deletionTimestamp).toBeDefined();

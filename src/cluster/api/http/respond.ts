@@ -38,6 +38,7 @@ export function errorResponse(error: unknown, report: (error: unknown) => void):
   if (!known && !isCode(error, 'STORE_CLOSED')) report(error);
   const refusal = known ?? internalError(error);
   const response = json(refusal.status.code, refusal.status);
-  if (refusal.retryAfterSeconds !== undefined) response.headers['retry-after'] = String(refusal.retryAfterSeconds);
+  // Clients wait and try again by themselves wherever they find the header: only for what mends itself.
+  if (refusal.retryAfterSeconds) response.headers['retry-after'] = String(refusal.retryAfterSeconds);
   return response;
 }

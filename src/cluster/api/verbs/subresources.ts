@@ -242,7 +242,7 @@ async function spendDisruption(call: Call, pod: KubeObject, dryRun: boolean): Pr
           currentHealthy?: number;
         };
         throw tooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", {
-          retryAfterSeconds: 10,
+          retryAfterSeconds: 0,
           causes: [
             {
               reason: 'DisruptionBudget',
