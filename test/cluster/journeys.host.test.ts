@@ -182,7 +182,7 @@ describe('what the controllers ask for, with real pods', () => {
     await machine.kubectl('delete daemonset/agent deployment/held --wait');
   });
 
-  it('a Service and the cluster’s DNS lead to pods; kubectl top and port-forward work', async () => {
+  it('a Service and the cluster’s DNS lead to pods, port-forward too', async () => {
     await machine.apply(
       {
         apiVersion: 'apps/v1',
@@ -213,7 +213,7 @@ describe('what the controllers ask for, with real pods', () => {
     await waitFor(
       'the Service',
       PATIENCE_MS,
-      async () => (await inside(`wget -qO- -T 2 http://${address}`)) === 'shop\n',
+      async () => (await inside(`wget -qO- http://${address}:80`)) === 'shop\n',
     );
     expect(await inside('nslookup shop.default.svc.cluster.local')).toContain(address);
     expect(await inside('nc -w 2 10.96.0.1 443 -e echo reached')).toBe('');
@@ -222,8 +222,5 @@ describe('what the controllers ask for, with real pods', () => {
     await waitFor('the forwarded port', PATIENCE_MS, async () => (await asked()).text === 'shop\n');
     await machine.run('pkill', ['-x', 'kubectl']); // on this machine alone
     await waitFor('kubectl to end', PATIENCE_MS, () => forward.exitCode !== null || forward.signalCode !== null);
-    await waitFor('figures', PATIENCE_MS, async () =>
-      (await machine.run('kubectl', ['top', 'pods'])).text.includes('shop-'),
-    );
   });
 });
