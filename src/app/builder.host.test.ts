@@ -1,11 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type BuildFixture, openBuildFixture } from '#app/fixtures/build-node.ts';
+import { systemClock } from '#base/clock.ts';
+import { Agents } from '#build/agents.ts';
 import type { BuildRequest, Finished } from '#build/builder.ts';
 import { receiveTar } from '#build/context/receive.ts';
+import { cloneGit } from '#build/context/remote.ts';
 import type { BuildEvent } from '#build/events.ts';
 import { DEFAULT_LIMITS } from '#build/sandbox.ts';
 import { parseReference } from '#spec/image/reference.ts';
@@ -49,6 +56,7 @@ describe('the builder on real shims', () => {
     files: Record<string, string> = {},
     changes: Partial<BuildRequest> = {},
     signal = new AbortController().signal,
+    onEvent: (event: BuildEvent) => void = () => undefined,
   ): Promise<Outcome> {
     const events: BuildEvent[] = [];
     const finished = await fixture.builder.build(
@@ -65,7 +73,10 @@ describe('the builder on real shims', () => {
         auth: {},
         ...changes,
       },
-      (event) => events.push(event),
+      (event) => {
+        events.push(event);
+        onEvent(event);
+      },
       signal,
     );
     const output = events.map((e) => (e.at === 'output' ? e.text.toString() : '')).join('');
@@ -162,19 +173,23 @@ describe('the builder on real shims', () => {
     const stage = (n: string): string => `FROM busybox AS ${n}\nRUN sleep 0.6; echo ${n} > /${n}\n`;
     const startedAtMs = performance.now();
     const result = await build(`${stage('a')}${stage('b')}FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\n`);
-    const both = result.events.flatMap((e) => (e.at === 'done' && e.tookMs > 500 ? [e.tookMs] : []));
+    const commands = result.graph.steps.flatMap((step, id) => (step.do === 'run' ? [id] : []));
+    const both = result.events.flatMap((e) => (e.at === 'done' && commands.includes(e.step) ? [e.tookMs] : []));
     expect(both).toHaveLength(2);
     expect(performance.now() - startedAtMs).toBeLessThan((both[0] ?? 0) + (both[1] ?? 0));
   });
 
   it('ends within a second when it is cancelled, and leaves nothing but cache', async () => {
     const cancel = new AbortController();
-    const running = build('FROM busybox\nRUN echo up; sleep 100\n', {}, {}, cancel.signal);
-    const ended = expect(running).rejects.toMatchObject({ code: 'BUILD_CANCELLED' });
-    await new Promise((go) => setTimeout(go, 300));
-    const atMs = performance.now();
-    cancel.abort();
-    await ended;
+    let atMs = 0;
+    // As soon as the command is known to run.
+    const onEvent = (event: BuildEvent): void => {
+      if (event.at !== 'output') return;
+      atMs = performance.now();
+      cancel.abort();
+    };
+    const running = build('FROM busybox\nRUN echo up; sleep 100\n', {}, {}, cancel.signal, onEvent);
+    await expect(running).rejects.toMatchObject({ code: 'BUILD_CANCELLED' });
     expect(performance.now() - atMs).toBeLessThan(1000);
     expect(fixture.images.snapshots.list()).toEqual([]);
   });
@@ -196,5 +211,105 @@ COPY --from=s --chown=7:8 --chmod=u=rw,go=r /o/d/f /u/
       'prw-r--r-- 0:0 p',
     ]);
     expect(await listing(result, 'u')).toEqual(['-rw-r--r-- 7:8 f']);
+  });
+
+  it('adds archives, files from a URL with their checksum, and repositories', async () => {
+    const dir = join(fixture.root, 'served');
+    mkdirSync(join(dir, 'repo/sub'), { recursive: true });
+    writeFileSync(join(dir, 'repo/sub/script'), '#!/bin/sh\n', { mode: 0o755 });
+    const git = (...args: string[]): Buffer =>
+      execFileSync('git', ['-C', join(dir, 'repo'), '-c', 'user.name=t', '-c', 'user.email=t@t', ...args]);
+    git('init', '-q');
+    git('add', '.');
+    git('commit', '-qm', 'one');
+    const bytes = Buffer.from('from the network\n');
+    const server = createServer((_, response) => response.end(bytes)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/file.txt`;
+    const sum = createHash('sha256').update(bytes).digest('hex');
+    try {
+      const text = `FROM scratch\nADD --checksum=sha256:${sum} ${url} /got/\nADD ${url} /named\n`;
+      expect(await listing(await build(text))).toEqual([
+        'drwxr-xr-x 0:0 got',
+        '-rw------- 0:0 got/file.txt',
+        '-rw------- 0:0 named',
+      ]);
+      const wrong = `FROM scratch\nADD --checksum=sha256:${'0'.repeat(64)} ${url} /got/\n`;
+      await expect(build(wrong)).rejects.toThrow(`its sha256 is ${sum}`);
+    } finally {
+      server.close();
+    }
+    const tree = await cloneGit(
+      `file://${join(dir, 'repo')}#:sub`,
+      false,
+      fixture.builder.node.files,
+      new AbortController().signal,
+    );
+    expect([...tree.walk()].map(([path, node]) => [path, node.mode])).toEqual([['script', 0o755]]);
+  });
+
+  it('runs what a base image left with ONBUILD, and takes named contexts for stages and images', async () => {
+    await build(
+      'FROM busybox\nONBUILD COPY a /onbuild\nONBUILD RUN echo ran\n',
+      {},
+      { names: [parseReference('with-triggers:1')] },
+    );
+    const result = await build('FROM with-triggers:1\n', { a: 'x' });
+    expect(result.output).toBe('ran\n');
+    expect(result.image.platform.config.config?.OnBuild).toBeUndefined();
+    const contexts = new Map([...(await context({})), ['files', (await context({ f: 'named' })).get('') as never]]);
+    const options = { ...OPTIONS, contexts: new Set(['files']), imageContexts: new Map([['base', 'busybox']]) };
+    const named = await build('FROM base\nCOPY --from=files /f /f\nRUN cat /f\n', {}, { contexts, options });
+    expect(named.output).toBe('named');
+  });
+
+  it('gives a step that failed as an image, starting where it did', async () => {
+    await expect(build('FROM busybox\nWORKDIR /w\nENV A=b\nRUN echo left > file; false\n')).rejects.toThrow(
+      /non-zero code: 1/,
+    );
+    const image = await fixture.builder.imageOfFailed(undefined);
+    expect(image.platform.config.config).toMatchObject({ WorkingDir: '/w', Env: expect.arrayContaining(['A=b']) });
+    expect(await listing({ image } as Finished, 'w')).toEqual(['-rw-r--r-- 0:0 file']);
+    await fixture.builder.failed.prune(0);
+  });
+
+  it('refuses powers that nobody allowed', async () => {
+    await expect(build('FROM busybox\nRUN --security=insecure true\n')).rejects.toMatchObject({
+      hint: expect.stringContaining('--allow security.insecure'),
+    });
+    await expect(build('FROM busybox\nRUN --network=host true\n')).rejects.toMatchObject({
+      hint: expect.stringContaining('--allow network.host'),
+    });
+  });
+
+  it('reaches the agent of whoever builds', async () => {
+    const dir = join(fixture.root, 'agents');
+    const agents = new Agents(dir, systemClock);
+    const path = await agents.listen('default');
+    const [mine, theirs] = [new PassThrough(), new PassThrough()];
+    const used = agents.offer('default', { input: theirs, output: mine }, new AbortController().signal);
+    mine.once('data', (asked: Buffer) => theirs.end(`answer to ${asked}`));
+    const socket = connect(path);
+    socket.write('question');
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    expect(answer.toString()).toBe('answer to question');
+    socket.destroy();
+    await used;
+    await agents.close();
+    expect(existsSync(dir)).toBe(false);
+  });
+
+  it('prunes what no image stands on, then with `all` the rest, and builds again', async () => {
+    await build('FROM busybox\nRUN echo pruned > /p\n');
+    const named = await build('FROM busybox\nRUN echo kept > /k\n', {}, { names: [parseReference('kept:1')] });
+    const before = (await fixture.builder.usage()).length;
+    expect(before).toBeGreaterThan(3);
+    await fixture.builder.prune({});
+    const shared = (await fixture.builder.usage()).filter((use) => use.type === 'regular');
+    expect(shared.every((use) => use.shared)).toBe(true);
+    await fixture.builder.prune({ all: true });
+    expect(await fixture.builder.usage()).toEqual([]);
+    expect(await listing(named)).toContain('-rw-r--r-- 0:0 k');
+    expect((await build('FROM busybox\nRUN echo pruned > /p; cat /p\n')).output).toBe('pruned\n');
   });
 });

@@ -481,7 +481,7 @@ export class Execution {
     if (step.do === 'git') return cloneGit(step.url, step.keepGitDir, files, this.#signal);
     if (step.do !== 'fetch') throw new EstibaError('ASSERTION', `step ${step.do} is no download`);
     const name = new URL(step.url).pathname.split('/').at(-1) ?? '';
-    return fetchFile(step.url, name, step.checksum, files, this.#signal);
+    return fetchFile(step.url, name, step.checksum, files, this.#o.given.secrets, this.#signal);
   }
 
   #context(name: string): ContextTree {

@@ -22,6 +22,7 @@ export interface PlannedStage {
   /** The file system of the stage; undefined is an empty one. */
   root: StepId | undefined;
   settings: ImageSettings;
+  author?: string;
   history: HistoryLine[];
   /** FROM and all that follows it, ONBUILD lines of the base included, as progress shows it. */
   instructions: { text: string; step?: StepId }[];
@@ -148,7 +149,8 @@ export function printGraph(graph: BuildGraph): string {
     const root = stage.root === undefined ? 'scratch' : String(stage.root);
     const mark = stage === graph.target ? '  (target)' : '';
     const settings = Object.entries(stage.settings).map(([k, v]) => `     ${k} ${JSON.stringify(v)}`);
-    return [`stage ${stage.name ?? stage.index} = ${root}${mark}`, ...settings].join('\n');
+    const author = stage.author === undefined ? [] : [`     author ${stage.author}`];
+    return [`stage ${stage.name ?? stage.index} = ${root}${mark}`, ...settings, ...author].join('\n');
   });
   return `${[...lines, ...stages].join('\n')}\n`;
 }

@@ -120,6 +120,7 @@ export class Planner {
       ...(stage.name === undefined ? {} : { name: stage.name }),
       root: builder.root,
       settings: builder.settings,
+      ...(builder.author === undefined ? {} : { author: builder.author }),
       history: [...base.history, ...builder.history],
       instructions: builder.instructions,
       ...(base.image === undefined ? {} : { base: base.image }),
@@ -239,6 +240,7 @@ export class Planner {
         history: planned.history,
         triggers,
         platform,
+        ...(planned.author === undefined ? {} : { author: planned.author }),
         ...(planned.base ? { image: planned.base } : {}),
       };
     }
@@ -279,5 +281,6 @@ export interface StageBase {
   /** ONBUILD lines of the base, run first and not handed on. */
   triggers: string[];
   platform: string;
+  author?: string;
   image?: { reference: string; digest: string };
 }

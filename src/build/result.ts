@@ -44,9 +44,10 @@ export function imageConfig(built: Built): ImageConfig {
     };
   });
   if (atMs === 0) atMs = built.nowMs;
+  const author = target.author ?? baseConfig?.author;
   return {
     created: new Date(atMs).toISOString(),
-    ...(baseConfig?.author ? { author: baseConfig.author } : {}),
+    ...(author === undefined ? {} : { author }),
     architecture: platform.architecture,
     os: platform.os,
     ...(platform.variant ? { variant: platform.variant } : {}),

@@ -21,6 +21,8 @@ type Of<K extends Instruction['do']> = Extract<Instruction, { do: K }>;
 export class StageBuilder {
   root: StepId | undefined;
   settings: ImageSettings;
+  /** MAINTAINER: it stands beside an image's settings. */
+  author: string | undefined;
   readonly history: HistoryLine[] = [];
   readonly instructions: PlannedStage['instructions'];
   readonly #planner: Planner;
@@ -37,6 +39,7 @@ export class StageBuilder {
     this.root = base.root;
     this.instructions = [{ text: stage.node.text.trim(), ...(base.root === undefined ? {} : { step: base.root }) }];
     this.settings = { ...base.settings };
+    this.author = base.author;
     // Images without a PATH (scratch, imported trees) still expect to find their programs.
     if (!this.settings.Env?.some((entry) => entry.startsWith('PATH='))) {
       this.settings.Env = withEnv(this.settings.Env ?? [], 'PATH', DEFAULT_PATH);
@@ -104,8 +107,8 @@ export class StageBuilder {
       case 'stopsignal':
         return this.#set({ StopSignal: this.#signal(this.#expand(i.signal, node), node) }, node);
       case 'maintainer':
-        // The author of an image lives beside its settings; a label is where today's tools look.
-        return this.#set({ Labels: { ...this.settings.Labels, maintainer: this.#expand(i.name, node) } }, node);
+        this.author = this.#expand(i.name, node);
+        return this.#set({}, node);
       case 'onbuild':
         return this.#set({ OnBuild: [...(this.settings.OnBuild ?? []), i.trigger] }, node);
     }

@@ -22,14 +22,16 @@ export async function fetchFile(
   name: string,
   checksum: string | undefined,
   files: FileStore,
+  secrets: ReadonlyMap<string, Buffer>,
   signal: AbortSignal,
 ): Promise<ContextTree> {
-  const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(SILENT_MS * 10)]) }).catch(
-    (cause: unknown) => {
-      signal.throwIfAborted();
-      throw new FetchFailed({ url, why: reason(cause) }, { cause });
-    },
-  );
+  const response = await fetch(url, {
+    headers: authorization(url, secrets),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(SILENT_MS * 10)]),
+  }).catch((cause: unknown) => {
+    signal.throwIfAborted();
+    throw new FetchFailed({ url, why: reason(cause) }, { cause });
+  });
   if (!response.ok || !response.body) throw new FetchFailed({ url, why: `the server answered ${response.status}` });
   const [algorithm = 'sha256', expected] = checksum?.split(':') ?? [];
   const hash = createHash(algorithm);
@@ -47,6 +49,15 @@ export async function fetchFile(
   }
   const modified = Date.parse(response.headers.get('last-modified') ?? '');
   return treeOfFile(name, digest, sizeBytes, Number.isNaN(modified) ? 0 : Math.floor(modified / 1000));
+}
+
+/** Secrets `HTTP_AUTH_HEADER_<host>` and `HTTP_AUTH_TOKEN_<host>` (Dockerfile reference, "Adding files from a URL"). */
+function authorization(url: string, secrets: ReadonlyMap<string, Buffer>): Record<string, string> {
+  const { host } = new URL(url);
+  const header = secrets.get(`HTTP_AUTH_HEADER_${host}`);
+  const token = secrets.get(`HTTP_AUTH_TOKEN_${host}`);
+  if (header) return { Authorization: header.toString().trim() };
+  return token ? { Authorization: `Bearer ${token.toString().trim()}` } : {};
 }
 
 function treeOfFile(name: string, digest: Digest, size: number, mtimeSec: number): ContextTree {

@@ -73,6 +73,11 @@ async function buildReply(builder: Builder, request: ApiRequest): Promise<Reply>
     const progress = new ClassicProgress((line) => lines.push(line));
     if (!quiet && unused.length > 0)
       lines.push({ stream: `[Warning] One or more build-args [${unused.join(' ')}] were not consumed\n` });
+    if (!quiet && (jsonOf(query, 'cachefrom', array(string())) ?? []).length > 0)
+      lines.push({
+        stream:
+          '[Warning] --cache-from is not needed: steps are found by what they do and take, whatever image has them\n',
+      });
     try {
       const finished = await builder.build(
         build,
