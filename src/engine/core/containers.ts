@@ -392,14 +392,18 @@ export class Containers {
     const { id } = record;
     try {
       await this.#save(record, { ...record.state, phase: 'starting', error: '' });
-      const rootfs = await parts.roots.mount(id);
-      undo.add('root', () => parts.roots.unmount(id));
-      const net = await parts.network.attach(id, {
+      const wish = {
         ...record,
         exposedPorts: record.process.exposedPorts,
         ...this.#sharedNetwork(record.spec),
-      });
-      undo.add('network', () => parts.network.detach(id));
+      };
+      // Neither needs the other; both are awaited, so that undo finds them at rest.
+      const [root, network] = await Promise.allSettled([parts.roots.mount(id), parts.network.attach(id, wish)]);
+      if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
+      if (network.status === 'fulfilled') undo.add('network', () => parts.network.detach(id));
+      if (root.status === 'rejected') throw root.reason;
+      if (network.status === 'rejected') throw network.reason;
+      const [rootfs, net] = [root.value, network.value];
       undo.add('volumes', () => parts.volumes.detach(id));
       const config = await this.#config(record, rootfs, net);
       const process = await parts.processes.create(id, config, this.#io(record));
@@ -673,22 +677,20 @@ export class Containers {
   /** What a run held: the process's leavings, the network, the mounted root. */
   async #cleanUp({ id }: ContainerRecord): Promise<void> {
     const { parts } = this.#o;
-    for (const [what, release] of [
-      ['process', () => parts.processes.remove(id)],
-      ['network', () => parts.network.detach(id)],
-      ['root', () => parts.roots.unmount(id)],
-      ['volumes', () => parts.volumes.detach(id)],
-    ] as const) {
+    const tried = async (what: string, release: () => Promise<void>): Promise<void> => {
       try {
         await release();
       } catch (error) {
-        this.#o.log.error('cleaning up after a container failed; the next sweep tries again', {
-          id,
-          what,
-          error: describeChain(error),
-        });
+        const why = { id, what, error: describeChain(error) };
+        this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
       }
-    }
+    };
+    await tried('process', () => parts.processes.remove(id)); // first: it may still use the others
+    await Promise.all([
+      tried('network', () => parts.network.detach(id)),
+      tried('root', () => parts.roots.unmount(id)),
+      tried('volumes', () => parts.volumes.detach(id)),
+    ]);
   }
 
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
@@ -697,10 +699,12 @@ export class Containers {
     this.#cancelRestart(id);
     await this.#save(record, { phase: 'removing' });
     await parts.processes.remove(id);
-    await parts.network.release(id);
-    await parts.roots.remove(id);
-    await parts.volumes.release(id, record.mounts, { removeAnonymous });
-    await settings.removeLogs(id);
+    await Promise.all([
+      parts.network.release(id),
+      parts.roots.remove(id),
+      parts.volumes.release(id, record.mounts, { removeAnonymous }),
+      settings.removeLogs(id),
+    ]);
     await registry.forget(id);
     this.#tell(record, 'destroy');
     this.#settle(id, { exitCode: record.state.exitCode }, true);

@@ -93,6 +93,7 @@ export class Execs {
   readonly #host: ExecHost;
   readonly #records = new Map<string, ExecRecord>();
   readonly #processes = new Map<string, ExecProcess>();
+  readonly #ends = new Map<string, Promise<void>>();
 
   constructor(host: ExecHost) {
     this.#host = host;
@@ -140,6 +141,11 @@ export class Execs {
     }
   }
 
+  /** Resolves when its exit code is known here: a client that saw the end of the output asks for it next. */
+  async ended(id: string): Promise<void> {
+    await this.#ends.get(id);
+  }
+
   /** As `find`, with the end of one that nobody watched looked up. */
   async look(id: string): Promise<ExecRecord> {
     const record = this.find(id);
@@ -172,7 +178,8 @@ export class Execs {
       this.#host.tell(this.#host.record(record.containerId), `exec_start: ${record.spec.argv.join(' ')}`, {
         execID: id,
       });
-      void process.wait().then(({ code }) => this.#ended(record, code));
+      const end = process.wait().then(({ code }) => this.#ended(record, code));
+      this.#ends.set(id, end);
     } catch (error) {
       this.#ended(record, exitCodeOf(error));
       throw error;
@@ -204,6 +211,7 @@ export class Execs {
     record.running = false;
     record.exitCode = exitCode;
     this.#processes.delete(record.id);
+    this.#ends.delete(record.id);
     this.#forget(record.id);
     try {
       this.#host.tell(this.#host.record(record.containerId), 'exec_die', {

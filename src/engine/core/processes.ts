@@ -272,7 +272,7 @@ class ShimExec implements ExecProcess {
 
   async wait(): Promise<ExitStatus> {
     const exit = await this.#attachment.wait();
-    await this.#forget();
+    void this.#forget().catch(() => undefined); // goes with the shim's directory at the latest
     return exitStatus(exit);
   }
 

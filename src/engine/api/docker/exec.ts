@@ -71,7 +71,7 @@ export function execHandlers(execs: Execs): Handlers {
             connection.output.write(text);
             return;
           }
-          if (program) await joinStreams(connection, program, wish, signal);
+          if (program && (await joinStreams(connection, program, wish, signal)) === 'ended') await execs.ended(id);
         },
       };
     },

@@ -1,0 +1,359 @@
+// The engine over its REST API, beside dockerd and Podman where they are installed, in rooms of their own (unshare -m -n):
+//   node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N]
+// Work and floors are those of issue 4: create+start+wait+remove, fifty containers by four clients, exec, log lines, start of a daemon
+// with a hundred known containers, memory. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { Agent, request as httpRequest } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const flag = (name, absent) => {
+  const at = process.argv.indexOf(`--${name}`);
+  return at < 0 ? absent : process.argv[at + 1];
+};
+const ROUNDS = Number(flag('rounds', '20'));
+const WANTED = flag('only', 'estiba,dockerd,podman').split(',');
+const GAP_MS = 20;
+const LOG_LINES = 2_000_000; // of 100 bytes
+const MIB = 1024 * 1024;
+
+/** One engine in a room of its own. */
+class Engine {
+  constructor(name) {
+    this.name = name;
+    this.dir = mkdtempSync(join(tmpdir(), `estiba-bench-${name}-`));
+    this.socket = join(this.dir, 'run/docker.sock');
+    mkdirSync(join(this.dir, 'run'));
+    this.agent = new Agent({ keepAlive: true, maxSockets: 8 });
+  }
+
+  async open() {
+    this.room = spawn(
+      'unshare',
+      ['-m', '-n', 'sh', '-c', 'mount --make-rprivate /; ip link set lo up; exec sleep infinity'],
+      { stdio: 'ignore' },
+    );
+    await until(() => readlinkOr(`/proc/${this.room.pid}/ns/net`) !== readlinkSync('/proc/self/ns/net'), 5_000);
+    await sleep(300);
+    await this.start();
+  }
+
+  command() {
+    const { dir, socket } = this;
+    switch (this.name) {
+      case 'estiba':
+        return [
+          join(ROOT, 'bin/estiba'),
+          'daemon',
+          '--only',
+          'engine',
+          '--name',
+          'bench',
+          '--data-root',
+          join(dir, 'data'),
+          '--run-root',
+          join(dir, 'run'),
+          '--bootstrap',
+          'off',
+        ];
+      case 'dockerd':
+        return [
+          'dockerd',
+          '--data-root',
+          join(dir, 'data'),
+          '--exec-root',
+          join(dir, 'exec'),
+          '--pidfile',
+          join(dir, 'pid'),
+          '-H',
+          `unix://${socket}`,
+          '--exec-opt',
+          'native.cgroupdriver=cgroupfs',
+          '--storage-driver',
+          'overlay2',
+          '--oom-score-adjust',
+          '0',
+          '--live-restore',
+        ];
+      case 'podman':
+        return [
+          'podman',
+          '--root',
+          join(dir, 'data'),
+          '--runroot',
+          join(dir, 'exec'),
+          '--cgroup-manager',
+          'cgroupfs',
+          '--runtime',
+          'runc',
+          'system',
+          'service',
+          '-t',
+          '0',
+          `unix://${socket}`,
+        ];
+    }
+  }
+
+  /** Milliseconds to the first answer. */
+  async start() {
+    rmSync(this.socket, { force: true });
+    const began = performance.now();
+    this.process = spawn('nsenter', ['-t', String(this.room.pid), '-m', '-n', '--', ...this.command()], {
+      stdio: ['ignore', 'ignore', 'ignore'],
+      env: { ...process.env, CONTAINERS_CONF: this.podmanConf() },
+    });
+    for (;;) {
+      const answer = await this.ask('GET', '/_ping').catch(() => undefined);
+      if (answer?.status === 200) return performance.now() - began;
+      if (performance.now() - began > 60_000) throw new Error(`${this.name} does not answer`);
+      await sleep(2);
+    }
+  }
+
+  podmanConf() {
+    const path = join(this.dir, 'containers.conf');
+    const nofile = execFileSync('sh', ['-c', 'ulimit -Hn']).toString().trim();
+    writeFileSync(
+      path,
+      `[containers]\ndefault_ulimits = ["nofile=${nofile}:${nofile}", "nproc=32768:32768"]\n[engine]\ncgroup_manager = "cgroupfs"\n`,
+    );
+    return path;
+  }
+
+  async stop(signal = 'SIGTERM') {
+    this.process.kill(signal);
+    await until(() => this.process.exitCode !== null || this.process.signalCode !== null, 20_000);
+  }
+
+  ask(method, path, body) {
+    return new Promise((resolve, reject) => {
+      const text = body === undefined ? undefined : Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
+      const headers = text
+        ? {
+            'Content-Type': Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json',
+            'Content-Length': text.length,
+          }
+        : {};
+      const request = httpRequest(
+        { socketPath: this.socket, method, path: `/v1.41${path}`, headers, agent: this.agent },
+        (response) => {
+          const chunks = [];
+          let size = 0;
+          response.on('data', (chunk) => {
+            size += chunk.length;
+            if (size < MIB) chunks.push(chunk);
+          });
+          response.on('end', () =>
+            resolve({ status: response.statusCode, size, text: Buffer.concat(chunks).toString() }),
+          );
+          response.on('error', reject);
+        },
+      );
+      request.on('error', reject);
+      request.end(text);
+    });
+  }
+
+  async must(method, path, body) {
+    const answer = await this.ask(method, path, body);
+    if (answer.status >= 300 && answer.status !== 304)
+      throw new Error(`${this.name} ${method} ${path}: ${answer.status} ${answer.text.slice(0, 300)}`);
+    return answer.text === '' ? undefined : answer.text;
+  }
+
+  async create(cmd, more = {}) {
+    return JSON.parse(await this.must('POST', '/containers/create', { Image: 'bench', Cmd: cmd, ...more })).Id;
+  }
+
+  /** Of the daemon and its resident helpers, in bytes; shims are counted with containers. */
+  memory() {
+    const wanted =
+      this.name === 'estiba'
+        ? /daemon\.run|estiba-net|spawner|cli\.run\.cjs edge/
+        : this.name === 'dockerd'
+          ? /dockerd|containerd(?!-shim)/
+          : /podman/;
+    return this.pids((line) => wanted.test(line) && !/shim/.test(line)).reduce((sum, pid) => sum + pss(pid), 0);
+  }
+
+  shims() {
+    return this.pids(
+      (line) => /containerd-shim|conmon|estiba-init|shim/.test(line) && !/spawner|daemon/.test(line),
+    ).reduce((sum, pid) => sum + pss(pid), 0);
+  }
+
+  pids(wanted) {
+    const netns = readlinkSync(`/proc/${this.room.pid}/ns/net`);
+    return readdirSync('/proc').filter(
+      (pid) => /^\d+$/.test(pid) && readlinkOr(`/proc/${pid}/ns/net`) === netns && wanted(commandLine(pid)),
+    );
+  }
+
+  async close() {
+    await this.stop().catch(() => undefined);
+    for (const pid of this.pids(() => true)) process.kill(Number(pid), 'SIGKILL');
+    this.agent.destroy();
+    await sleep(200);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+const WORK = {
+  async 'create+start+wait+remove, ms'(engine) {
+    return median(ROUNDS, async () => {
+      const id = await engine.create(['true']);
+      await engine.must('POST', `/containers/${id}/start`);
+      await engine.must('POST', `/containers/${id}/wait`);
+      await engine.must('DELETE', `/containers/${id}`);
+    });
+  },
+  async '50 containers, 4 clients: create / start / stop / delete, s'(engine) {
+    const ids = [];
+    const handled = ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done'];
+    const phases = [
+      async () => void ids.push(await engine.create(handled)),
+      (i) => engine.must('POST', `/containers/${ids[i]}/start`),
+      (i) => engine.must('POST', `/containers/${ids[i]}/stop?t=10`),
+      (i) => engine.must('DELETE', `/containers/${ids[i]}`),
+    ];
+    const seconds = [];
+    for (const phase of phases) {
+      const began = performance.now();
+      let next = 0;
+      const client = async () => {
+        for (let i = next++; i < 50; i = next++) await phase(i);
+      };
+      await Promise.all([client(), client(), client(), client()]);
+      seconds.push((performance.now() - began) / 1000);
+    }
+    return `${seconds.map((s) => s.toFixed(2)).join(' / ')} = ${seconds.reduce((a, b) => a + b).toFixed(2)}`;
+  },
+  async 'exec true, ms'(engine) {
+    const id = await engine.create(['sleep', '1000']);
+    await engine.must('POST', `/containers/${id}/start`);
+    const result = await median(ROUNDS, async () => {
+      const { Id } = JSON.parse(
+        await engine.must('POST', `/containers/${id}/exec`, { Cmd: ['true'], AttachStdout: true, AttachStderr: true }),
+      );
+      await engine.must('POST', `/exec/${Id}/start`, { Detach: false, Tty: false });
+    });
+    await engine.must('DELETE', `/containers/${id}?force=1`);
+    return result;
+  },
+  async '200 MB of log lines: written / read, s'(engine) {
+    const line = 'x'.repeat(99);
+    const more = { HostConfig: { LogConfig: { Type: 'json-file', Config: {} } } };
+    if (engine.name === 'estiba') more.HostConfig.LogConfig.Config = { 'max-size': '1g' }; // the others do not rotate by default
+    const id = await engine.create(['sh', '-c', `yes ${line} | head -n ${LOG_LINES}`], more);
+    let began = performance.now();
+    await engine.must('POST', `/containers/${id}/start`);
+    await engine.must('POST', `/containers/${id}/wait`);
+    const written = (performance.now() - began) / 1000;
+    began = performance.now();
+    const { size } = await engine.ask('GET', `/containers/${id}/logs?stdout=1&stderr=1`);
+    const read = (performance.now() - began) / 1000;
+    await engine.must('DELETE', `/containers/${id}`);
+    return `${written.toFixed(2)} / ${read.toFixed(2)}${size < LOG_LINES * 100 ? ` (only ${size} bytes)` : ''}`;
+  },
+  async 'memory: idle / per running container, PSS'(engine) {
+    const idle = engine.memory();
+    const ids = [];
+    for (let i = 0; i < 20; i++) {
+      const id = await engine.create(['sleep', '1000']);
+      ids.push(id);
+      await engine.must('POST', `/containers/${id}/start`);
+    }
+    await sleep(1000);
+    const each = (engine.memory() - idle + engine.shims()) / 20;
+    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    return `${(idle / MIB).toFixed(0)} MiB / ${Math.round(each / 1024)} KiB`;
+  },
+  async 'daemon start to first answer, 100 known containers, ms'(engine) {
+    const ids = [];
+    for (let i = 0; i < 100; i++) ids.push(await engine.create(['sleep', '1000']));
+    await engine.stop();
+    const ms = await engine.start();
+    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    return ms.toFixed(0);
+  },
+};
+
+const results = {};
+for (const name of WANTED) {
+  const engine = new Engine(name);
+  try {
+    await engine.open();
+    await engine.must('POST', '/images/create?fromSrc=-&repo=bench', busybox(engine.dir));
+    for (const [what, work] of Object.entries(WORK)) {
+      results[what] ??= {};
+      results[what][name] = await work(engine).catch((error) => `failed: ${error.message.slice(0, 120)}`);
+      process.stderr.write(`${name}: ${what}: ${results[what][name]}\n`);
+    }
+  } finally {
+    await engine.close();
+  }
+}
+process.stdout.write(`| work | ${WANTED.join(' | ')} |\n| --- |${' --- |'.repeat(WANTED.length)}\n`);
+for (const [what, row] of Object.entries(results))
+  process.stdout.write(`| ${what} | ${WANTED.map((name) => row[name] ?? '').join(' | ')} |\n`);
+
+async function median(rounds, work) {
+  const times = [];
+  for (let i = 0; i < rounds; i++) {
+    const began = performance.now();
+    await work();
+    times.push(performance.now() - began);
+    await sleep(GAP_MS);
+  }
+  return times.sort((a, b) => a - b)[Math.floor(rounds / 2)].toFixed(1);
+}
+
+function busybox(dir) {
+  const root = join(dir, 'rootfs');
+  execFileSync('sh', [
+    '-ec',
+    `mkdir -p ${root}/bin ${root}/proc ${root}/sys ${root}/dev ${root}/tmp ${root}/etc; cp /bin/busybox ${root}/bin; for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox ${root}/bin/$a; done`,
+  ]);
+  return execFileSync('tar', ['-C', root, '-cf', '-', '.'], { maxBuffer: 64 * MIB });
+}
+
+async function until(check, ms) {
+  for (const end = performance.now() + ms; !check(); await sleep(10))
+    if (performance.now() > end) throw new Error('waited too long');
+}
+
+function readlinkOr(path) {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function commandLine(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return '';
+  }
+}
+
+function pss(pid) {
+  const path = `/proc/${pid}/smaps_rollup`;
+  if (!existsSync(path)) return 0;
+  return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'utf8'))?.[1] ?? 0) * 1024;
+}
