@@ -9,6 +9,7 @@ import { walkDirectory } from '#kernel/beneath.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
+import { diskUsage } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -108,20 +109,9 @@ export class SnapshotStore {
     return [...this.#known].filter(([, record]) => record.layers.includes(diffId)).map(([id]) => id);
   }
 
-  /** Bytes on disk and inodes of what was written, hard links counted once. */
-  async usage(id: string): Promise<{ bytes: number; inodes: number }> {
-    const seen = new Set<string>();
-    let bytes = 0;
-    const pending = [this.#path(this.#get(id), 'fs')];
-    for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-      const stat = await lstat(path).catch(() => undefined); // gone meanwhile
-      if (!stat || seen.has(`${stat.dev}:${stat.ino}`)) continue;
-      seen.add(`${stat.dev}:${stat.ino}`);
-      bytes += stat.blocks * 512;
-      if (!stat.isDirectory()) continue;
-      for (const name of await readdir(path).catch(() => [])) pending.push(join(path, name));
-    }
-    return { bytes, inodes: seen.size };
+  /** Bytes on disk and inodes of what was written. */
+  usage(id: string): Promise<{ bytes: number; inodes: number }> {
+    return diskUsage(this.#path(this.#get(id), 'fs'));
   }
 
   /** What `docker diff` lists. */

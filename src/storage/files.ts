@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 
@@ -57,6 +57,22 @@ export async function sweepTemporary(directory: string): Promise<void> {
   for (const name of names) {
     if (name.startsWith(TEMPORARY)) await rm(join(directory, name), { force: true, recursive: true });
   }
+}
+
+/** Bytes on disk and inodes of a tree, hard links counted once; what goes meanwhile is not counted. */
+export async function diskUsage(root: string): Promise<{ bytes: number; inodes: number }> {
+  const seen = new Set<string>();
+  let bytes = 0;
+  const pending = [root];
+  for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+    const stat = await lstat(path).catch(() => undefined);
+    if (!stat || seen.has(`${stat.dev}:${stat.ino}`)) continue;
+    seen.add(`${stat.dev}:${stat.ino}`);
+    bytes += stat.blocks * 512;
+    if (!stat.isDirectory()) continue;
+    for (const name of await readdir(path).catch(() => [])) pending.push(join(path, name));
+  }
+  return { bytes, inodes: seen.size };
 }
 
 export async function withFile<T>(path: string, flags: string, use: (handle: FileHandle) => Promise<T>): Promise<T> {

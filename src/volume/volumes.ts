@@ -1,4 +1,4 @@
-import { lstat, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { describeChain, errnoOf, isCode } from '#base/errors.ts';
@@ -8,6 +8,7 @@ import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
+import { diskUsage } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 import { BadVolumeName, VolumeDriverNotFound, VolumeInUse, VolumeMountFailed, VolumeNotFound } from '#volume/errors.ts';
@@ -228,22 +229,11 @@ export class Volumes {
     });
   }
 
-  /** Bytes on disk, hard links counted once; −1 when its files are not there to be counted. */
+  /** Bytes on disk; −1 when its files are not there to be counted. */
   async usage(name: string): Promise<number> {
     const record = this.#ready(name);
     if (this.#needsMount(record) && !this.#mounted.has(name)) return -1;
-    const seen = new Set<string>();
-    let bytes = 0;
-    const pending = [this.#data(name)];
-    for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-      const stat = await lstat(path).catch(() => undefined); // gone meanwhile
-      if (!stat || seen.has(`${stat.dev}:${stat.ino}`)) continue;
-      seen.add(`${stat.dev}:${stat.ino}`);
-      bytes += stat.blocks * 512;
-      if (!stat.isDirectory()) continue;
-      for (const entry of await readdir(path).catch(() => [])) pending.push(join(path, entry));
-    }
-    return bytes;
+    return (await diskUsage(this.#data(name))).bytes;
   }
 
   // -- mounts

@@ -14,13 +14,20 @@ const COMMAND_MS = 600_000;
 export class BuildDaemon {
   readonly dir: string;
   readonly name: string;
-  readonly #child: ChildProcess;
+  readonly #only: string;
+  #child: ChildProcess;
 
   private constructor(name: string, only: string) {
     this.name = name;
+    this.#only = only;
     this.dir = mkdtempSync(join(tmpdir(), `estiba-suite-${name}-`));
+    this.#child = this.#launch();
+  }
+
+  #launch(): ChildProcess {
+    const { name } = this;
     const roots = ['--data-root', join(this.dir, 'data'), '--run-root', join(this.dir, 'run')];
-    this.#child = spawn(ESTIBA, ['daemon', '--only', only, '--name', name, '--registry', '127.0.0.1:0', ...roots], {
+    return spawn(ESTIBA, ['daemon', '--only', this.#only, '--name', name, '--registry', '127.0.0.1:0', ...roots], {
       stdio: ['ignore', 'ignore', 'inherit'],
     });
   }
@@ -28,12 +35,26 @@ export class BuildDaemon {
   static async start(name: string, only = 'engine'): Promise<BuildDaemon> {
     if (!existsSync(join(ROOT, 'dist/daemon.run.cjs'))) throw new Error('run `make build` first');
     const daemon = new BuildDaemon(name, only);
+    await daemon.#ready();
+    return daemon;
+  }
+
+  async #ready(): Promise<void> {
     const end = Date.now() + READY_MS;
-    while (!existsSync(join(daemon.dir, 'run/endpoints.json'))) {
-      if (Date.now() > end || daemon.#child.exitCode !== null) throw new Error('the daemon does not start');
+    while (!existsSync(join(this.dir, 'run/endpoints.json'))) {
+      if (Date.now() > end || this.#child.exitCode !== null) throw new Error('the daemon does not start');
       await sleep(50);
     }
-    return daemon;
+  }
+
+  /** kill -9, and another one on what it left. */
+  async killAndStart(): Promise<void> {
+    const ended = new Promise((done) => this.#child.once('exit', done));
+    this.#child.kill('SIGKILL');
+    await ended;
+    rmSync(join(this.dir, 'run/endpoints.json'), { force: true });
+    this.#child = this.#launch();
+    await this.#ready();
   }
 
   get host(): string {
