@@ -69,7 +69,7 @@ class Shell implements AsyncDisposable {
       });
     }
     const lines = this.text.slice(0, this.text.indexOf(mark)).split('\n');
-    lines.pop();
+    if (lines.at(-1) === '') lines.pop();
     return lines;
   }
 

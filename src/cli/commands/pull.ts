@@ -77,7 +77,7 @@ export async function showProgress(lines: AsyncIterable<ProgressLine>, io: Io, q
     if (error !== undefined) throw new ExitWith({ code: 1, says: error });
     if (quiet) continue;
     if (line.stream !== undefined) io.stdout.write(line.stream);
-    if (line.status === undefined) continue;
+    if (!line.status) continue; // a push's last line has facts for programs and an empty status
     if (line.id === undefined) io.stdout.write(`${line.status}\n`);
     else if (live) writeRow(io, rows, line.id, `${line.id}: ${line.status}${bar(line.progressDetail)}`);
     else if (said.get(line.id) !== line.status && !(line.progressDetail?.total && line.progressDetail.current)) {
