@@ -76,6 +76,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --image-budget SIZE             above it images that no container uses go, the least recently used first (20g; none)
   --stop-timeout SECONDS          grace of a stop that names none (10)
   --config-file FILE              Docker's daemon.json: the same by Docker's names (/etc/estiba/daemon.json)
+  --remove                        do not serve: end the node of these roots and this name, containers, images, volumes and all
 `;
 
 export const DaemonUsage = defineError('USAGE', (d: { why: string }) => ({ message: d.why, hint: HELP }));
@@ -113,10 +114,15 @@ const ConfigFile = object(
 type ConfigFile = ReturnType<typeof ConfigFile>;
 
 /** Undefined: help was asked for. */
-export async function readDaemonOptions(args: string[]): Promise<DaemonOptions | undefined> {
+export async function readDaemonOptions(
+  args: string[],
+): Promise<{ options: DaemonOptions; remove: boolean } | undefined> {
   const values = parseFlags(args);
   if (values.help) return undefined;
-  return daemonOptions(values, await readConfig(values['config-file']));
+  return {
+    options: daemonOptions(values, await readConfig(values['config-file'])),
+    remove: values.remove ?? false,
+  };
 }
 
 function parseFlags(args: string[]) {
@@ -151,6 +157,7 @@ function parseFlags(args: string[]) {
         'image-budget': { type: 'string' },
         'stop-timeout': { type: 'string' },
         'config-file': { type: 'string' },
+        remove: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
       },
     }).values;

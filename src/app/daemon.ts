@@ -7,6 +7,7 @@ import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options
 import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.ts';
 import { type Node, openNode } from '#app/node.ts';
 import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
+import { removeNode } from '#app/remove-node.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
@@ -43,8 +44,10 @@ const CLOSE_MOST_MS = 10_000;
 
 async function main(args: string[]): Promise<void> {
   if (args[0] === '--version') return void process.stdout.write(`estiba ${VERSION.version} (${VERSION.commit})\n`);
-  const options = await readDaemonOptions(args);
-  if (!options) return void process.stdout.write(HELP);
+  const wish = await readDaemonOptions(args);
+  if (!wish) return void process.stdout.write(HELP);
+  const { options } = wish;
+  if (wish.remove) return removeNode(options, (what) => process.stdout.write(`removed ${what}\n`));
   const stopped = new Promise<void>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
   });

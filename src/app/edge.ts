@@ -157,9 +157,12 @@ export async function connectEdge(
  * its successor, which reads what it was told last. Names, relays and Ingress are away for as long as that takes, once an upgrade.
  */
 export async function retireOldEdge(runRoot: string): Promise<void> {
-  const paths = edgePaths(runRoot);
-  if (readText(paths.version) === BUILD) return;
-  const witness = await tryConnect(paths.socket);
+  if (readText(edgePaths(runRoot).version) !== BUILD) await retireEdge(runRoot);
+}
+
+/** Ends the edge of a run root, if there is one; its ports are free by then. */
+export async function retireEdge(runRoot: string): Promise<void> {
+  const witness = await tryConnect(edgePaths(runRoot).socket);
   if (!witness) return;
   // Its end, and so its ports', is when the kernel closes its side.
   const ended = once(witness.resume(), 'close', { signal: AbortSignal.timeout(STOP_MAX_MS) });

@@ -11,7 +11,7 @@ const BOOK = join(ROOT, 'docs/book');
 
 /**
  * Every command of the book is run, in the order in which a reader types it: one shell a chapter, in an empty directory and in
- * a mount and pid namespace of its own, so that whatever a chapter leaves behind ends with its shell.
+ * a mount, pid and network namespace of its own: what a chapter leaves behind ends with its shell.
  */
 describe('the book', async () => {
   const chapters = (await readdir(BOOK)).filter((name) => /^\d\d-.*\.md$/.test(name)).sort();
@@ -38,7 +38,8 @@ class Shell implements AsyncDisposable {
 
   private constructor(directory: string) {
     this.directory = directory;
-    this.process = spawn('unshare', ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'bash', '--norc'], {
+    const own = ['--mount', '--pid', '--net', '--fork', '--kill-child', '--mount-proc'];
+    this.process = spawn('unshare', [...own, 'sh', '-c', 'ip link set lo up; exec bash --norc'], {
       cwd: directory,
       env: { HOME: directory, LANG: 'C.UTF-8', PATH: `${join(ROOT, 'bin')}:/usr/sbin:/usr/bin:/sbin:/bin` },
       stdio: ['pipe', 'pipe', 'inherit'],
