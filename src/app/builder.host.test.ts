@@ -169,6 +169,15 @@ describe('the builder on real shims', () => {
     expect(again.image.target.digest).toBe(once.image.target.digest);
   });
 
+  it('runs again what --no-cache names, with all that stands on it, and remembers what came out', async () => {
+    const text =
+      'FROM busybox AS a\nRUN echo a > /a\nFROM busybox AS b\nRUN echo b > /b\nFROM a\nCOPY --from=b /b /b\nRUN cat /a /b\n';
+    await build(text);
+    const filtered = await build(text, {}, { options: { ...OPTIONS, noCache: new Set(['b']) } });
+    expect([filtered.cached, filtered.output]).toEqual([1, 'a\nb\n']);
+    expect((await build(text)).cached).toBe(4);
+  });
+
   it('runs independent stages at once', async () => {
     const stage = (n: string): string => `FROM busybox AS ${n}\nRUN sleep 0.6; echo ${n} > /${n}\n`;
     const startedAtMs = performance.now();

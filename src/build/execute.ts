@@ -84,6 +84,7 @@ export class Execution {
   readonly #releases: (() => void)[] = [];
   /** Steps whose layers the result has. */
   readonly #ofTarget = new Set<StepId>();
+  readonly #stale = new Map<StepId, boolean>();
   /** Steps that have been told of, run or known. */
   readonly #told = new Set<StepId>();
 
@@ -154,7 +155,6 @@ export class Execution {
       case 'git':
         return treeDigest(await this.#tree(id));
       default: {
-        if (step.uncached) return newId(this.#node.random);
         const inputs = inputsOf(step);
         const keys = new Map<StepId, string>();
         for (const input of inputs) keys.set(input, await this.#key(input));
@@ -195,7 +195,7 @@ export class Execution {
     try {
       if (step.do === 'image') return this.#imageStack(step.reference, step.platform);
       const key = await this.#key(id);
-      const known = cache.find(key);
+      const known = this.#isStale(id) ? undefined : cache.find(key);
       const isKnown =
         known !== undefined && (await stepLayers.isHere(known.layers)) && (await this.#rootsAreKnown(step));
       if (isKnown) {
@@ -234,6 +234,16 @@ export class Execution {
     const { do: what } = this.#detail(id);
     if (what === 'context') return Promise.resolve(); // here since before the build; a layer of it is made on demand
     return what === 'fetch' || what === 'git' ? this.#tree(id) : this.stack(id);
+  }
+
+  /** `--no-cache`: neither the step nor what reads from it is looked up. What they give is remembered for the next build. */
+  #isStale(id: StepId): boolean {
+    const known = this.#stale.get(id);
+    if (known !== undefined) return known;
+    const step = this.#detail(id);
+    const stale = step.uncached === true || inputsOf(step).some((input) => this.#isStale(input));
+    this.#stale.set(id, stale);
+    return stale;
   }
 
   /** History tells what each step did: those below a known one have to be known as well. */

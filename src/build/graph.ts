@@ -41,7 +41,7 @@ export type BuildStep = StepDetail & {
   /** `build 3/7`, as progress shows it, with the instruction. */
   title: string;
   lines?: LineRange;
-  /** Set by `--no-cache`: the key is made unique. */
+  /** Set by `--no-cache`: it is run whatever the cache has, and so is what reads from it. */
   uncached?: true;
 };
 
