@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { connectClusterFeed, FEED } from '#app/edge.ts';
 import { kept } from '#app/kube-api.ts';
 import { sleep, systemClock } from '#base/clock.ts';
-import { describeChain, isCode } from '#base/errors.ts';
+import { describeChain, EstibaError, isCode } from '#base/errors.ts';
 import { FeedSource } from '#base/feed.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
@@ -30,8 +30,10 @@ import type { SettingsEntry } from '#cluster/ingress/model.ts';
 import { IngressPublisher } from '#cluster/ingress/publisher.ts';
 import { Balancer } from '#cluster/proxy/balancer.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
-import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
-import { parseCidr } from '#kernel/netlink/ip.ts';
+import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
+import { deleteRoute, dumpAddresses, parseAddresses, replaceRoute } from '#kernel/netlink/route.ts';
+import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
 import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 
 export interface ServicesWish {
@@ -140,6 +142,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
   await nameService(client, clusterDns, wish.gateway);
   await view.start();
   await proxy.start();
+  const unroute = await routeServices(kernel, wish);
   balancer.start();
   names.declare();
   ingress.start();
@@ -164,6 +167,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     },
     async remove() {
       await balancer.remove();
+      await unroute();
       await proxy.remove();
     },
   };
@@ -182,6 +186,21 @@ async function portInUse(protocol: string, port: number): Promise<boolean> {
       socket.bind({ port, exclusive: true }, () => socket.close(() => resolve(false)));
     } else resolve(false);
   });
+}
+
+/**
+ * A host without a default route has no way to a Service's address at all, and gives up before any rule is asked. With the pods'
+ * link as the way, programs on the host reach Services, with the gateway's address as theirs. Returns what takes it back.
+ */
+async function routeServices(kernel: NetKernel, { serviceCidr, gateway }: ServicesWish): Promise<() => Promise<void>> {
+  const ask = (what: string, messages: Message[]): Promise<Received[]> =>
+    kernel.netlink({ what, protocol: NETLINK_ROUTE, messages });
+  const addresses = parseAddresses(await ask('read addresses', [dumpAddresses()]));
+  const link = addresses.find(({ cidr }) => formatIp(cidr.ip) === gateway);
+  if (!link) throw new EstibaError('NO_GATEWAY', `no link of this host has the pods' gateway ${gateway}`);
+  const route = { destination: parseCidr(serviceCidr), index: link.index, source: parseIp(gateway) };
+  await ask(`route ${serviceCidr} to the pods' link`, [replaceRoute(route)]);
+  return async () => void (await ask(`take back the route of ${serviceCidr}`, [deleteRoute(route)]));
 }
 
 /** Where clients reach this node. */
