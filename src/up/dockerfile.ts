@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { parseDockerfile } from '#spec/dockerfile/instructions.ts';
-import { APP_LABEL, type AppPlan, compact, inOrder, SERVICE_LABEL, type UpObject, unlessEmpty } from '#up/objects.ts';
+import { APP_LABEL, SERVICE_LABEL } from '#spec/estiba/cluster.ts';
+import { type AppPlan, compact, inOrder, type UpObject, unlessEmpty } from '#up/objects.ts';
 
 export interface DockerfileInput {
   text: string;
@@ -24,7 +25,13 @@ export function planDockerfile({ text, file, app, namespace, built }: Dockerfile
   const id = built?.[app];
   const template = {
     metadata: compact({ labels, annotations: id === undefined ? undefined : { 'estiba.dev/built': id } }),
-    spec: { enableServiceLinks: false, automountServiceAccountToken: false, containers: [container] },
+    spec: {
+      // Docker's own grace: whoever runs a Dockerfile knows that one.
+      terminationGracePeriodSeconds: 10,
+      enableServiceLinks: false,
+      automountServiceAccountToken: false,
+      containers: [container],
+    },
   };
   const metadata = { name: app, namespace, labels: { [SERVICE_LABEL]: app } };
   const service = {

@@ -26,10 +26,6 @@ export interface AppPlan {
   objects: readonly UpObject[];
 }
 
-/** On every object of an app; prune and `estiba down` remove nothing without it. */
-export const APP_LABEL = 'estiba.dev/app';
-/** On the objects and pods of one service. */
-export const SERVICE_LABEL = 'estiba.dev/service';
 /** On a claim that `estiba down` keeps unless told otherwise. */
 export const KEEP_LABEL = 'estiba.dev/keep';
 

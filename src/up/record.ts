@@ -1,9 +1,10 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { keyIn, SECRETS } from '#cluster/client/resources.ts';
+import { APP_LABEL } from '#spec/estiba/cluster.ts';
 import type { Secret } from '#spec/kubernetes/types.gen.ts';
 import type { Cluster } from '#up/cluster.ts';
 import { UpInvalid } from '#up/errors.ts';
-import { APP_LABEL, type UpObject } from '#up/objects.ts';
+import type { UpObject } from '#up/objects.ts';
 
 /**
  * What an app was applied as, kept in the Secret `estiba.app.NAME` of its namespace:

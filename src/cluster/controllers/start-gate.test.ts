@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { START_GATE } from '#spec/estiba/cluster.ts';
 import type { Job, Pod } from '#spec/kubernetes/types.gen.ts';
-import { missingFor, START_GATE } from './start-gate.ts';
+import { missingFor } from './start-gate.ts';
 
 const labels = (service: string): Record<string, string> => ({
   'estiba.dev/app': 'shop',

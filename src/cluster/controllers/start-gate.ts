@@ -1,22 +1,16 @@
 import { DONE, type Requeue } from '#cluster/client/queue.ts';
 import { JOBS, keyOf, type Live, type ObjectKey, PODS } from '#cluster/client/resources.ts';
+import { APP_LABEL, SERVICE_LABEL, START_GATE } from '#spec/estiba/cluster.ts';
 import type { Job, Pod } from '#spec/kubernetes/types.gen.ts';
 import { type ControllerDeps, conditionOf, type Reconciler, reconciler } from './loop.ts';
 
-/**
- * `depends_on` of Compose (docs/specs/up.md, UP-14): a pod with this scheduling gate is let go once all that its annotation of
- * the same name asks for holds. The annotation is JSON: service → condition.
- */
-export const START_GATE = 'estiba.dev/depends-on';
-const APP = 'estiba.dev/app';
-const SERVICE = 'estiba.dev/service';
-
 /** What a gated pod still waits for, in words; empty: it may start. Pure. */
 export function missingFor(pod: Pod, pods: readonly Pod[], jobs: readonly Job[]): string[] {
-  const app = pod.metadata.labels?.[APP];
+  const app = pod.metadata.labels?.[APP_LABEL];
   const within = <T extends { metadata: Pod['metadata'] }>(objects: readonly T[], service: string): T[] =>
     objects.filter(
-      ({ metadata: m }) => m.labels?.[APP] === app && m.labels?.[SERVICE] === service && !m.deletionTimestamp,
+      ({ metadata: m }) =>
+        m.labels?.[APP_LABEL] === app && m.labels?.[SERVICE_LABEL] === service && !m.deletionTimestamp,
     );
   return Object.entries(wishesOf(pod)).flatMap(([service, condition]) => {
     const own = within(pods, service);
@@ -67,12 +61,12 @@ export function startGateController(deps: ControllerDeps): Reconciler {
   const enqueueGated = (namespace: string | undefined, app: string | undefined): void => {
     if (app === undefined) return;
     for (const pod of pods.inNamespace(namespace ?? ''))
-      if (isGated(pod) && pod.metadata.labels?.[APP] === app) loop.queue.add(keyOf(pod));
+      if (isGated(pod) && pod.metadata.labels?.[APP_LABEL] === app) loop.queue.add(keyOf(pod));
   };
   for (const collection of [pods, jobs])
     collection.informer.onChange((now: Live<Pod | Job> | undefined, before: Live<Pod | Job> | undefined) => {
       const { metadata } = now ?? before ?? {};
-      enqueueGated(metadata?.namespace, metadata?.labels?.[APP]);
+      enqueueGated(metadata?.namespace, metadata?.labels?.[APP_LABEL]);
     });
   return loop;
 

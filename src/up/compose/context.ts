@@ -1,6 +1,6 @@
 import type { ComposeProject, ComposeService } from '#spec/compose/model.ts';
 import { type Position, refuse } from '#spec/compose/tree.ts';
-import { APP_LABEL, SERVICE_LABEL } from '#up/objects.ts';
+import { APP_LABEL, SERVICE_LABEL } from '#spec/estiba/cluster.ts';
 
 /** What stands at a path on this machine. */
 export type PathKind = 'file' | 'directory' | 'socket' | 'device' | 'missing';

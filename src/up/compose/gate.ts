@@ -1,12 +1,6 @@
 import type { ComposeProject, ComposeService, DependsCondition } from '#spec/compose/model.ts';
 import * as read from '#spec/compose/read.ts';
 
-/**
- * How `depends_on` holds a pod back: the pod carries a scheduling gate of this name and, under the same name, an annotation with
- * a JSON map of service to condition. The controller `start-gate` takes the gate away once all hold (`docs/specs/up.md`).
- */
-export const START_GATE = 'estiba.dev/depends-on';
-
 /** Services that have to be there first, the links' among them. One that is scaled to nothing is not waited for. */
 export function dependenciesOf(project: ComposeProject, service: ComposeService): Record<string, DependsCondition> {
   const out: Record<string, DependsCondition> = {};

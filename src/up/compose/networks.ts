@@ -1,9 +1,10 @@
 import type { ComposeProject, ComposeService } from '#spec/compose/model.ts';
 import { refuse } from '#spec/compose/tree.ts';
+import { SERVICE_LABEL } from '#spec/estiba/cluster.ts';
 import type { NetworkPolicySpec } from '#spec/kubernetes/types.gen.ts';
 import { type ComposeInput, objectName, refuseAttribute, selectorOf } from '#up/compose/context.ts';
 import { protocolOf } from '#up/compose/pod.ts';
-import { compact, SERVICE_LABEL, type UpObject } from '#up/objects.ts';
+import { compact, type UpObject } from '#up/objects.ts';
 
 const PREFIX = 'network.estiba.dev/';
 const MEMBER = 'member';

@@ -1,6 +1,7 @@
 import type { ComposeService, ComposeVolume } from '#spec/compose/model.ts';
 import * as read from '#spec/compose/read.ts';
 import { refuse } from '#spec/compose/tree.ts';
+import { SERVICE_LABEL } from '#spec/estiba/cluster.ts';
 import type { PodTemplateSpec } from '#spec/kubernetes/types.gen.ts';
 import { type ComposeInput, dnsName, objectName, refuseAttribute, selectorOf } from '#up/compose/context.ts';
 import { type DeployWish, deployOf } from '#up/compose/deploy.ts';
@@ -16,7 +17,6 @@ import {
   inOrder,
   KEEP_LABEL,
   nameOf,
-  SERVICE_LABEL,
   type UpObject,
   unlessBare,
 } from '#up/objects.ts';

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { ComposeService } from '#spec/compose/model.ts';
+import { START_GATE } from '#spec/estiba/cluster.ts';
 import type { Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements } from '#spec/kubernetes/types.gen.ts';
 import {
   annotationsOf,
@@ -11,7 +12,7 @@ import {
   selectorOf,
 } from '#up/compose/context.ts';
 import { type DeployWish, spreadOver } from '#up/compose/deploy.ts';
-import { dependenciesOf, START_GATE } from '#up/compose/gate.ts';
+import { dependenciesOf } from '#up/compose/gate.ts';
 import { mountsOf } from '#up/compose/mounts.ts';
 import { networkLabels } from '#up/compose/networks.ts';
 import { probesOf } from '#up/compose/probes.ts';

@@ -1,10 +1,11 @@
 import type { ComposePort, ComposeService } from '#spec/compose/model.ts';
 import { refuse } from '#spec/compose/tree.ts';
+import { SERVICE_LABEL } from '#spec/estiba/cluster.ts';
 import type { ServicePort, ServiceSpec } from '#spec/kubernetes/types.gen.ts';
 import { type ComposeInput, dnsName, refuseAttribute, selectorOf } from '#up/compose/context.ts';
 import { linksOf } from '#up/compose/gate.ts';
 import { declaredPorts, protocolOf } from '#up/compose/pod.ts';
-import { compact, SERVICE_LABEL, type UpObject, unlessEmpty } from '#up/objects.ts';
+import { compact, type UpObject, unlessEmpty } from '#up/objects.ts';
 
 /** Suffix of the Service that stands for published ports. */
 export const PUBLISHED = 'published';

@@ -1,6 +1,5 @@
+import { SERVICE_LABEL, START_GATE } from '#spec/estiba/cluster.ts';
 import type { ContainerStatus, Pod } from '#spec/kubernetes/types.gen.ts';
-import { START_GATE } from '#up/compose/gate.ts';
-import { SERVICE_LABEL } from '#up/objects.ts';
 import type { Finding } from '#up/why/finding.ts';
 import { eventsOf, type World } from '#up/why/world.ts';
 
