@@ -195,6 +195,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       cgroups: floors.host.cgroups,
       logPath,
       runPlan,
+      planOf: (id) => processes.plan(id),
     }),
     stats: { containers, files: floors.files, clock: floors.clock },
     events: floors.events,

@@ -15,6 +15,7 @@ import type {
 import { type CgroupPlace, dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/place.ts';
 import { planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import { freeze } from '#runtime/freeze.ts';
 import type { Host } from '#runtime/host.ts';
@@ -51,29 +52,9 @@ export class ShimProcesses implements ProcessSource {
   }
 
   async create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess> {
-    const { spawner, files, root, clock, seccomp } = this.#o;
-    const host = this.#o.host();
+    const { spawner } = this.#o;
     const dir = this.#dir(id);
-    const { cgroupsPath, resources } = config.linux ?? {};
-    const cgroups = planCgroup(
-      { id, rootless: host.rootless, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) },
-      host.cgroups,
-      files,
-    );
-    const { plan, record } = planCreate(
-      config,
-      {
-        id,
-        bundle: dir,
-        root,
-        created: new Date(clock.now()).toISOString(),
-        owner: { uid: host.uid, name: 'root' },
-        cgroups,
-        start: 'word',
-        seccomp: (profile) => seccomp.compile(profile),
-      },
-      host,
-    );
+    const { plan, record } = this.#plan(id, config);
     await mkdir(dir, { recursive: true, mode: 0o700 });
     try {
       if (io.log.format !== 'none') await mkdir(dirname(io.log.path), { recursive: true, mode: 0o700 });
@@ -149,9 +130,56 @@ export class ShimProcesses implements ProcessSource {
     await rm(this.#dir(id), { recursive: true, force: true });
   }
 
+  /** The kernel operations by which the container was made, decided anew from its configuration; undefined when it does not run. */
+  plan(id: string): Plan | undefined {
+    try {
+      const { root, files } = this.#o;
+      return this.#plan(id, loadContainer(root, id, files).config, withoutOwn(files, id)).plan;
+    } catch (error) {
+      if (isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) return undefined;
+      throw error;
+    }
+  }
+
+  #plan(id: string, config: OciConfig, files = this.#o.files): ReturnType<typeof planCreate> {
+    const { root, clock, seccomp } = this.#o;
+    const host = this.#o.host();
+    const { cgroupsPath, resources } = config.linux ?? {};
+    const cgroups = planCgroup(
+      { id, rootless: host.rootless, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) },
+      host.cgroups,
+      files,
+    );
+    return planCreate(
+      config,
+      {
+        id,
+        bundle: this.#dir(id),
+        root,
+        created: new Date(clock.now()).toISOString(),
+        owner: { uid: host.uid, name: 'root' },
+        cgroups,
+        start: 'word',
+        seccomp: (profile) => seccomp.compile(profile),
+      },
+      host,
+    );
+  }
+
   #dir(id: string): string {
     return join(this.#o.shims, id);
   }
+}
+
+/** The host as it was before the container was: its own cgroups are not there yet. */
+function withoutOwn(files: Files, id: string): Files {
+  const own = (path: string): boolean => path.split('/').includes(id);
+  return {
+    ...files,
+    read: (path) => (own(path) ? undefined : files.read(path)),
+    list: (path) => (own(path) ? undefined : files.list(path)),
+    exists: (path) => !own(path) && files.exists(path),
+  };
 }
 
 interface Known {

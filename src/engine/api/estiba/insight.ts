@@ -12,6 +12,7 @@ import { SHOW_FORMS } from '#engine/core/insight/show.ts';
  *     GET  /estiba/v1/xray/{id}                  what it sees, may do and uses
  *     GET  /estiba/v1/why/{id}?port=8080         why it is as it is, or why that port does not answer
  *     GET  /estiba/v1/show/{id}?as=compose       how it would be asked for elsewhere, as text
+ *     GET  /estiba/v1/plan/{id}?as=text          the kernel operations that made it, each with its wish
  *     GET  /estiba/v1/exposed                    what is published, and who can reach it
  *     GET  /estiba/v1/audit                      the records against the host
  *     POST /estiba/v1/audit?clean=1              and what nobody owns is taken away
@@ -20,6 +21,7 @@ export const INSIGHT_ROUTES: readonly RouteRow[] = [
   { method: 'GET', path: '/estiba/v1/xray/{id}', id: 'EstibaXray' },
   { method: 'GET', path: '/estiba/v1/why/{id}', id: 'EstibaWhy' },
   { method: 'GET', path: '/estiba/v1/show/{id}', id: 'EstibaShow' },
+  { method: 'GET', path: '/estiba/v1/plan/{id}', id: 'EstibaPlan' },
   { method: 'GET', path: '/estiba/v1/exposed', id: 'EstibaExposed' },
   { method: 'GET', path: '/estiba/v1/audit', id: 'EstibaAudit' },
   { method: 'POST', path: '/estiba/v1/audit', id: 'EstibaAuditClean' },
@@ -34,6 +36,10 @@ export function insightHandlers(insight: Insight): Handlers {
       const form =
         SHOW_FORMS.find((known) => known === wished) ?? fail('query as', wished, `is none of ${SHOW_FORMS.join(', ')}`);
       return { kind: 'text', status: 200, body: insight.show(params['id'] ?? '', form) };
+    },
+    EstibaPlan: ({ params, query }): Reply => {
+      const { steps, text } = insight.plan(params['id'] ?? '');
+      return textOf(query, 'as') === 'text' ? { kind: 'text', status: 200, body: text } : json({ steps });
     },
     EstibaExposed: () => json(insight.exposed()),
     EstibaAudit: () => json(plain(insight.audit())),

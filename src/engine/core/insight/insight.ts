@@ -2,6 +2,7 @@ import { networkInterfaces } from 'node:os';
 import { posix } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import type { Containers } from '#engine/core/containers.ts';
+import { WrongPhase } from '#engine/core/errors.ts';
 import { type Audit, audit, type Known, type Places } from '#engine/core/insight/audit.ts';
 import { type Exposed, exposed } from '#engine/core/insight/exposed.ts';
 import { type KernelView, readKernelView } from '#engine/core/insight/kernel-view.ts';
@@ -16,6 +17,7 @@ import type { NodeVolumes } from '#engine/core/volumes.ts';
 import type { CgroupLayout } from '#kernel/cgroup/layout.ts';
 import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { type PrintedStep, planToJson, printPlan } from '#kernel/plan/print.ts';
 import { readNamespaces } from '#kernel/proc/process.ts';
 import type { Networks } from '#network/networks.ts';
 
@@ -34,6 +36,7 @@ export interface InsightOptions {
   runRoot: string;
   logPath: (id: string) => string;
   runPlan: (plan: Plan) => Promise<unknown>;
+  planOf: (id: string) => Plan | undefined;
 }
 
 const LAST_LINES = 10;
@@ -88,6 +91,14 @@ export class Insight {
 
   show(wish: string, form: ShowForm): string {
     return show(this.#o.containers.find(wish), form);
+  }
+
+  /** How a running container was made, step by step, each with its wish. */
+  plan(wish: string): { steps: PrintedStep[]; text: string } {
+    const record = this.#o.containers.find(wish);
+    const plan = isRunning(record.state) ? this.#o.planOf(record.id) : undefined;
+    if (plan) return { steps: planToJson(plan), text: printPlan(plan) };
+    throw new WrongPhase({ message: `container ${record.name} is not running: its plan is made when it starts` });
   }
 
   audit(): Audit {
