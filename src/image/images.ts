@@ -308,7 +308,8 @@ export class ImageStore {
 
 /** One damaged image does not hide the others; asked for by name it says what is wrong. */
 function unreadable(error: unknown): undefined {
-  if (!isCode(error, 'BLOB_DAMAGED', 'BLOB_NOT_FOUND', 'IMAGE_PLATFORM_NOT_HERE', 'NO_SUCH_IMAGE')) throw error;
+  if (!isCode(error, 'BLOB_DAMAGED', 'BLOB_NOT_FOUND', 'MANIFEST_INVALID', 'IMAGE_PLATFORM_NOT_HERE', 'NO_SUCH_IMAGE'))
+    throw error;
   return undefined;
 }
 
