@@ -1,9 +1,9 @@
 import type { Duplex, Readable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
+import { WebSocket } from '#base/websocket.ts';
 import { isObject } from '../codec/json.ts';
 import type { ExecSession } from '../node-proxy.ts';
 import { SpdySession, type SpdyStream } from './spdy.ts';
-import { WebSocket } from './websocket.ts';
 
 /**
  * exec and attach over one WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`): the first byte of a message is its channel.

@@ -1,8 +1,8 @@
 import { Duplex } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
 import { messageOf } from '#base/errors.ts';
+import { WebSocket } from '#base/websocket.ts';
 import { SpdySession, type SpdyStream } from './spdy.ts';
-import { WebSocket } from './websocket.ts';
 
 /**
  * Ports of a pod at the client's side, in two languages:

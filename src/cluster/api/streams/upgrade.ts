@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { acceptHead, chooseProtocol } from '#base/websocket.ts';
 import type { JsonObject } from '../codec/json.ts';
 import { errorResponse } from '../http/respond.ts';
 import type { ResourceRoute } from '../http/route.ts';
@@ -18,7 +19,6 @@ import {
   SPDY_PROTOCOL,
   TUNNEL_PROTOCOL,
 } from './port-forward.ts';
-import { acceptHead, chooseProtocol } from './websocket.ts';
 
 /** Requests that leave HTTP behind: authorized as all others, opened at the node, then accepted; so that a refusal still has a code. */
 export interface Upgrade {

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 
 /**
- * The server's half of RFC 6455, as much as Kubernetes' streams take: binary messages, pings, closing. Frames of clients are masked;
- * a message may come in several frames.
+ * The server's half of RFC 6455, as much as Kubernetes' streams and the dashboard take: messages, pings, closing. Frames of clients are
+ * masked; a message may come in several frames.
  */
 export interface WebSocketHandlers {
   message(payload: Buffer): void;
@@ -34,9 +34,11 @@ export class WebSocket {
     if (head.length > 0) this.#take(head);
   }
 
-  /** False: the client is behind; `drained` tells when it has caught up. */
-  send(payload: Buffer): boolean {
-    return this.#ended ? true : this.#socket.write(frame(OP.binary, payload));
+  /** Text, or bytes. False: the client is behind; `drained` tells when it has caught up. */
+  send(payload: Buffer | string): boolean {
+    if (this.#ended) return true;
+    const [opcode, bytes] = typeof payload === 'string' ? [OP.text, Buffer.from(payload)] : [OP.binary, payload];
+    return this.#socket.write(frame(opcode, bytes));
   }
 
   drained(then: () => void): void {
