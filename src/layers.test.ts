@@ -42,6 +42,9 @@ const LAYERS: Record<string, readonly string[]> = {
   ],
   up: ['spec', 'cluster/client', 'engine/client'],
   cli: ['spec', 'engine/client', 'cluster/client', 'up'],
+  web: ['spec', 'engine/core', 'engine/client', 'cluster/client'],
+  // Runs in browsers: of the server's files only what both sides say to each other.
+  'web/page': ['web'],
   app: ['*'],
 };
 
@@ -88,5 +91,5 @@ function layerOf(path: string): string | undefined {
 }
 
 function sources(): string[] {
-  return readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.ts'));
+  return readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((f) => /\.tsx?$/.test(f));
 }

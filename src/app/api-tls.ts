@@ -43,8 +43,11 @@ export async function apiTls(wish: TlsWish): Promise<(TlsOptions & SecureContext
 /** The socket is as good as root's password: no address that others reach without certificates, unless it is said twice. */
 export function checkExposure({ host, port }: { host: string; port: number }, wish: TlsWish): void {
   if (wish.verify || wish.tls === false) return;
-  const loopback = host === 'localhost' || host === '::1' || host.startsWith('127.');
-  if (!loopback) throw new OpenToAll({ address: `${host}:${port}` });
+  if (!isLoopback(host)) throw new OpenToAll({ address: `${host}:${port}` });
+}
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }
 
 async function pem(flag: string, path: string): Promise<string> {

@@ -40,6 +40,8 @@ export interface ControlPlaneOptions {
 export interface ControlPlane {
   url: string;
   kubeconfigPath: string;
+  /** For parts of this process; with all rights. */
+  clientFor(user: string): KubeClient;
   /** The node agent beside it; for figures. */
   agent: RunningAgent | undefined;
   /** Where web applications are served. */
@@ -73,10 +75,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const nodeName = options.nodeName ?? hostname().toLowerCase();
 
   // Two views: what the scheduler waits for must not stand in line behind the controllers.
-  const view = (user: string): ClusterView => {
-    const transport = new InProcessTransport(api.server, { username: user, groups: SYSTEM });
-    return new ClusterView({ client: new KubeClient(transport, { fieldManager: user }), clock, random, log });
-  };
+  const clientFor = (user: string): KubeClient =>
+    new KubeClient(new InProcessTransport(api.server, { username: user, groups: SYSTEM }), { fieldManager: user });
+  const view = (user: string): ClusterView => new ClusterView({ client: clientFor(user), clock, random, log });
   const [forScheduler, forControllers] = [view('system:kube-scheduler'), view('system:kube-controller-manager')];
   const events = (from: ClusterView, component: string): EventRecorder =>
     new EventRecorder({ client: from.client, clock, log, component });
@@ -138,6 +139,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   return {
     url: api.url,
     kubeconfigPath: api.kubeconfigPath,
+    clientFor,
     agent,
     ingress: services && ingress && ingressUrls(ingress),
     async close() {

@@ -23,6 +23,7 @@ export interface DaemonOptions {
   /** Addresses for Services of type LoadBalancer. */
   lbPool?: string;
   registry: Listen | undefined;
+  ui: (Listen & { asked: boolean }) | undefined;
   registryMirrors: readonly string[];
   insecureRegistries: readonly string[];
   bip?: string;
@@ -37,7 +38,7 @@ export interface DaemonOptions {
   stopGraceMs: number;
 }
 
-export const SERVICES = ['engine', 'kube', 'registry'] as const;
+export const SERVICES = ['engine', 'kube', 'registry', 'ui'] as const;
 export type Service = (typeof SERVICES)[number];
 
 export type HostAddress = { kind: 'unix'; path: string } | ({ kind: 'tcp' } & Listen);
@@ -55,7 +56,7 @@ export interface Listen {
 
 export const HELP = `estiba daemon: containers, registry and Kubernetes API of one node
 
-  --only engine,kube,registry     serve these alone
+  --only engine,kube,registry,ui  serve these alone
   --data-root D                   what lasts (/var/lib/estiba)
   --run-root R                    what a reboot takes, and sockets: R/docker.sock, R/endpoints.json (/run/estiba)
   --name N                        names the nftables table, the bridge N0, links N-… and the cgroup /N (estiba)
@@ -64,6 +65,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --tlscacert, --tlscert, --tlskey FILE   (/etc/estiba/ca.pem, cert.pem, key.pem)
   --group NAME                    who may use the socket beside root (docker)
   --kube, --registry ADDRESS:PORT port 0 picks a free one, off serves none (127.0.0.1:6443, 127.0.0.1:5000)
+  --ui ADDRESS:PORT               the dashboard, the same way (127.0.0.1:8443, or a free port); beyond the loopback with --tls
   --ingress [ADDRESS:]HTTP,HTTPS  ports of the Ingress proxy, off for none (0.0.0.0:80,443)
   --lb-pool CIDR                  addresses for Services of type LoadBalancer (the host's, at their own ports)
   --registry-mirror URL           a mirror of docker.io; again for more
@@ -143,6 +145,7 @@ function parseFlags(args: string[]) {
         tlskey: { type: 'string' },
         kube: { type: 'string' },
         registry: { type: 'string' },
+        ui: { type: 'string' },
         ingress: { type: 'string' },
         'lb-pool': { type: 'string' },
         'registry-mirror': { type: 'string', multiple: true },
@@ -197,6 +200,7 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     kube: parseListen(flags.kube ?? '127.0.0.1:6443', '--kube'),
     ingress: flags.ingress === 'off' ? undefined : parseIngress(flags.ingress ?? '0.0.0.0:80,443'),
     ...(flags['lb-pool'] === undefined ? {} : { lbPool: flags['lb-pool'] }),
+    ui: flags.ui === 'off' ? undefined : uiOf(flags.ui),
     registry: flags.registry === 'off' ? undefined : parseListen(flags.registry ?? '127.0.0.1:5000', '--registry'),
     registryMirrors: [...(flags['registry-mirror'] ?? []), ...(file['registry-mirrors'] ?? [])],
     insecureRegistries: [...(flags['insecure-registry'] ?? []), ...(file['insecure-registries'] ?? [])],
@@ -224,6 +228,10 @@ function tlsOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): TlsWish 
     cert: flags.tlscert ?? file.tlscert ?? '/etc/estiba/cert.pem',
     key: flags.tlskey ?? file.tlskey ?? '/etc/estiba/key.pem',
   };
+}
+
+function uiOf(text: string | undefined): Listen & { asked: boolean } {
+  return { ...parseListen(text ?? '127.0.0.1:8443', '--ui'), asked: text !== undefined };
 }
 
 function trueFalse(text: string | undefined, what: string): boolean | undefined {

@@ -8,17 +8,21 @@ import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.t
 import { type Node, openNode } from '#app/node.ts';
 import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
 import { removeNode } from '#app/remove-node.ts';
+import { loginHandlers, startUi, UI_ROUTES, type Ui } from '#app/ui.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
+import { systemRandom } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
+import type { KubeClient } from '#cluster/client/client.ts';
 import { buildHandlers, withBuildCache } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
 import { INSIGHT_ROUTES, insightHandlers } from '#engine/api/estiba/insight.ts';
-import { createApiServer, standardHeaders } from '#engine/api/server.ts';
+import { createApiServer, type Handlers, standardHeaders } from '#engine/api/server.ts';
+import { Sessions } from '#web/sessions.ts';
 
 /**
  * `estiba daemon`: the process that holds a node's state. Containers do not depend on it: SIGTERM and SIGKILL both leave
@@ -32,6 +36,7 @@ interface Endpoints {
   docker?: string;
   registry?: string;
   kube?: string;
+  ui?: string;
   /** Of web applications, by HTTP and HTTPS. */
   ingress?: string;
   ingressTls?: string;
@@ -76,24 +81,42 @@ async function main(args: string[]): Promise<void> {
 async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> {
   const endpoints: Endpoints = {};
   await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
-  const engine = options.serves.has('engine') ? await startEngine(options, undo) : undefined;
+  const sessions = new Sessions({ clock: systemClock, random: systemRandom });
+  let ui: Ui | undefined;
+  const engine = options.serves.has('engine')
+    ? await startEngine(
+        options,
+        undo,
+        loginHandlers(sessions, () => ui),
+      )
+    : undefined;
   if (engine) endpoints.docker = engine.url;
   const { dataRoot, registry } = options;
   if (registry && options.serves.has('registry')) {
     const floors = engine ? engineFloors(engine.node) : await ownFloors(dataRoot, undo);
     endpoints.registry = await serveRegistry(floors, { dataRoot, listen: registry }, undo);
   }
+  let cluster: KubeClient | undefined;
   if (options.serves.has('kube')) {
     const plane = await startControlPlane({ ...options, ...options.kube, ...(engine ? { node: engine.node } : {}) });
     undo.add('control plane', () => plane.close());
     await copyFile(plane.kubeconfigPath, join(options.runRoot, 'kubeconfig'));
     endpoints.kube = plane.url;
+    cluster = plane.clientFor('estiba-dashboard');
     if (plane.ingress) Object.assign(endpoints, plane.ingress);
+  }
+  // Last: it shows what the others serve, and asks for nothing before a page is open.
+  if (engine && options.ui && options.serves.has('ui')) {
+    const { tls, ui: listen, runRoot } = options;
+    const dockerSocket = join(runRoot, 'docker.sock');
+    ui = await startUi({ listen, tls, dockerSocket, engine: engine.node.engine, cluster }, sessions);
+    undo.add('dashboard', ui.close);
+    endpoints.ui = ui.url;
   }
   return endpoints;
 }
 
-async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: string; node: Node }> {
+async function startEngine(options: DaemonOptions, undo: Undo, own: Handlers): Promise<{ url: string; node: Node }> {
   const node = await openNode(options);
   undo.add('node', () => node.close());
   const docker = dockerHandlers(node.engine, () => systemClock.now());
@@ -103,13 +126,14 @@ async function startEngine(options: DaemonOptions, undo: Undo): Promise<{ url: s
     ...withBuildCache(docker['SystemDataUsage'], node.builder),
     ...estibaBuildHandlers(node.builder),
     ...insightHandlers(node.engine.insight),
+    ...own,
   };
   const tls = await apiTls(options.tls);
   const newServer = (secure?: typeof tls): Server => {
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
-      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...INSIGHT_ROUTES],
+      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...INSIGHT_ROUTES, ...UI_ROUTES],
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

@@ -20,6 +20,7 @@ export const SCOPES = [
   'cluster:dns',
   'cluster:ingress',
   'up',
+  'web',
   'app',
 ] as const;
 export type Scope = (typeof SCOPES)[number];

@@ -96,6 +96,7 @@ const STATUS: Readonly<Record<string, number>> = {
     'PATH_NOT_BENEATH',
     'PLATFORM_MISSING',
     'VOLUME_DRIVER_NOT_FOUND',
+    'UI_OFF',
     'VOLUME_NOT_FOUND',
   ),
   ...sameStatus(405, 'METHOD_NOT_ALLOWED'),

@@ -85,6 +85,7 @@ export interface ExecHost {
   tell: (record: ContainerRecord, action: string, attributes: Record<string, string>) => void;
 }
 
+const SIGHUP = 1;
 /** Ended execs are kept this many to be asked for their exit code. */
 const KEPT = 1_000;
 
@@ -205,6 +206,11 @@ export class Execs {
     const process = this.#processes.get(id);
     if (!process) throw new WrongPhase({ message: `exec ${this.find(id).id} is not running` });
     await process.resize(rows, columns);
+  }
+
+  /** The terminal it ran in is gone: programs end as when a line is cut, or have asked not to (nohup). */
+  async hangUp(id: string): Promise<void> {
+    await this.#processes.get(id)?.signal(SIGHUP);
   }
 
   #ended(record: ExecRecord, exitCode: number): void {

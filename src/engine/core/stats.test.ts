@@ -27,9 +27,15 @@ describe('statistics', () => {
   it('of the host count each CPU once, and guest time not twice', () => {
     const files = treeFiles({
       '/proc/stat': 'cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\ncpu1 0 1 2 3 4 5 6 7 8 9\nintr 5\n',
-      '/proc/meminfo': 'MemTotal:       2048 kB\nMemFree: 1 kB\n',
+      '/proc/meminfo': 'MemTotal:       2048 kB\nMemAvailable:    512 kB\n',
     });
-    expect(hostUse(files)).toEqual({ cpuNs: 36 * 10_000_000, cpus: 2, memoryBytes: 2 << 20 });
+    expect(hostUse(files)).toEqual({
+      cpuNs: 36 * 10_000_000,
+      idleNs: 9 * 10_000_000,
+      cpus: 2,
+      memoryBytes: 2 << 20,
+      availableBytes: 512 << 10,
+    });
   });
 });
 

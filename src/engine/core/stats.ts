@@ -32,10 +32,13 @@ export interface InterfaceStats {
 }
 
 export interface HostUse {
-  /** All CPUs together, since boot. */
+  /** All CPUs together, since boot; of it, doing nothing or waiting for disks. */
   cpuNs: number;
+  idleNs: number;
   cpus: number;
   memoryBytes: number;
+  /** What programs could still get without anybody being swapped out. */
+  availableBytes: number;
 }
 
 export interface StatsParts {
@@ -118,10 +121,15 @@ const CPU_FIELDS = 8;
 export function hostUse(files: Files): HostUse {
   const lines = (files.read('/proc/stat') ?? '').split('\n');
   const [, ...ticks] = (lines[0] ?? '').split(/\s+/);
-  const memory = /^MemTotal:\s+(\d+) kB/m.exec(files.read('/proc/meminfo') ?? '')?.[1];
+  const meminfo = files.read('/proc/meminfo') ?? '';
+  const memory = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1] ?? 0) * 1024;
+  const sumNs = (some: readonly string[]): number => some.reduce((sum, t) => sum + Number(t), 0) * NS_A_TICK;
   return {
-    cpuNs: ticks.slice(0, CPU_FIELDS).reduce((sum, t) => sum + Number(t), 0) * NS_A_TICK,
+    cpuNs: sumNs(ticks.slice(0, CPU_FIELDS)),
+    idleNs: sumNs(ticks.slice(3, 5)),
     cpus: lines.filter((line) => /^cpu\d/.test(line)).length,
-    memoryBytes: Number(memory ?? 0) * 1024,
+    memoryBytes: memory('MemTotal'),
+    availableBytes: memory('MemAvailable'),
   };
 }
