@@ -30,6 +30,7 @@ export async function openBuilder(floors: Floors, engine: Engine, options: NodeO
     ...floors,
     overlays,
     sandbox: {
+      intents: join(runRoot, 'build-sandboxes'),
       network: new NodeNetworkSource({ networks, filesDir: join(runRoot, 'files') }),
       processes: new ShimProcesses({
         spawner,

@@ -17,7 +17,7 @@ import type { BuildNode } from '#build/node.ts';
 import { type BuildOptions, imageKey, planBuild, type ResolvedImage } from '#build/plan.ts';
 import { type Built, storeDebugImage, storeImage } from '#build/result.ts';
 import type { Given } from '#build/run-mounts.ts';
-import type { SandboxLimits } from '#build/sandbox.ts';
+import { type SandboxLimits, sweepSandboxes } from '#build/sandbox.ts';
 import { PROXY_ARGS } from '#build/scope.ts';
 import { type CacheUse, cacheUse, type PruneAllWish, pruneAll, roomForCache } from '#build/tidy.ts';
 import type { Image } from '#image/images.ts';
@@ -81,6 +81,7 @@ export class Builder {
     },
   ): Promise<Builder> {
     const { content, layers, snapshots, images, clock, random, dataDirectory, store } = parts;
+    await sweepSandboxes(parts.sandbox);
     await rm(parts.runDirectory, { recursive: true, force: true });
     await mkdir(parts.runDirectory, { recursive: true, mode: 0o700 });
     await mkdir(dataDirectory, { recursive: true, mode: 0o700 });

@@ -1,3 +1,5 @@
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Undo } from '#base/undo.ts';
 import type { FileInfo, SourceTree } from '#build/context/tree.ts';
@@ -51,6 +53,8 @@ export interface SandboxRequest {
 }
 
 export interface SandboxParts {
+  /** One empty file a running sandbox, by id: what a crash leaves behind is found by it. Volatile. */
+  intents: string;
   network: NetworkSource;
   processes: ProcessSource;
   host: OciHost;
@@ -70,6 +74,9 @@ export async function runInSandbox(parts: SandboxParts, request: SandboxRequest,
   const { id, root } = request;
   const spec = sandboxSpec(request);
   const user = resolveUser(request.user, await accounts(root));
+  const intent = join(parts.intents, id);
+  await writeFile(intent, ''); // before anything exists: see `sweepSandboxes`
+  undo.add('intent', () => rm(intent, { force: true }));
   const net = await parts.network.attach(id, {
     name: id.slice(0, 12),
     hostname: SANDBOX_HOSTNAME,
@@ -119,6 +126,16 @@ export async function runInSandbox(parts: SandboxParts, request: SandboxRequest,
   } finally {
     signal.removeEventListener('abort', kill);
     streams.detach();
+  }
+}
+
+/** Ends and removes what a daemon that crashed was running. */
+export async function sweepSandboxes(parts: SandboxParts): Promise<void> {
+  await mkdir(parts.intents, { recursive: true, mode: 0o700 });
+  for (const id of await readdir(parts.intents)) {
+    await parts.processes.remove(id);
+    await parts.network.release(id);
+    await rm(join(parts.intents, id), { force: true });
   }
 }
 
