@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { nearest, parseArgs } from '#cli/args.ts';
@@ -128,6 +131,20 @@ describe('runCli', () => {
     const { io, err } = screen();
     expect(await runCli(words, io, ALL_VERBS)).toBe(code);
     expect(err()).toContain(says);
+  });
+
+  it('prints what a shell needs, quoted as a shell reads it', async () => {
+    const runRoot = mkdtempSync(join(tmpdir(), 'estiba env '));
+    writeFileSync(
+      join(runRoot, 'endpoints.json'),
+      '{"docker":"unix:///run/estiba/docker.sock","kube":"https://127.0.0.1:1"}',
+    );
+    const { io, out } = screen();
+    expect(await runCli(['--run-root', runRoot, 'env'], io, ALL_VERBS)).toBe(0);
+    expect(out()).toBe(
+      `export DOCKER_HOST=unix:///run/estiba/docker.sock\nexport KUBECONFIG='${runRoot}/kubeconfig'\nexport ESTIBA_RUN_ROOT='${runRoot}'\n`,
+    );
+    rmSync(runRoot, { recursive: true });
   });
 
   it('lists commands, those of a group, and the flags of one', async () => {

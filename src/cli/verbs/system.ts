@@ -8,6 +8,14 @@ const NOTHING = args(0, 0, 'none');
 
 export const SYSTEM_VERBS: readonly Verb[] = [
   {
+    name: 'env',
+    summary: 'Print what a shell needs so that docker, kubectl and estiba mean this node',
+    usage: '',
+    args: NOTHING,
+    flags: [JSON_FLAG],
+    load: async () => (await import('#cli/commands/env.ts')).envCommand,
+  },
+  {
     name: 'info',
     aliases: ['system info'],
     summary: 'Show what the daemon is and has',
