@@ -51,7 +51,8 @@ export async function joinStreams(
       ? new DetachWatcher(parseDetachKeys(wish.detachKeys), () => finish('detached'))
       : undefined;
     const input = watcher ? connection.input.pipe(watcher) : connection.input;
-    input.pipe(program.stdin);
+    // A terminal outlives who sat at it: a client that detaches by itself just leaves, and the shell must not see an end of input.
+    input.pipe(program.stdin, { end: !wish.tty });
     program.stdin.on('error', () => input.unpipe(program.stdin)); // the program closed its input: nobody's failure
   });
 }
