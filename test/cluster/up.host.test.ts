@@ -181,4 +181,22 @@ describe('estiba up with other inputs', () => {
     );
     expect(await estiba('down', k)).toMatchObject({ code: 0 });
   });
+
+  it('another cluster, by a kubeconfig: nothing is gated, what is waited for comes first', async () => {
+    const other = join(machine.dir, 'other');
+    mkdirSync(other);
+    const text =
+      'services:\n  late: {image: busybox, command: [sleep, "1000"], stop_grace_period: 1s, depends_on: [early]}\n  early: {image: busybox, command: [sleep, "1000"], stop_grace_period: 1s}\n';
+    writeFileSync(join(other, 'compose.yaml'), text);
+    const target = ['--kubeconfig', join(machine.runRoot, 'kubeconfig')];
+    const answer = await estiba('up', other, '--timeout', '40s', ...target);
+    expect(answer).toMatchObject({ code: 0 });
+    const order = ['Deployment other/early created', 'Deployment other/early: ready', 'Deployment other/late created'];
+    expect(order.map((line) => answer.text.indexOf(line))).toEqual(
+      [...order.map((line) => answer.text.indexOf(line))].sort((a, b) => a - b),
+    );
+    expect(answer.text).toContain(order[2]);
+    expect(await machine.kubectl('-n other get deploy late -o yaml')).not.toContain('schedulingGates');
+    expect(await estiba('down', 'other', ...target)).toMatchObject({ code: 0 });
+  });
 });

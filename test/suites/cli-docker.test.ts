@@ -213,6 +213,29 @@ describe('docker and estiba', () => {
     expect(ours).toEqual({ ...theirs, stderr: ours.stderr });
   });
 
+  it('a terminal: its name, its size, typed text, and keys that leave it running', () => {
+    // `script` gives a terminal; what is typed comes after the prompt.
+    const terminal = (program: string, words: string, typed: string): string => {
+      const command = `stty rows 33 cols 77; ${program} ${words}`;
+      const env = { ...process.env, DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: folder, DOCKER_CLI_HINTS: 'false' };
+      const line = `(sleep 2; printf '${typed}'; sleep 2) | script -qec '${command}' /dev/null`;
+      return execFileSync('sh', ['-c', line], { env, encoding: 'utf8', timeout: 30_000 });
+    };
+    const ours = join(ROOT, 'bin/estiba');
+    for (const program of ['docker', ours]) {
+      const size = terminal(program, 'run --rm -it busybox sh -c "sleep 1; tty; stty size"', '');
+      expect(size).toContain('/dev/');
+      expect(size).toContain('33 77');
+      expect(terminal(program, 'run --rm -it busybox sh', 'echo $((6*7))\\nexit\\n')).toContain('42');
+      expect(terminal(program, 'exec -it web sh', 'echo $((6*8))\\nexit\\n')).toContain('48');
+    }
+    for (const program of ['docker', ours]) {
+      terminal(program, 'run -it --name left busybox sh', '\\020\\021');
+      expect(run('docker', ['inspect', '-f', '{{.State.Status}}', 'left']).stdout, program).toBe('running\n');
+      run('docker', ['rm', '-f', 'left']);
+    }
+  });
+
   it('copy in and out alike, and under the names that docker gives', () => {
     writeFileSync(join(folder, 'file'), 'content');
     execFileSync('sh', ['-c', `mkdir -p ${folder}/dir/sub && echo deep > ${folder}/dir/sub/f`]);
