@@ -29,6 +29,7 @@ import { publishNames } from '#cluster/dns/publisher.ts';
 import type { SettingsEntry } from '#cluster/ingress/model.ts';
 import { IngressPublisher } from '#cluster/ingress/publisher.ts';
 import { Balancer } from '#cluster/proxy/balancer.ts';
+import { Policies } from '#cluster/proxy/policies.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
 import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
@@ -95,6 +96,8 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     process.exit(1);
   });
 
+  const { daemon } = wish;
+  const policies = new Policies({ view, kernel, clock, log: logger('cluster:proxy'), daemon });
   const proxy = new Proxy({
     view,
     kernel,
@@ -104,6 +107,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     nodeName: wish.nodeName,
     hostPublishes: wish.lbPool === undefined,
     table: { daemon: wish.daemon, serviceCidrs: [wish.serviceCidr], podCidrs: [wish.podCidr] },
+    others: [policies],
   });
   const balancer = new Balancer({
     view,
@@ -160,6 +164,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
       closing = true;
       await ingress.stop();
       await balancer.stop();
+      await policies.stop();
       await proxy.stop();
       await view.stop();
       feed.close();
@@ -168,6 +173,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     async remove() {
       await balancer.remove();
       await unroute();
+      await policies.stop();
       await proxy.remove();
     },
   };

@@ -181,6 +181,37 @@ describe('Services, names and Ingress of a node', () => {
     await machine.kubectl('delete pdb web');
   });
 
+  it('policies: who is not allowed gets no answer, in or out; the node always does', async () => {
+    const policy = (name: string, spec: object): object => ({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name },
+      spec,
+    });
+    const ask = (): Promise<string> =>
+      machine
+        .run('kubectl', ['exec', 'client', '--', 'timeout', '2', 'wget', '-qO-', 'http://web'])
+        .then((a) => a.text.trim());
+    await machine.apply(
+      policy('web', {
+        podSelector: { matchLabels: { app: 'web' } },
+        ingress: [{ from: [{ podSelector: { matchLabels: { friend: 'yes' } } }], ports: [{ port: 'http' }] }],
+      }),
+    );
+    await waitFor('the door to close', 10_000, async () => (await ask()) !== 'v3');
+    expect(await shell('curl -sm5 http://127.0.0.1:30080')).toBe('v3');
+    // nft can read what stands in the kernel; a rule it cannot read would end every listing on the host.
+    expect((await machine.run('nft', ['list', 'ruleset'])).code).toBe(0);
+    await machine.kubectl('label pod client friend=yes');
+    await waitFor('the door to open', 10_000, async () => (await ask()) === 'v3');
+    await machine.apply(
+      policy('client', { podSelector: { matchLabels: { run: 'client' } }, policyTypes: ['Egress'], egress: [] }),
+    );
+    await waitFor('the way out to close', 10_000, async () => (await ask()) !== 'v3');
+    await machine.kubectl('delete networkpolicy web client');
+    await waitFor('all to be open', 10_000, async () => (await ask()) === 'v3');
+  });
+
   it('the daemon’s death stops nobody: names, Services and pages go on, and the next daemon takes over', async () => {
     const load = new Load(machine, ways());
     await machine.kill();

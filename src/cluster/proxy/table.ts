@@ -1,8 +1,10 @@
 import { type Cidr, type Family, ipBytes, lastOf, networkOf, parseCidr } from '#kernel/netlink/ip.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
-import { CMP, type Expression, ifname, META, REG_1, REG_VERDICT, reg32 } from '#kernel/nft/expression.ts';
+import { CMP, CT_STATE, type Expression, ifname, META, REG_1, REG_VERDICT, reg32 } from '#kernel/nft/expression.ts';
 import {
+  accept,
   counter,
+  ctStateIs,
   daddrIsLocal,
   drop,
   isFamily,
@@ -48,8 +50,8 @@ import {
  */
 export const FAMILIES = [4, 6] as const;
 const WORDS = { 4: 1, 6: 4 } as const;
-const BYTES = { 4: 4, 6: 16 } as const;
-const IP_TYPE = { 4: DATATYPE.ipv4, 6: DATATYPE.ipv6 } as const;
+export const IP_BYTES = { 4: 4, 6: 16 } as const;
+export const IP_TYPE = { 4: DATATYPE.ipv4, 6: DATATYPE.ipv6 } as const;
 /**
  * Slots of Services with session affinity: the client's address, hashed, chooses one. Nothing is remembered, so a client stays
  * with its endpoint through restarts too; when endpoints come or go, only their share of the clients moves.
@@ -74,7 +76,7 @@ export interface TableSettings {
 
 function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
   const ip = IP_TYPE[family];
-  const n = BYTES[family];
+  const n = IP_BYTES[family];
   const address = { type: concatType(DATATYPE.inetProto, ip, DATATYPE.inetService), bytes: n + 8, fields: [1, n, 2] };
   const port = { type: concatType(DATATYPE.inetProto, DATATYPE.inetService), bytes: 8, fields: [1, 2] };
   const target = { type: concatType(ip, DATATYPE.inetService), bytes: n + 4 };
@@ -108,6 +110,8 @@ function setsOf(family: Family): Omit<SetSpec, 'id'>[] {
     { name: `services${family}`, keyType: ip, keyBytes: n, interval: true },
     { name: `pods${family}`, keyType: ip, keyBytes: n, interval: true },
     map('guarded', address, undefined),
+    { name: `subject-in${family}`, keyType: ip, keyBytes: n, data: 'verdict' },
+    { name: `subject-out${family}`, keyType: ip, keyBytes: n, data: 'verdict' },
     { ...map('allowed', guarded, undefined), interval: true },
   ];
 }
@@ -136,6 +140,8 @@ export function createTable(settings: TableSettings): Message[] {
     addChain(t, 'nat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
     addChain(t, 'refuse-in', { type: 'filter', hook: 'prerouting', priority: -90, policy: 'accept' }),
     addChain(t, 'refuse-local', { type: 'filter', hook: 'output', priority: -90, policy: 'accept' }),
+    addChain(t, 'policy-out', { type: 'filter', hook: 'forward', priority: -9, policy: 'accept' }),
+    addChain(t, 'policy-in', { type: 'filter', hook: 'forward', priority: -8, policy: 'accept' }),
     addChain(t, 'nat-out', { type: 'nat', hook: 'postrouting', priority: 99, policy: 'accept' }),
 
     ...FAMILIES.flatMap((family) => [
@@ -169,6 +175,15 @@ export function createTable(settings: TableSettings): Message[] {
         { expr: 'lookup', sreg: REG_1, set: `services${family}` },
         say({ verdict: 'goto', chain: 'reject' }),
       ]),
+    ]),
+    // What a policy let begin goes on, and so do its answers.
+    ...(['policy-out', 'policy-in'] as const).flatMap((chain) => [
+      rule(chain, [...ctStateIs(CT_STATE.ESTABLISHED | CT_STATE.RELATED), accept]),
+      ...FAMILIES.map((family) => {
+        const load = chain === 'policy-in' ? loadDaddr : loadSaddr;
+        const set = `${chain === 'policy-in' ? 'subject-in' : 'subject-out'}${family}`;
+        return rule(chain, [...isFamily(family), load(family, REG_1), verdictFrom(set)]);
+      }),
     ]),
     rule('reject', [
       loadL4proto(REG_1),
@@ -248,7 +263,7 @@ export function createPick(daemon: string, pick: Pick): Message[] {
   const choose: Expression[] = sticky
     ? [
         loadSaddr(family, CLIENT),
-        { expr: 'hash', sreg: CLIENT, length: BYTES[family], dreg: slot, modulus: slots, seed: STICKY_SEED },
+        { expr: 'hash', sreg: CLIENT, length: IP_BYTES[family], dreg: slot, modulus: slots, seed: STICKY_SEED },
       ]
     : [{ expr: 'random', dreg: slot, modulus: slots }];
   return [
