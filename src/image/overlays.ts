@@ -4,8 +4,9 @@ import { tarOf } from '#image/diff.ts';
 import { mountsBelow } from '#image/layers.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import { walkDirectory } from '#kernel/beneath.ts';
-import { overlayMount } from '#kernel/overlay.ts';
+import { type Overlay, overlayMount } from '#kernel/overlay.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
 import type { Digest } from '#spec/image/digest.ts';
 
 const MNT_DETACH = 2;
@@ -25,7 +26,8 @@ export interface OverlaysOptions {
  */
 export class Overlays {
   readonly #o: OverlaysOptions;
-  readonly #mounted = new Set<string>();
+  /** With the work directory of those that are written to. */
+  readonly #mounted = new Map<string, string | undefined>();
   #next = 1;
 
   private constructor(options: OverlaysOptions) {
@@ -40,10 +42,14 @@ export class Overlays {
     return overlays;
   }
 
-  /** What is written goes into the snapshot. */
+  /**
+   * What is written goes into the snapshot, and nothing waits for the disk: fsync does nothing ("volatile", since Linux 5.10).
+   * A package manager syncs each file, and a snapshot of this kind counts only once a layer was made of it, which is synced.
+   */
   async mount(snapshot: string): Promise<string> {
     const { lower, upper, work } = await this.#o.snapshots.rootfs(snapshot);
-    return this.#mount(`snapshot ${snapshot}`, { lower, upper, work });
+    const options = kernelAtLeast(this.#o.kernelRelease, '5.10') ? ['volatile'] : [];
+    return this.#mount(`snapshot ${snapshot}`, { lower, upper, work, options });
   }
 
   /** The layers, lowest first, to be read. A single one needs no overlay: its own mount is answered, and not ours to undo. */
@@ -55,20 +61,24 @@ export class Overlays {
 
   /** A second call, or one for a layer's own mount, does nothing. */
   async unmount(path: string): Promise<void> {
-    if (!this.#mounted.delete(path)) return;
+    if (!this.#mounted.has(path)) return;
+    const work = this.#mounted.get(path);
+    this.#mounted.delete(path);
     await this.#unmount(path);
+    // The mark of a volatile mount: overlayfs refuses the directories while it is there, lest a crash went unnoticed.
+    if (work !== undefined) await rm(join(work, 'work/incompat'), { recursive: true, force: true });
   }
 
   async unmountAll(): Promise<void> {
-    for (const path of [...this.#mounted]) await this.unmount(path);
+    for (const path of [...this.#mounted.keys()]) await this.unmount(path);
   }
 
-  async #mount(because: string, parts: { lower: string[]; upper?: string; work?: string }): Promise<string> {
+  async #mount(because: string, parts: Omit<Overlay, 'target'>): Promise<string> {
     const target = join(this.#o.directory, (this.#next++).toString(36));
     await mkdir(target, { mode: 0o700 });
     const { kernelRelease, runPlan } = this.#o;
     await runPlan({ steps: [{ ...overlayMount({ ...parts, target }, kernelRelease), where: 'host', because }] });
-    this.#mounted.add(target);
+    this.#mounted.set(target, parts.work);
     return target;
   }
 
