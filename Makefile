@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh Debian machine: `make demo` runs the main job, `make test` passes the tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-v2 suites soak bench lint build native clean setup setup-test typecheck pack deb
+.PHONY: demo demo-blows demo-clean test test-v2 suites soak bench lint build native clean setup setup-test typecheck pack deb
 
 build: node_modules/.installed native
 	node tools/build.mjs
@@ -45,8 +45,15 @@ bench: setup-test build
 	@tools/setup.sh suites
 	node bench/run.mjs
 
-demo: setup build
-	tools/demo.sh
+# Two applications from their sources to answering sites; the daemon stays. demo-blows hurts them, demo-clean removes all.
+demo:
+	@node tools/demo.mjs
+
+demo-blows:
+	@node tools/blows.mjs
+
+demo-clean:
+	@node tools/demo/clean.mjs
 
 # Packages to install elsewhere: dist/estiba-VERSION.tgz for `npm i -g`, dist/estiba_VERSION_ARCH.deb for apt.
 pack: build
