@@ -11,6 +11,7 @@ import { keyIn, type Live, PODS, SERVICES } from '#cluster/client/resources.ts';
 import type { AgentDeps } from '#cluster/node/deps.ts';
 import { PodImages } from '#cluster/node/images.ts';
 import { PodObjects } from '#cluster/node/objects.ts';
+import { podCgroup, QOS_CLASSES } from '#cluster/node/pod/resources.ts';
 import { LABEL } from '#cluster/node/pod/runs.ts';
 import { PodWorker } from '#cluster/node/pod/worker.ts';
 import { Registration } from '#cluster/node/registration.ts';
@@ -164,17 +165,31 @@ export class NodeAgent {
     });
   }
 
-  /** What a pod left that the API does not know any more: containers first, then sandbox and directories. */
+  /**
+   * What a pod left that the API does not know any more: containers first, then sandbox and directories. One that cannot be
+   * removed now holds up nobody; the next start tries again.
+   */
   async #sweep(): Promise<void> {
     const { engine, settings } = this.#o;
     const known = new Set(this.#pods.list().map((pod) => pod.metadata.uid));
-    for (const record of engine.containers.list()) {
-      const uid = record.spec.labels[LABEL.uid];
-      if (uid === undefined || record.spec.origin.by !== 'kubernetes' || known.has(uid)) continue;
-      await engine.containers.remove(record.id, { force: true, volumes: true });
-    }
-    for (const id of engine.sandboxes.list()) if (!known.has(id)) await engine.sandboxes.remove(id);
-    for (const root of [settings.runDir, settings.dataDir])
-      for (const uid of await namesIn(join(root, 'pods'))) if (!known.has(uid)) await this.#deps.volumes.release(uid);
+    const lost = (uid: string | undefined): uid is string => uid !== undefined && !known.has(uid);
+    const orphans = engine.containers
+      .list()
+      .filter(({ spec }) => spec.origin.by === 'kubernetes' && lost(spec.labels[LABEL.uid]));
+    await this.#tryAll(orphans, ({ id }) => engine.containers.remove(id, { force: true, volumes: true }));
+    await this.#tryAll(engine.sandboxes.list().filter(lost), (id) => engine.sandboxes.remove(id));
+    const directories = [settings.runDir, settings.dataDir].map((root) => namesIn(join(root, 'pods')));
+    const uids = new Set((await Promise.all(directories)).flat());
+    await this.#tryAll([...uids].filter(lost), async (uid) => {
+      await this.#deps.volumes.release(uid);
+      for (const qos of QOS_CLASSES) await this.#o.host.removePodCgroup(podCgroup(settings.cgroupParent, qos, uid));
+    });
+  }
+
+  async #tryAll<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+    const outcomes = await Promise.allSettled(items.map(work));
+    for (const outcome of outcomes)
+      if (outcome.status === 'rejected')
+        this.#o.log.error('what a lost pod left could not be removed', { error: describeChain(outcome.reason) });
   }
 }

@@ -2,7 +2,8 @@ import type { ResourceSpec } from '#engine/core/spec.ts';
 import { amountsOf, podAmounts } from '#spec/kubernetes/pod-resources.ts';
 import type { Container, PodSpec } from '#spec/kubernetes/types.gen.ts';
 
-export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
+export const QOS_CLASSES = ['Guaranteed', 'Burstable', 'BestEffort'] as const;
+export type QosClass = (typeof QOS_CLASSES)[number];
 
 const CPU_PERIOD_US = 100_000;
 const MIN_QUOTA_US = 1_000;
