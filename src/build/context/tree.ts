@@ -45,8 +45,8 @@ export interface ContextLimits {
   contentBytes: number;
 }
 
-/** A million small files is what a forgotten node_modules or .git holds; more is nobody's wish. */
-export const CONTEXT_LIMITS: ContextLimits = { entries: 2_000_000, contentBytes: 256 * 1024 ** 3 };
+/** Forgotten trees of node_modules hold some 100 000 files; a million take about 1.2 GB of memory here, and more is nobody's wish. */
+export const CONTEXT_LIMITS: ContextLimits = { entries: 1_000_000, contentBytes: 256 * 1024 ** 3 };
 
 const DIRECTORY: Omit<ContextNode, 'children'> = {
   type: 'dir',
@@ -60,7 +60,7 @@ const DIRECTORY: Omit<ContextNode, 'children'> = {
   deviceMinor: 0,
 };
 
-/** A build context in memory: about 300 bytes a file, its bytes elsewhere. */
+/** A build context in memory: about 1.2 KB a file, its bytes elsewhere. */
 export class ContextTree {
   readonly root: ContextNode = { ...DIRECTORY, children: new Map() };
   readonly #limits: ContextLimits;
