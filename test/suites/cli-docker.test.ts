@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -87,13 +87,31 @@ afterAll(async () => {
   const ended = new Promise((done) => daemon.once('exit', done));
   daemon.kill('SIGTERM');
   await ended;
+  // A daemon leaves its processes, table and links to the next one; here none comes.
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
+    if (Number(pid) !== process.pid && commandOf(pid).includes(folder)) process.kill(Number(pid), 'SIGKILL');
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
     .map((l) => l.split(' ')[1] ?? '')
     .filter((m) => m.startsWith(folder));
   for (const mount of mounts.reverse()) execFileSync('umount', ['-l', mount]);
+  execFileSync('nft', ['delete', 'table', 'inet', NAME]);
+  for (const link of readdirSync('/sys/class/net'))
+    if (link === `${NAME}0` || link.startsWith(`${NAME}-`)) execFileSync('ip', ['link', 'del', link]);
+  for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
+    const group = join('/sys/fs/cgroup', hierarchy, NAME);
+    if (existsSync(group)) execFileSync('find', [group, '-depth', '-type', 'd', '-exec', 'rmdir', '{}', ';']);
+  }
   rmSync(folder, { recursive: true, force: true });
 });
+
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return ''; // it has ended meanwhile
+  }
+}
 
 /** Times pass between two calls, and columns are as wide as they are long. */
 function still(text: string): string {
