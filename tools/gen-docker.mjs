@@ -23,7 +23,15 @@ const LEGACY = {
 // Fields that no Swagger file has and the clients send all the same.
 const UNDOCUMENTED = {
   ContainerExec: { Detach: { type: 'boolean' }, Container: { type: 'string' } },
-  ContainerCreate: { name: { type: 'string' }, Runtime: { type: 'string' } },
+  ContainerCreate: {
+    name: { type: 'string' },
+    Runtime: { type: 'string' },
+    Dns: { type: 'array', items: { type: 'string' } },
+  },
+  // dockerode sends the query's values in the body as well.
+  ImageCommit: Object.fromEntries(
+    ['comment', 'author', 'repo', 'tag', 'container'].map((k) => [k, { type: 'string' }]),
+  ),
   VolumeCreate: { Mountpoint: { type: 'string' } },
   ExecStart: { hijack: { type: 'boolean' }, stdin: { type: 'boolean' } },
 };

@@ -14,7 +14,7 @@ import { applyImage } from '#engine/core/image-defaults.ts';
 import { inventName } from '#engine/core/names.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import { limits } from '#engine/core/oci-resources.ts';
-import type { CreatedProcess, ExitStatus, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
+import type { CreatedProcess, ExitStatus, FoundImage, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, type ContainerState, FRESH_STATE, isRunning } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
@@ -128,7 +128,6 @@ export class Containers {
   }
 
   async create(wishedName: string | undefined, spec: ContainerSpec): Promise<ContainerRecord> {
-    await using undo = new Undo();
     const { parts, registry, random, clock } = this.#o;
     const image = await parts.images.find(spec.image);
     const process = applyImage(spec, image.config);
@@ -148,6 +147,14 @@ export class Containers {
       endpoints: {},
       ports: [],
     };
+    // In line from the first: its name is known before it is whole, and who starts it by that name has to wait.
+    return this.#queue.run(id, () => this.#make(record, image));
+  }
+
+  async #make(record: ContainerRecord, image: FoundImage): Promise<ContainerRecord> {
+    await using undo = new Undo();
+    const { parts, registry } = this.#o;
+    const { id, spec, process } = record;
     await registry.add(record); // the intent: from here a crash is swept
     undo.add('record', () => registry.forget(id));
     const endpoints = await parts.network.reserve(id, spec);

@@ -36,6 +36,16 @@ export async function logFiles(path: string, maxFiles: number): Promise<string[]
   return files;
 }
 
+/** Undefined: the container was removed since the files were listed, its logs with it. */
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
 async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
@@ -58,7 +68,8 @@ export async function readLogs(
   for (const [index, file] of files.entries()) {
     const start = starts[index];
     if (start === undefined) continue;
-    const handle = await open(file, 'r');
+    const handle = await openIfThere(file);
+    if (!handle) continue;
     try {
       const { ino } = await handle.stat();
       place = { ino, offset: await readFrom(handle, start, format, wish, put) };
@@ -175,7 +186,8 @@ async function tailStarts(files: readonly string[], count: number): Promise<(num
   const starts: (number | undefined)[] = files.map(() => undefined);
   let missing = count;
   for (let i = files.length - 1; i >= 0 && missing > 0; i--) {
-    const handle = await open(files[i] ?? '', 'r');
+    const handle = await openIfThere(files[i] ?? '');
+    if (!handle) continue;
     try {
       const found = await tailStart(handle, missing);
       starts[i] = found.start;

@@ -1,6 +1,6 @@
 import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { errnoOf } from '#base/errors.ts';
+import { errnoOf, isCode } from '#base/errors.ts';
 import { KeyedSerial } from '#base/queue.ts';
 import type { FoundImage, RootSource } from '#engine/core/parts.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -86,9 +86,14 @@ export class OverlayRoots implements RootSource {
     for (const id of [...this.#uses.keys()]) if (!isUsed(id)) await this.unmount(id);
   }
 
-  /** Directories of an overlay, for `docker inspect`. */
-  async describe(id: string): Promise<Rootfs & { merged: string }> {
-    return { ...(await this.#o.snapshots.rootfs(id)), merged: this.#point(id) };
+  /** Directories of an overlay, for `docker inspect`; undefined while it is made, and when it goes. */
+  async describe(id: string): Promise<(Rootfs & { merged: string }) | undefined> {
+    try {
+      return { ...(await this.#o.snapshots.rootfs(id)), merged: this.#point(id) };
+    } catch (error) {
+      if (isCode(error, 'SNAPSHOT_NOT_FOUND')) return undefined;
+      throw error;
+    }
   }
 
   /** What the container wrote. */

@@ -1054,12 +1054,19 @@ export interface Bodies {
   } & {
     name?: string | null;
     Runtime?: string | null;
+    Dns?: string[] | null;
   };
   ContainerUpdate: Resources & {
     RestartPolicy?: RestartPolicy | null;
   };
   SystemAuth: AuthConfig;
-  ImageCommit: ContainerConfig;
+  ImageCommit: ContainerConfig & {
+    comment?: string | null;
+    author?: string | null;
+    repo?: string | null;
+    tag?: string | null;
+    container?: string | null;
+  };
   ContainerExec: {
     AttachStdin?: boolean | null;
     AttachStdout?: boolean | null;

@@ -124,6 +124,7 @@ export class Room {
       );
     }
     this.#endStrays();
+    for (const name of this.#cgroups) killCgroup(name);
     for (const name of this.#cgroups) removeCgroups(name);
     rmSync(this.dir, { recursive: true, force: true });
   }

@@ -29,7 +29,7 @@ function attachedPair(tty: boolean, detachKeys = '') {
   const ended = joinStreams(
     connection,
     program,
-    { stdin: true, stdout: true, stderr: true, tty, detachKeys },
+    { stdin: true, stdout: true, stderr: true, tty, closeStdin: true, detachKeys },
     gone.signal,
   );
   return { program, connection, gone, ended };

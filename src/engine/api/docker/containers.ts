@@ -199,6 +199,7 @@ function attachReply({ containers, past }: ContainerHandlersOptions, request: Ap
     stdout: flag(query, 'stdout'),
     stderr: flag(query, 'stderr'),
     tty,
+    closeStdin: record.spec.process.stdinOnce,
     detachKeys: query.get('detachKeys') ?? '',
   };
   const stream = flag(query, 'stream');

@@ -52,7 +52,7 @@ export function execHandlers(execs: Execs): Handlers {
       const [rows = 0, columns = 0] = body.ConsoleSize ?? [];
       // Whether output comes in frames is said by this request, whether there is a terminal by the one that made the exec.
       const raw = body.Tty ?? false;
-      const wish = { ...spec.attach, tty: raw, detachKeys: spec.detachKeys ?? '' };
+      const wish = { ...spec.attach, tty: raw, closeStdin: true, detachKeys: spec.detachKeys ?? '' };
       return {
         kind: 'hijack',
         type: raw || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM,

@@ -55,7 +55,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
 async function placesOf(engine: Engine, record: ContainerRecord, withSizes: boolean): Promise<InspectPlaces> {
   const { containers, roots } = engine;
   const files = engine.filesDir(record.id);
-  const { lower, upper, work, merged } = await roots.describe(record.id);
+  const root = await roots.describe(record.id);
   return {
     logPath: record.spec.logging.driver === 'none' ? '' : engine.logPath(record.id),
     hostsPath: join(files, 'hosts'),
@@ -63,7 +63,12 @@ async function placesOf(engine: Engine, record: ContainerRecord, withSizes: bool
     resolvConfPath: join(files, 'resolv.conf'),
     execIds: containers.execs.of(record.id),
     sandboxKey: isRunning(record.state) ? (engine.networks.sandbox(record.id)?.netns ?? '') : '',
-    graph: { LowerDir: lower.join(':'), UpperDir: upper, WorkDir: work, MergedDir: merged },
+    graph: root && {
+      LowerDir: root.lower.join(':'),
+      UpperDir: root.upper,
+      WorkDir: root.work,
+      MergedDir: root.merged,
+    },
     ...(withSizes ? { sizes: await containerSizes(engine, record) } : {}),
   };
 }

@@ -11,6 +11,8 @@ export interface JoinWish {
   stdout: boolean;
   stderr: boolean;
   tty: boolean;
+  /** The program's input closes with the client's: of an exec, and of a container that is asked for it (StdinOnce). */
+  closeStdin: boolean;
   detachKeys: string;
 }
 
@@ -35,7 +37,10 @@ export async function joinStreams(
       if (how === 'detached') program.detach();
       resolve(how);
     };
-    const onAbort = (): void => finish('detached');
+    const onAbort = (): void => {
+      if (wish.stdin && wish.closeStdin && !wish.tty) program.stdin.end();
+      finish('detached');
+    };
     if (signal.aborted) return finish('detached');
     signal.addEventListener('abort', onAbort);
     for (const [source, stream, wanted] of outputs) {
@@ -52,7 +57,7 @@ export async function joinStreams(
       : undefined;
     const input = watcher ? connection.input.pipe(watcher) : connection.input;
     // A terminal outlives who sat at it: a client that detaches by itself just leaves, and the shell must not see an end of input.
-    input.pipe(program.stdin, { end: !wish.tty });
+    input.pipe(program.stdin, { end: wish.closeStdin && !wish.tty });
     program.stdin.on('error', () => input.unpipe(program.stdin)); // the program closed its input: nobody's failure
   });
 }
