@@ -2,7 +2,6 @@ import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
 import { apiTls, checkExposure } from '#app/api-tls.ts';
-import { startControlPlane } from '#app/control-plane.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
 import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.ts';
 import { type Node, openNode } from '#app/node.ts';
@@ -98,6 +97,8 @@ async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> 
   }
   let cluster: KubeClient | undefined;
   if (options.serves.has('kube')) {
+    // Read by those alone who serve it: an engine needs neither its memory nor its time to start.
+    const { startControlPlane } = await import('#app/control-plane.ts');
     const plane = await startControlPlane({ ...options, ...options.kube, ...(engine ? { node: engine.node } : {}) });
     undo.add('control plane', () => plane.close());
     await copyFile(plane.kubeconfigPath, join(options.runRoot, 'kubeconfig'));
