@@ -10,11 +10,11 @@ export function decodeBody(resource: Resource, body: ParsedBody, context: Contex
   if (!isObject(body.value)) throw badRequest('the object provided is unrecognized (must be of type Object)');
   const value = body.value;
   const { apiVersion, kind } = resource.facts;
-  const sentVersion = own(value, 'apiVersion');
-  const sentKind = own(value, 'kind');
-  if (typeof sentKind !== 'string' || sentKind === '')
-    throw badRequest(`Object 'Kind' is missing in '${JSON.stringify(value).slice(0, 200)}'`);
-  if (sentKind !== kind) throw badRequest(`${String(sentVersion)}, Kind=${sentKind} cannot be handled as a ${kind}`);
+  // As upstream's decoder: what the body leaves out, the URL has said. @kubernetes/client-node leaves out both.
+  const sentVersion = own(value, 'apiVersion') || apiVersion;
+  const sentKind = own(value, 'kind') || kind;
+  if (sentKind !== kind)
+    throw badRequest(`${String(sentVersion)}, Kind=${String(sentKind)} cannot be handled as a ${kind}`);
   if (sentVersion !== apiVersion)
     throw badRequest(
       `the API version in the data (${String(sentVersion)}) does not match the expected API version (${apiVersion})`,
