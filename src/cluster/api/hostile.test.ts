@@ -21,7 +21,6 @@ describe('bad input', () => {
     ],
     ['no JSON', '{"apiVersion":', /error decoding from json/],
     ['no object', '[1,2]', /unrecognized/],
-    ['another kind', '{"apiVersion":"v1","kind":"Pod"}', /cannot be handled as a/],
     ['another kind', '{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}', /cannot be handled as a ConfigMap/],
     [
       'data of the wrong type',
