@@ -72,7 +72,7 @@ export async function startUi(options: UiOptions, sessions: Sessions): Promise<U
     calls: { engine: client, cluster },
     live: {
       hub,
-      figures: new Ticker({ clock, everyMs: FIGURES_EVERY_MS, look: () => figuresOf(engine, clock) }),
+      figures: new Ticker({ clock, everyMs: FIGURES_EVERY_MS, look: () => figuresOf(engine, clock), log }),
       engine: client,
       hangUp: (exec) => engine.containers.execs.hangUp(exec),
       clock,

@@ -149,8 +149,12 @@ export class Live {
 
   #caughtUp(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-      this.#socket.drained(resolve);
+      const settle = (): void => {
+        signal.removeEventListener('abort', settle);
+        resolve();
+      };
+      signal.addEventListener('abort', settle);
+      this.#socket.drained(settle);
     });
   }
 

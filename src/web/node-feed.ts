@@ -1,8 +1,9 @@
 import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
 import type { Engine } from '#engine/core/engine.ts';
 import type { NodeEvent } from '#engine/core/events.ts';
 import { type ContainerRecord, isRunning, type PortRecord } from '#engine/core/record.ts';
-import { hostUse, sample } from '#engine/core/stats.ts';
+import { hostUse, sample, type Use } from '#engine/core/stats.ts';
 import type { Feed, Tables } from '#web/hub.ts';
 import type { ContainerRow, EventRow, Figure, Figures, Phase } from '#web/wire.ts';
 
@@ -62,7 +63,7 @@ export function figuresOf(engine: Engine, clock: Clock): Figures {
 }
 
 function figureOf(engine: Engine, id: string): Figure | undefined {
-  const { use } = sample(engine.stats, id);
+  const use = useOf(engine, id);
   if (!use) return undefined;
   const { cpu, memory, pids } = use.cgroup;
   const links = Object.values(use.networks ?? {});
@@ -75,6 +76,16 @@ function figureOf(engine: Engine, id: string): Figure | undefined {
     txBytes: links.reduce((sum, link) => sum + link.txBytes, 0),
     processes: pids?.current ?? 0,
   };
+}
+
+/** A container that ends now has a record that runs and a process that does not: it uses nothing. */
+function useOf(engine: Engine, id: string): Use | undefined {
+  try {
+    return sample(engine.stats, id).use;
+  } catch (error) {
+    if (isCode(error, 'WRONG_PHASE', 'NO_SUCH_CONTAINER')) return undefined;
+    throw error;
+  }
 }
 
 const COMPOSE_PROJECT = 'com.docker.compose.project';
@@ -150,7 +161,7 @@ export function eventRow(event: NodeEvent): EventRow {
     from: 'engine',
     warning: failed || event.action === 'oom' || event.action.endsWith('unhealthy'),
     kind: event.type,
-    name: attributes['name'] ?? event.id.replace(/^sha256:/, '').slice(0, 12),
+    name: attributes[POD.container] ?? attributes['name'] ?? event.id.replace(/^sha256:/, '').slice(0, 12),
     action: event.action,
     text: [
       ...(event.action === 'die' ? [`exit code ${attributes['exitCode'] ?? '?'}`] : []),

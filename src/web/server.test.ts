@@ -47,7 +47,7 @@ describe('the dashboard on the wire', () => {
       ],
     });
     const nothing = { atMs: 0, machine: { cpuNs: 0, memoryBytes: 0 }, containers: {} };
-    const figures = new Ticker({ clock, everyMs: 2_000, look: () => nothing });
+    const figures = new Ticker({ clock, everyMs: 2_000, look: () => nothing, log });
     ui = createUiServer({
       sessions,
       calls: { engine, cluster: undefined },
