@@ -22,6 +22,7 @@ setup-test: node_modules/.installed
 
 typecheck: node_modules/.installed
 	npx tsc -p .
+	npx tsc -p src/web/page
 
 lint: typecheck
 	npx biome check .

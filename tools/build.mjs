@@ -3,7 +3,7 @@
 // machines here have.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -59,6 +59,29 @@ for (const { name, source = `src/app/${name}.ts`, thread = false, program, warm 
   });
 }
 rmSync(join(OUT, 'warm'), { recursive: true, force: true });
+await buildPage();
+
+/** The dashboard's page, as one html, one script and one style sheet: nothing comes from anywhere else. */
+async function buildPage() {
+  const [from, to] = [join(ROOT, 'src/web/page'), join(OUT, 'web')];
+  await build({
+    entryPoints: [
+      { in: join(from, 'main.tsx'), out: 'page' },
+      { in: join(from, 'page.css'), out: 'page' },
+    ],
+    outdir: to,
+    bundle: true,
+    format: 'esm',
+    target: 'es2022',
+    minify: true,
+    jsx: 'automatic',
+    jsxImportSource: 'preact',
+    // Who passes the bundle on passes the notices on.
+    legalComments: 'eof',
+    logLevel: 'warning',
+  });
+  copyFileSync(join(from, 'index.html'), join(to, 'index.html'));
+}
 
 /**
  * Planning a container with a seccomp profile goes through most of what `run` needs, and changes nothing: with these

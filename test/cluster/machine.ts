@@ -70,6 +70,11 @@ export class Machine {
     return join(this.dir, 'R');
   }
 
+  /** Its first process, by the host's number: for programs that stand in its network alone (nsenter). */
+  get init(): number {
+    return this.#init;
+  }
+
   get dataRoot(): string {
     return join(this.dir, 'D');
   }
