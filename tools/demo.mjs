@@ -176,7 +176,7 @@ ${times.join('\n')}
 
 The daemon goes on; its log is ${DAEMON_LOG}
   export ESTIBA_RUN_ROOT=${RUN_ROOT} KUBECONFIG=${RUN_ROOT}/kubeconfig DOCKER_HOST=${docker}
-  bin/estiba app ls; docker ps; kubectl get pods -A      API ${kube}, registry ${registry}${ui === undefined ? '' : `, dashboard ${ui}`}
+  bin/estiba app ls; docker ps; kubectl get pods -A      API ${kube}, registry ${registry}${ui === undefined ? '' : `\n  bin/estiba ui                                          a link to log in to the dashboard at ${ui}`}
   make demo-blows     kills, floods and breaks what runs, and reads both pages back after each blow
   make demo-clean     stops everything and removes it, and shows that nothing is left
 `);

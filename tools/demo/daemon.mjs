@@ -63,7 +63,7 @@ export async function stopDaemon(signal = 'SIGTERM') {
 
 async function isOfThisBuild(pid) {
   const args = await readFile(`/proc/${pid}/cmdline`, 'utf8');
-  if (!args.includes(TREE)) return false;
+  if (!args.includes(TREE) || !args.includes(DAEMON_FLAGS.join('\0'))) return false;
   const [built, started] = await Promise.all([stat(`${TREE}/dist/daemon.run.cjs`), stat(`/proc/${pid}`)]);
   return built.mtimeMs < started.ctimeMs;
 }

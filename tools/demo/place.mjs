@@ -23,6 +23,7 @@ export const KUBECONFIG = `${RUN_ROOT}/kubeconfig`;
 export const DAEMON_FLAGS = [
   ...['--data-root', `${ROOT}/data`, '--run-root', RUN_ROOT, '--name', NAME],
   ...['--kube', '127.0.0.1:0', '--registry', '127.0.0.1:0', '--ingress', '127.0.0.1:8080,8443'],
+  ...['--ui', '127.0.0.1:8444'],
   ...['--service-cidr', '10.93.0.0/16'],
 ];
 
