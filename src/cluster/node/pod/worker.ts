@@ -437,7 +437,10 @@ export class PodWorker {
     if (isDeepStrictEqual(status, this.#reported) || this.#lost) return;
     const { uid } = this.#pod.metadata;
     try {
-      const patch = { metadata: { uid }, status: { ...status, conditions: status.conditions?.map(whole) } };
+      const { podIPs, hostIPs } = status;
+      // Addresses are merged by address: without this a pod that got another one after a reboot would keep the old one, too.
+      const ips = { ...(podIPs ? { podIPs: [REPLACE, ...podIPs] } : {}), hostIPs: [REPLACE, ...(hostIPs ?? [])] };
+      const patch = { metadata: { uid }, status: { ...status, ...ips, conditions: status.conditions?.map(whole) } };
       await this.#deps.client.patch(PODS, keyOf(this.#pod), patch, { type: 'strategic', sub: 'status' });
       this.#reported = status;
       this.#reportedAtMs = this.#deps.clock.now();
@@ -472,6 +475,9 @@ export class PodWorker {
     return DONE;
   }
 }
+
+/** Strategic merge's word for a list that is to be as it stands here. */
+const REPLACE = { $patch: 'replace' } as const;
 
 /** Conditions are merged one by one: what one has no more has to be named. */
 function whole(condition: PodCondition): object {
