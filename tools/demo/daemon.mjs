@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { DAEMON_FLAGS, DAEMON_LOG, ESTIBA, Failed, ROOT, RUN_ROOT, TREE, until } from './place.mjs';
 
 /** Pids of processes whose arguments contain all of `words`, or end a path with them; never our own. */
@@ -38,6 +38,8 @@ export async function ensureDaemon(say) {
 /** Resolves when it is ready: a request sent now succeeds. */
 export async function startDaemon() {
   mkdirSync(ROOT, { recursive: true, mode: 0o711 });
+  // Of a daemon that was killed: it would look like the new one's.
+  await rm(`${RUN_ROOT}/endpoints.json`, { force: true });
   const log = openSync(DAEMON_LOG, 'a');
   // A process of its own session: it stays when the demo ends, whatever its terminal does.
   const child = spawn(ESTIBA, ['daemon', ...DAEMON_FLAGS], { cwd: '/', detached: true, stdio: ['ignore', log, log] });
