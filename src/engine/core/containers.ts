@@ -483,6 +483,7 @@ export class Containers {
       mounts: mounts.sort((a, b) => (a.destination < b.destination ? -1 : 1)),
       files: net.files,
       join,
+      ...(spec.namespaces.ipc.kind === 'host' ? { shmSource: '/dev/shm' } : {}), // the host's shared memory is part of its IPC
       cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
       devices,
       host,
