@@ -174,6 +174,10 @@ describe('createRequest', () => {
     [{ WorkingDir: 'src' }, '$.WorkingDir: "src" is not an absolute path'],
     [{ Healthcheck: { Test: ['curl'] } }, '$.Healthcheck.Test'],
     [{ Healthcheck: { Interval: 5 } }, '$.Healthcheck.Interval: 5 is below one millisecond'],
+    [
+      { NetworkingConfig: { EndpointsConfig: { app: { IPAMConfig: { LinkLocalIPs: ['169.254.1.2'] } } } } },
+      '$.NetworkingConfig.EndpointsConfig["app"].IPAMConfig.LinkLocalIPs',
+    ],
   ];
   it.each(bad)('%j is refused by path', (body, message) => {
     expect(() => create(body)).toThrow(message);

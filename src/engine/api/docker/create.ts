@@ -344,13 +344,23 @@ function endpointsOf(body: Bodies['ContainerCreate'], host: HostConfig): Endpoin
   for (const [name, value] of Object.entries(wished)) if (name !== main && name !== modeName) settings.set(name, value);
   return [...settings].map(([network, s]) => ({
     network,
-    aliases: s?.Aliases ?? [],
-    ...(s?.IPAMConfig?.IPv4Address ? { ipv4: s.IPAMConfig.IPv4Address } : {}),
-    ...(s?.IPAMConfig?.IPv6Address ? { ipv6: s.IPAMConfig.IPv6Address } : {}),
-    ...(s?.MacAddress ? { mac: s.MacAddress } : {}),
-    links: s?.Links ?? [],
-    driverOptions: s?.DriverOpts ?? {},
+    ...endpointOf(s ?? {}, `$.NetworkingConfig.EndpointsConfig[${JSON.stringify(network)}]`),
   }));
+}
+
+/** What a container asks of a network, from a create or a connect; `path` is where it stands in the body. */
+export function endpointOf(s: EndpointSettings, path: string): Omit<EndpointSpec, 'network'> {
+  const { IPv4Address, IPv6Address, LinkLocalIPs } = s.IPAMConfig ?? {};
+  if (LinkLocalIPs?.length)
+    fail(`${path}.IPAMConfig.LinkLocalIPs`, LinkLocalIPs, 'is not supported: give IPv4Address or IPv6Address');
+  return {
+    aliases: s.Aliases ?? [],
+    ...(IPv4Address ? { ipv4: IPv4Address } : {}),
+    ...(IPv6Address ? { ipv6: IPv6Address } : {}),
+    ...(s.MacAddress ? { mac: s.MacAddress } : {}),
+    links: s.Links ?? [],
+    driverOptions: s.DriverOpts ?? {},
+  };
 }
 
 const PORT_KEY = /^(\d{1,5})(?:\/(tcp|udp|sctp))?$/;

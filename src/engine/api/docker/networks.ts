@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import { endpointOf } from '#engine/api/docker/create.ts';
 import { timeOf } from '#engine/api/docker/image-list.ts';
 import { textOf } from '#engine/api/docker/query.ts';
 import { dockerTime } from '#engine/api/docker/time.ts';
@@ -54,18 +55,10 @@ export function networkHandlers(networks: NodeNetworks, now: () => number): Hand
 
     NetworkConnect: async (request) => {
       const body = checkBody('NetworkConnect', await request.json());
-      const config = body.EndpointConfig ?? {};
       await networks.connect(
         request.params['id'] ?? '',
         body.Container || fail('$.Container', body.Container, 'must name a container'),
-        {
-          aliases: config.Aliases ?? [],
-          links: config.Links ?? [],
-          driverOptions: config.DriverOpts ?? {},
-          ...(config.IPAMConfig?.IPv4Address ? { ipv4: config.IPAMConfig.IPv4Address } : {}),
-          ...(config.IPAMConfig?.IPv6Address ? { ipv6: config.IPAMConfig.IPv6Address } : {}),
-          ...(config.MacAddress ? { mac: config.MacAddress } : {}),
-        },
+        endpointOf(body.EndpointConfig ?? {}, '$.EndpointConfig'),
       );
       return empty(200);
     },
