@@ -67,6 +67,16 @@ describe('a daemon that goes and comes back', () => {
     sh('docker rm asker');
   });
 
+  it('containers that join a shareable IPC namespace share its memory; a private one is not joined', () => {
+    sh('docker run -d --name donor --ipc shareable --shm-size 1m busybox sleep 600');
+    sh('docker exec donor sh -c "echo cargo > /dev/shm/hold"');
+    expect(sh('docker run --rm --ipc container:donor busybox cat /dev/shm/hold')).toBe('cargo');
+    expect(sh('docker run --rm --ipc container:donor busybox df -k /dev/shm | tail -1')).toMatch(/ 1024 /);
+    expect(server.sh('docker run --rm --ipc container:box0 busybox true').err).toContain('non-shareable IPC');
+    sh('docker rm -f donor');
+    expect(readdirSync(join(room.dir, 'estiba-run/roots')).filter((name) => name.endsWith('.shm'))).toEqual([]);
+  });
+
   it('the exit code of an exec that ran while the daemon was killed is known', async () => {
     const socket = join(room.dir, 'estiba-run/docker.sock');
     const post = (path: string, body: object): string =>

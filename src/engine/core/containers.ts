@@ -412,6 +412,10 @@ export class Containers {
       if (network.status === 'rejected') throw network.reason;
       const [rootfs, net] = [root.value, network.value];
       undo.add('volumes', () => parts.volumes.detach(id));
+      if (record.spec.namespaces.ipc.kind === 'shareable') {
+        undo.add('shared memory', () => parts.roots.unshareMemory(id));
+        await parts.roots.shareMemory(id, record.spec.shmBytes);
+      }
       const config = await this.#config(record, rootfs, net);
       const process = await parts.processes.create(id, config, this.#io(record));
       undo.add('process', () => parts.processes.remove(id));
@@ -483,7 +487,7 @@ export class Containers {
       mounts: mounts.sort((a, b) => (a.destination < b.destination ? -1 : 1)),
       files: net.files,
       join,
-      ...(spec.namespaces.ipc.kind === 'host' ? { shmSource: '/dev/shm' } : {}), // the host's shared memory is part of its IPC
+      ...this.#sharedMemory(record),
       cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
       devices,
       host,
@@ -511,6 +515,22 @@ export class Containers {
         join[type] = `/proc/${this.#host(mode.id, type).state.pid}/ns/${type}`;
     }
     return join;
+  }
+
+  /** Where `/dev/shm` comes from when it is not the container's own: POSIX shared memory goes with the IPC namespace. */
+  #sharedMemory({ id, spec }: ContainerRecord): { shmSource?: string } {
+    const { ipc } = spec.namespaces;
+    if (ipc.kind === 'host') return { shmSource: '/dev/shm' };
+    if (ipc.kind === 'shareable') return { shmSource: this.#o.parts.roots.memoryOf(id) };
+    if (ipc.kind !== 'container') return {};
+    const donor = this.#host(ipc.id, 'ipc');
+    const { kind } = donor.spec.namespaces.ipc;
+    if (kind !== 'shareable' && kind !== 'host')
+      throw new WrongPhase({
+        message: `cannot join IPC namespace of container ${donor.name}: non-shareable IPC`,
+        hint: 'start that one with --ipc shareable',
+      });
+    return this.#sharedMemory(donor);
   }
 
   #sharedNetwork({ namespaces: { network } }: ContainerSpec): { sharedWith?: { id: string; pid: number } } {
@@ -697,6 +717,7 @@ export class Containers {
     await Promise.all([
       tried('network', () => parts.network.detach(id)),
       tried('root', () => parts.roots.unmount(id)),
+      tried('shared memory', () => parts.roots.unshareMemory(id)),
       tried('volumes', () => parts.volumes.detach(id)),
     ]);
   }

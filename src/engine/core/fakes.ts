@@ -51,6 +51,9 @@ export class FakeNode {
       },
       unmount: async (id) => void this.held.delete(`mount ${id}`),
       remove: async (id) => void this.held.delete(`root ${id}`),
+      shareMemory: async (id) => this.#take('roots.shareMemory', `memory ${id}`),
+      memoryOf: (id) => `/shm/${id}`,
+      unshareMemory: async (id) => void this.held.delete(`memory ${id}`),
       readFile: async (_, path) => this.files[path] ?? '',
     },
     volumes: {

@@ -1,7 +1,7 @@
 import { containerCapabilities } from '#engine/core/capabilities.ts';
 import type { ProcessPlan } from '#engine/core/image-defaults.ts';
 import { ociResources } from '#engine/core/oci-resources.ts';
-import type { ContainerSpec, NamespaceMode, SecuritySpec } from '#engine/core/spec.ts';
+import type { ContainerSpec, IpcMode, SecuritySpec } from '#engine/core/spec.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
 import { dockerDefaultProfile, type Machine, resolveProfile } from '#kernel/seccomp/docker.ts';
 import { checkConfig, OCI_VERSION, type OciConfig, type OciMount } from '#spec/oci/config.ts';
@@ -202,7 +202,7 @@ const NAMESPACE_FIELDS = [
 function namespaces({ spec, join }: OciInputs): LinuxNamespace[] {
   const list: LinuxNamespace[] = [{ type: 'mount' }];
   for (const [field, type] of NAMESPACE_FIELDS) {
-    const mode: NamespaceMode | { kind: 'none' } = spec.namespaces[field];
+    const mode: IpcMode = spec.namespaces[field];
     if (mode.kind === 'host') continue;
     const path = join[type];
     list.push(path === undefined ? { type } : { type, path });

@@ -36,6 +36,10 @@ export interface FoundImage {
 /** Root file systems: an image's layers below, what the container writes on top. */
 export interface RootSource {
   prepare(id: string, image: FoundImage): Promise<void>;
+  /** `/dev/shm` of `id` for those that join its IPC namespace, from its start to its end; `memoryOf` is where. */
+  shareMemory(id: string, bytes: number): Promise<void>;
+  unshareMemory(id: string): Promise<void>;
+  memoryOf(id: string): string;
   /** Where config.json's root is; mounted when the container starts. */
   mount(id: string): Promise<string>;
   unmount(id: string): Promise<void>;

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errnoOf, isCode } from '#base/errors.ts';
@@ -21,11 +22,14 @@ export interface OverlayRootsOptions {
 }
 
 const MNT_DETACH = 2;
+/** MS_NOSUID, MS_NODEV, MS_NOEXEC (mount(2)). */
+const SHM_FLAGS = 2n | 4n | 8n;
 
 /**
  * Root file systems as overlays: the image's layers below, a directory of the container's own on top.
  *
  *     R/roots/ID        where it is mounted, from its first user to its last
+ *     R/roots/ID.shm    /dev/shm of a container with a shareable IPC namespace, while it runs
  *
  * A run, an archive that is read and a volume that is filled each use the mount for a while; it goes with the last of them.
  */
@@ -43,7 +47,8 @@ export class OverlayRoots implements RootSource {
     const roots = new OverlayRoots(options);
     await mkdir(options.dir, { recursive: true, mode: 0o711 });
     for (const mount of parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8')))
-      if (dirname(mount.mountPoint) === options.dir) roots.#uses.set(basename(mount.mountPoint), 1);
+      if (dirname(mount.mountPoint) === options.dir && !mount.mountPoint.endsWith('.shm'))
+        roots.#uses.set(basename(mount.mountPoint), 1);
     return roots;
   }
 
@@ -75,6 +80,34 @@ export class OverlayRoots implements RootSource {
       await this.#unmount(id);
       await this.#o.snapshots.remove(id);
     });
+  }
+
+  shareMemory(id: string, bytes: number): Promise<void> {
+    return this.#serial.run(id, async () => {
+      const target = this.memoryOf(id);
+      await mkdir(target, { recursive: true, mode: 0o711 });
+      const because = `/dev/shm of container ${id}, for those that join its IPC namespace`;
+      const data = `mode=1777,size=${bytes}`;
+      await this.#o.runPlan({
+        steps: [{ op: 'mount', where: 'host', because, source: 'shm', target, type: 'tmpfs', flags: SHM_FLAGS, data }],
+      });
+    });
+  }
+
+  /** Absent is fine: most containers share none, and nobody writes down which did. */
+  unshareMemory(id: string): Promise<void> {
+    return this.#serial.run(id, async () => {
+      const target = this.memoryOf(id);
+      if (!existsSync(target)) return;
+      const because = `/dev/shm of container ${id} goes`;
+      if (isMounted(target))
+        await this.#o.runPlan({ steps: [{ op: 'umount', where: 'host', because, target, flags: MNT_DETACH }] });
+      await rmdir(target);
+    });
+  }
+
+  memoryOf(id: string): string {
+    return join(this.#o.dir, `${id}.shm`);
   }
 
   async readFile(id: string, path: string): Promise<string> {
@@ -135,4 +168,8 @@ export class OverlayRoots implements RootSource {
   #point(id: string): string {
     return join(this.#o.dir, id);
   }
+}
+
+function isMounted(path: string): boolean {
+  return parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')).some((mount) => mount.mountPoint === path);
 }

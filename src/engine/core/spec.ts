@@ -67,11 +67,13 @@ export type NamespaceMode =
   | { kind: 'container'; id: string }
   | { kind: 'sandbox'; id: string };
 
+/** `shareable`: others may join, and share its `/dev/shm`. */
+export type IpcMode = NamespaceMode | { kind: 'none' } | { kind: 'shareable' };
+
 export interface NamespaceSpec {
   network: NamespaceMode;
   pid: NamespaceMode;
-  /** `shareable`: others may join; a private one has its own `/dev/shm` as well. */
-  ipc: NamespaceMode | { kind: 'none' };
+  ipc: IpcMode;
   uts: NamespaceMode;
   cgroup: NamespaceMode;
   user: { kind: 'host' } | { kind: 'private'; mappings: IdMap[] };

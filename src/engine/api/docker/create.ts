@@ -182,7 +182,7 @@ function namespacesOf(host: HostConfig, networkDisabled: boolean): NamespaceSpec
       ipc === 'none'
         ? { kind: 'none' }
         : ipc === 'shareable' || ipc === 'private'
-          ? { kind: 'private' }
+          ? { kind: ipc }
           : mode(ipc, '$.HostConfig.IpcMode', ['host', 'container']),
     uts: mode(host.UTSMode ?? '', '$.HostConfig.UTSMode', ['host']),
     cgroup: mode(host.CgroupnsMode === 'private' ? '' : (host.CgroupnsMode ?? ''), '$.HostConfig.CgroupnsMode', [

@@ -1,7 +1,7 @@
 import { dockerTime } from '#engine/api/docker/time.ts';
 import type { ContainerRecord, EndpointRecord, MountRecord, Phase } from '#engine/core/record.ts';
 import { isRunning } from '#engine/core/record.ts';
-import type { ContainerSpec, NamespaceMode } from '#engine/core/spec.ts';
+import type { ContainerSpec, IpcMode } from '#engine/core/spec.ts';
 import type {
   Bodies,
   ContainerConfig,
@@ -272,7 +272,7 @@ function networkModeOf(spec: ContainerSpec): string {
   return spec.network.endpoints[0]?.network ?? 'none';
 }
 
-function modeOf(mode: NamespaceMode | { kind: 'none' }, whenPrivate: string): string {
+function modeOf(mode: IpcMode, whenPrivate: string): string {
   switch (mode.kind) {
     case 'private':
       return whenPrivate;

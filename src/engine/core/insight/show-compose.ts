@@ -1,6 +1,6 @@
 import { DEFAULT_SHM_BYTES, published } from '#engine/core/insight/show-docker.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, MountSpec, NamespaceMode } from '#engine/core/spec.ts';
+import type { ContainerSpec, IpcMode, MountSpec } from '#engine/core/spec.ts';
 
 export interface ComposeFile {
   services: Record<string, object>;
@@ -61,7 +61,7 @@ function escapeDollar(text: string): string {
   return text.replaceAll('$', '$$$$');
 }
 
-function namespaceKey(mode: NamespaceMode | { kind: 'none' }): string | undefined {
+function namespaceKey(mode: IpcMode): string | undefined {
   if (mode.kind === 'private') return undefined;
   return mode.kind === 'container' ? `container:${mode.id}` : mode.kind;
 }

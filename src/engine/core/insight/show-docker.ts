@@ -1,5 +1,5 @@
 import type { ContainerRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, DeviceRate, MountSpec, NamespaceMode } from '#engine/core/spec.ts';
+import type { ContainerSpec, DeviceRate, IpcMode, MountSpec } from '#engine/core/spec.ts';
 
 /** Options of `docker run`, then the image and its arguments. What is as by default is left out. */
 export function dockerRun(record: ContainerRecord): { options: string[]; words: string[] } {
@@ -37,7 +37,7 @@ function processFlags({ process, hostname, domainname, labels, init, namespaces 
   ];
 }
 
-function namespaceFlag(name: string, mode: NamespaceMode | { kind: 'none' }): string[] {
+function namespaceFlag(name: string, mode: IpcMode): string[] {
   if (mode.kind === 'private') return [];
   return [`${name}=${mode.kind === 'container' ? `container:${mode.id}` : mode.kind}`];
 }

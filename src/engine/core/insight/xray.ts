@@ -5,7 +5,7 @@ import { compared, type XrayLine } from '#engine/core/insight/xray-line.ts';
 import { mountLines } from '#engine/core/insight/xray-mounts.ts';
 import type { OciHost } from '#engine/core/oci.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, NamespaceMode } from '#engine/core/spec.ts';
+import type { ContainerSpec, IpcMode } from '#engine/core/spec.ts';
 import { capabilityNames } from '#kernel/linux/names.ts';
 import type { NamespaceType } from '#kernel/linux/namespaces.ts';
 import { dockerDefaultProfile, resolveProfile } from '#kernel/seccomp/docker.ts';
@@ -62,7 +62,9 @@ function namespaceLines({ record, kernel, neighbours }: XrayInputs): XrayLine[] 
   const lines = NAMESPACE_FLAGS.map(([type, field, flag]): XrayLine => {
     const mode = namespaces[field];
     const line = { topic: `namespace.${type}`, because: becauseOfMode(flag, mode) };
-    return compared(line, wishedNamespace(mode), kernel && shownNamespace(type, kernel, neighbours));
+    const shown = kernel && shownNamespace(type, kernel, neighbours);
+    // Whether somebody has joined a shareable one is not the container's wish.
+    return compared(line, mode.kind === 'shareable' ? (shown ?? 'its own') : wishedNamespace(mode), shown);
   });
   const user: XrayLine = {
     topic: 'namespace.user',
@@ -73,7 +75,7 @@ function namespaceLines({ record, kernel, neighbours }: XrayInputs): XrayLine[] 
   return [...lines, compared(user, user.value, actual)];
 }
 
-function becauseOfMode(flag: string, mode: NamespaceMode | { kind: 'none' }): string {
+function becauseOfMode(flag: string, mode: IpcMode): string {
   switch (mode.kind) {
     case 'private':
       return 'default';
@@ -86,7 +88,7 @@ function becauseOfMode(flag: string, mode: NamespaceMode | { kind: 'none' }): st
   }
 }
 
-function wishedNamespace(mode: NamespaceMode | { kind: 'none' }): string {
+function wishedNamespace(mode: IpcMode): string {
   return mode.kind === 'host' ? 'of the host' : mode.kind === 'private' || mode.kind === 'none' ? 'its own' : 'shared';
 }
 
