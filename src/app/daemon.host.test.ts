@@ -106,7 +106,7 @@ describe('a daemon that goes and comes back', () => {
     expect(inspect('once', '.State.ExitCode')).toBe('5');
     await waitFor(() => inspect('box2', '.State.Running') === 'true', 10_000, 'box2 to run again');
     expect(inspect('box2', '.State.Pid')).not.toBe(pid);
-    expect(ask(18_302)).toContain('root');
+    await waitFor(() => ask(18_302).includes('root'), 10_000, 'its server to listen');
     sh('docker rm once');
   });
 
@@ -132,7 +132,7 @@ describe('a daemon that goes and comes back', () => {
     const running = sh('docker ps --format {{.Names}}').split('\n').sort();
     // `always` starts even what was stopped by hand, at the next boot.
     expect(running).toEqual(Array.from({ length: COUNT }, (_, i) => `box${i}`).sort());
-    expect(ask(18_305)).toContain('root');
+    await waitFor(() => ask(18_305).includes('root'), 10_000, 'its server to listen');
     expect(sh('docker run --rm --network front busybox wget -qO- http://box7/group | head -1')).toContain('root');
     expect(inspect('never', '.State.Status')).toBe('exited');
     sh('docker rm never');

@@ -192,7 +192,7 @@ describe('the engine on real shims', () => {
       }),
     );
     expect(await containers.execs.wait(exec.id)).toBe(7);
-    expect(said).toBe(`in ${id.slice(0, 12)}\n`);
+    await expect.poll(() => said).toBe(`in ${id.slice(0, 12)}\n`); // its end is known before its stream's
     await containers.pause(id);
     expect(readFileSync(`/sys/fs/cgroup/freezer/${CGROUP_PARENT}/${id}/freezer.state`, 'utf8').trim()).toBe('FROZEN');
     await containers.unpause(id);
