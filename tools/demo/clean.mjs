@@ -7,9 +7,10 @@ import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { daemonPid, ensureDaemon, stopDaemon } from './daemon.mjs';
 import { cgroups, links, mounts, ours, tables, takeVolatile } from './host.mjs';
-import { ask, ESTIBA, MEDIAWIKI, ROOT, RUN_ROOT, TREE, WORDPRESS } from './place.mjs';
+import { ask, ESTIBA, MEDIAWIKI, NAME, ROOT, RUN_ROOT, TREE, WORDPRESS } from './place.mjs';
 
-const SECRETS = [`${TREE}/examples/wordpress/secrets`, `${TREE}/examples/mediawiki/manifests/secrets`];
+const SECRETS =
+  NAME === 'demo' ? [`${TREE}/examples/wordpress/secrets`, `${TREE}/examples/mediawiki/manifests/secrets`] : [];
 const say = (text) => process.stdout.write(`${text}\n`);
 
 if (existsSync(ROOT) && existsSync(ESTIBA)) await takeDown();
@@ -42,7 +43,7 @@ async function audit() {
     cgroups: await cgroups(),
     directories: [ROOT, RUN_ROOT].filter((path) => existsSync(path)),
   };
-  say('left of the demo on this host:');
+  say(`left of ${NAME} on this host:`);
   for (const [what, found] of Object.entries(left))
     say(`  ${what.padEnd(16)} ${found.length === 0 ? 'none' : found.join(', ')}`);
   return Object.values(left).every((found) => found.length === 0) ? 0 : 1;

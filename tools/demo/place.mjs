@@ -11,9 +11,10 @@ import { createInterface } from 'node:readline';
  *     /var/lib/estiba-demo/pages.json   the pages the demo wrote, to be read back
  */
 export const TREE = resolve(import.meta.dirname, '../..');
-export const ROOT = '/var/lib/estiba-demo';
-export const RUN_ROOT = '/run/estiba-demo';
-export const NAME = 'demo';
+/** Another name is another daemon: `ESTIBA_DEMO_NAME=tour node tools/demo/clean.mjs` cleans away that of the README. */
+export const NAME = process.env.ESTIBA_DEMO_NAME ?? 'demo';
+export const ROOT = `/var/lib/estiba-${NAME}`;
+export const RUN_ROOT = `/run/estiba-${NAME}`;
 export const ESTIBA = `${TREE}/bin/estiba`;
 export const DAEMON_LOG = `${ROOT}/daemon.log`;
 export const PAGES = `${ROOT}/pages.json`;
