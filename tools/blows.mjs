@@ -91,7 +91,8 @@ async function killDaemon() {
 async function failHealth() {
   const web = (await containers()).find(({ name }) => name.startsWith('k8s_main_web-0'));
   if (!web) throw new Failed('web-0 does not run');
-  await ask(ESTIBA, ['exec', web.id, 'mv', '/usr/share/wordpress/wp-login.php', '/usr/share/wordpress/gone.php']);
+  // The check is a command in the container: without curl it fails. (A missing page does not: WordPress leads elsewhere.)
+  await ask(ESTIBA, ['exec', web.id, 'mv', '/usr/bin/curl', '/usr/bin/gone']);
   await until('a restart of web-0', 200_000, async () =>
     (await containers()).some((c) => c.id !== web.id && c.name.startsWith('k8s_main_web-0')),
   );
@@ -101,13 +102,13 @@ async function failHealth() {
 
 /** A volume of one MiB that gets two: the writer is told, nobody else notices. */
 async function fillVolume() {
-  const mount =
-    'type=volume,source=blow-full,target=/data,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=1m';
+  const size = ['--opt', 'type=tmpfs', '--opt', 'device=tmpfs', '--opt', 'o=size=1m'];
+  await ask(ESTIBA, ['volume', 'create', ...size, 'blow-full']);
   const command =
     'dd if=/dev/zero of=/data/fill bs=1M count=2 2>&1; rm /data/fill; echo again > /data/small && cat /data/small';
   const { code, tail } = await watch(
     ESTIBA,
-    ['run', '--rm', '--mount', mount, 'debian:bookworm', 'sh', '-c', command],
+    ['run', '--rm', '--volume', 'blow-full:/data', 'debian:bookworm', 'sh', '-c', command],
     () => {},
   );
   await ask(ESTIBA, ['volume', 'rm', 'blow-full']);
