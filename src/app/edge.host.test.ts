@@ -140,9 +140,9 @@ describe('the edge process', () => {
       );
     const wanted = '10.96.0.5 404 Not Found: no Ingress has a rule for 127.0.0.1/ (NO_ROUTE)';
     expect((await look()).trim()).toBe(wanted);
-    await expect.poll(() => existsSync(edgePaths(world.dir).clusterState)).toBe(true);
+    await expect.poll(() => existsSync(edgePaths(world.dir).clusterState), { timeout: 10_000 }).toBe(true);
     await client.stop();
-    await expect.poll(() => listening(host)).not.toContain(':8080');
+    await expect.poll(() => listening(host), { timeout: 10_000 }).not.toContain(':8080');
     (await connectEdge(world.dir, command))?.destroy();
     expect((await look()).trim()).toBe(wanted);
   });

@@ -80,7 +80,7 @@ export class NetWorld {
         ? `exec 3<>/dev/tcp/${ip}/${port} && cat <&3`
         : `exec 3<>/dev/udp/${ip}/${port} && echo hi >&3 && timeout 0.4 cat <&3 || true`;
     try {
-      const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, 'timeout', '1', 'bash', '-c', script]);
+      const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, 'timeout', '3', 'bash', '-c', script]);
       return stdout === '' ? 'refused' : stdout;
     } catch (error) {
       return (error as { code?: number }).code === 124 ? 'timeout' : 'refused';
