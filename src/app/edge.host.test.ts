@@ -92,6 +92,16 @@ describe('the edge process', () => {
     expect(listening(box)).toBe('');
   });
 
+  it('is one, however many start it at the same moment', async () => {
+    await client.stop();
+    await client.close();
+    const sockets = await Promise.all(Array.from({ length: 4 }, () => connectEdge(world.dir, command)));
+    for (const socket of sockets) socket?.destroy();
+    const edges = (): string => world.run(host, 'pgrep', '--full', '--count', join(world.dir, 'edge.mjs'));
+    await expect.poll(() => Number(edges()), { timeout: 10_000 }).toBe(1);
+    client = connect();
+  });
+
   it('gives way to the edge of another build, which knows what it was told', async () => {
     await client.put(entry('kept', 8082));
     await retireOldEdge(world.dir); // of this build: it stays

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { ClusterEdge, type Follower } from '#app/cluster-edge.ts';
 import { VERSION } from '#app/version.ts';
 import { sleep, systemClock } from '#base/clock.ts';
-import { describeChain, errnoOf } from '#base/errors.ts';
+import { describeChain, errnoOf, isCode } from '#base/errors.ts';
 import { followFeed } from '#base/feed.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
@@ -17,6 +17,7 @@ import { Forwarder } from '#network/dns/forward.ts';
 import { EdgeServer } from '#network/edge-server.ts';
 import { EdgeClient, serveEdge } from '#network/edge-wire.ts';
 import { EdgeNotStarted } from '#network/errors.ts';
+import { lockDirectory } from '#storage/lock.ts';
 
 /**
  * The edge process: names for containers, reserved host ports, the cluster's name server and its ingress proxy, outliving the
@@ -24,6 +25,7 @@ import { EdgeNotStarted } from '#network/errors.ts';
  *
  *   R/edge.sock            the daemon's orders           R/edge-cluster.sock    the cluster's feed
  *   R/edge-state.json      what it was told last         R/edge-cluster.json    what it was told last, keys of certificates included
+ *   R/edge.lock            one edge a run root
  *   R/edge.version         the build it runs, for a daemon of another one
  *   R/edge.log
  */
@@ -51,7 +53,7 @@ export async function runEdge(runRoot: string): Promise<boolean> {
   const log = logger('network');
   const other = await tryConnect(paths.socket);
   other?.destroy();
-  if (other) return false;
+  if (other || !isFirst(runRoot)) return false;
   const hand = spawnNetHand(findNetHand(), () => {
     log.error('estiba-net ended: so does the edge, and the daemon starts another');
     process.exit(1);
@@ -83,6 +85,17 @@ export async function runEdge(runRoot: string): Promise<boolean> {
   process.on('SIGHUP', () => undefined); // the terminal it was started from is no reason to go
   log.info('edge serves', { socket: paths.socket });
   return true;
+}
+
+/** Two that start at once see no socket of each other: the second would take the first's name and leave it its ports. */
+function isFirst(runRoot: string): boolean {
+  try {
+    lockDirectory(join(runRoot, 'edge.lock')); // for life: what is left of it after our death holds nothing
+    return true;
+  } catch (error) {
+    if (isCode(error, 'STORE_LOCKED')) return false;
+    throw error;
+  }
 }
 
 /** Names and web applications of the cluster; they ask upstream as containers' names do. */
@@ -141,10 +154,12 @@ export async function connectEdge(
   const child = spawn(program, args, { detached: true, stdio: ['ignore', log, log] });
   closeSync(log);
   child.unref();
-  let failed = false;
-  child.on('error', () => (failed = true));
-  child.on('exit', (code) => (failed = code !== 0));
-  for (let waitedMs = 0; waitedMs < START_MAX_MS && !failed; waitedMs += START_STEP_MS) {
+  let mayWaitMs = START_MAX_MS;
+  // One that gave way to another, started at the same moment, ends too: that other one is soon there.
+  const ended = (): number => (mayWaitMs = Math.min(mayWaitMs, AFTER_END_MS));
+  child.on('error', ended);
+  child.on('exit', ended);
+  for (let waitedMs = 0; waitedMs < mayWaitMs; waitedMs += START_STEP_MS) {
     await sleep(systemClock, START_STEP_MS);
     const socket = await tryConnect(paths.socket);
     if (socket) return socket;
@@ -178,6 +193,7 @@ export async function retireEdge(runRoot: string): Promise<void> {
 const BUILD = `${VERSION.version} ${VERSION.commit}`;
 const STOP_MAX_MS = 5_000;
 const START_MAX_MS = 10_000;
+const AFTER_END_MS = 2_000;
 const START_STEP_MS = 10;
 
 function tryConnect(path: string): Promise<Socket | undefined> {
