@@ -1,26 +1,25 @@
 # Two commands do all the set-up on a fresh Debian machine: `make demo` runs the main job, `make test` passes the tests.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo demo-blows demo-clean test test-v2 suites soak bench lint build native clean setup setup-test typecheck pack deb
+.PHONY: packages demo demo-blows demo-clean test test-v2 suites soak bench lint build native clean setup setup-test typecheck pack deb
 
-build: node_modules/.installed native
+build: packages native
 	node tools/build.mjs
 
 native: 
 	$(MAKE) -C native
 
-# npm's own marker is not a file make can compare; ours is.
-node_modules/.installed: package.json package-lock.json
-	npm ci --ignore-scripts --no-audit --no-fund
-	@touch $@
+# Compares by content and asks npm only for what is missing; never through a link, which is somebody else's directory.
+packages:
+	@node tools/install.mjs
 
-setup: node_modules/.installed
+setup: packages
 	@tools/setup.sh base
 
-setup-test: node_modules/.installed
+setup-test: packages
 	@tools/setup.sh base test
 
-typecheck: node_modules/.installed
+typecheck: packages
 	npx tsc -p .
 	npx tsc -p src/web/page
 
@@ -31,7 +30,7 @@ test: setup-test build lint
 	npx vitest run --project unit --project host
 
 # Pure cgroup v2 in a virtual machine (software emulation, about 30 s).
-test-v2: node_modules/.installed native
+test-v2: packages native
 	@tools/setup.sh base suites
 	npx vitest run --project vm
 
