@@ -32,7 +32,7 @@ function foldStringData(object: KubeObject): void {
 }
 
 /** Guaranteed: every container limits cpu and memory and requests the same; BestEffort: none says anything. */
-export function qosClass(spec: JsonObject): 'Guaranteed' | 'Burstable' | 'BestEffort' {
+function qosClass(spec: JsonObject): 'Guaranteed' | 'Burstable' | 'BestEffort' {
   const resources = [...list(spec['containers']), ...list(spec['initContainers'])].map((c) => part(c, 'resources'));
   const says = (r: JsonObject, kind: string, name: string): bigint => nanoOf(part(r, kind)[name] as string | undefined);
   const all = resources.flatMap((r) =>
