@@ -6,10 +6,11 @@ import { KeyedSerial, Serial } from '#base/queue.ts';
 import { array, object } from '#base/shape.ts';
 import type { DnsQuery, NetHand } from '#kernel/netlink/hand.ts';
 import type { Forwarder } from '#network/dns/forward.ts';
-import { formatError, questionOf, replyTo, serverFailure } from '#network/dns/reply.ts';
+import { replyTo, serverFailure } from '#network/dns/reply.ts';
 import { Zone } from '#network/dns/zone.ts';
 import { DNS_ADDRESS, DNS_PORT, type Edge, type EdgeEntry, edgeEntryShape, type Hold } from '#network/edge.ts';
 import { PortTaken } from '#network/errors.ts';
+import { formatError, questionOf } from '#spec/dns/message.ts';
 
 /** Several changes in a row are written once. */
 const SAVE_AFTER_MS = 30;

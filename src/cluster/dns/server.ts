@@ -3,9 +3,10 @@ import { describeChain } from '#base/errors.ts';
 import type { FeedChange } from '#base/feed.ts';
 import type { Logger } from '#base/log.ts';
 import { DnsListener } from '#cluster/dns/listener.ts';
-import { answersOf, encodeQuery, encodeReply, formatError, questionOf, type Reply } from '#cluster/dns/message.ts';
+import { answersOf, encodeQuery, encodeReply, type Reply } from '#cluster/dns/message.ts';
 import { type DnsSettings, dnsSettingsShape, serviceNamesShape } from '#cluster/dns/records.ts';
 import { ClusterZone } from '#cluster/dns/zone.ts';
+import { formatError, questionOf } from '#spec/dns/message.ts';
 
 /** Asks resolvers outside; undefined when none answers. `upstreams` empty: the host's. */
 export type Upstream = (

@@ -1,9 +1,10 @@
 import dns from 'dns-packet';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatError, questionOf, replyTo, serverFailure } from '#network/dns/reply.ts';
+import { replyTo, serverFailure } from '#network/dns/reply.ts';
 import { addressOfReverse, reverseOf, Zone } from '#network/dns/zone.ts';
 import type { EdgeEntry } from '#network/edge.ts';
+import { formatError, questionOf } from '#spec/dns/message.ts';
 
 const entry = (id: string, places: EdgeEntry['places'], more: Partial<EdgeEntry> = {}): EdgeEntry => ({
   id,
