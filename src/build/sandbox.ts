@@ -7,6 +7,7 @@ import type { MountedTree } from '#build/copy/mounted.ts';
 import { readText } from '#build/copy/resolve.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { NetworkSource, ProcessSource } from '#engine/core/parts.ts';
+import { PLAIN_RESOURCES, plainSpec } from '#engine/core/plain-spec.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
 import type { OciMount } from '#spec/oci/config.ts';
@@ -23,15 +24,7 @@ export interface SandboxLimits {
 }
 
 export const DEFAULT_LIMITS: SandboxLimits = {
-  resources: {
-    oomKillDisable: false,
-    blkioWeightDevices: [],
-    readBps: [],
-    writeBps: [],
-    readIops: [],
-    writeIops: [],
-    hugepages: [],
-  },
+  resources: PLAIN_RESOURCES,
   shmBytes: 64 * 1024 * 1024,
   ulimits: [],
   extraHosts: [],
@@ -155,50 +148,21 @@ async function accounts(root: SourceTree): Promise<{ passwd: string; group: stri
 
 function sandboxSpec({ network, limits, env, cwd, user }: SandboxRequest): ContainerSpec {
   const name = network === 'default' ? limits.network : network;
+  const plain = plainSpec();
+  const joinsNone = name === 'host' || name === 'none';
   return {
-    image: '',
+    ...plain,
     origin: { by: 'cli' },
-    labels: {},
-    annotations: {},
-    process: { env, cwd, user, groups: [], tty: false, stdin: false, stdinOnce: false },
-    stop: {},
-    init: false,
-    namespaces: {
-      network: name === 'host' ? { kind: 'host' } : { kind: 'private' },
-      pid: { kind: 'private' },
-      ipc: { kind: 'private' },
-      uts: { kind: 'private' },
-      cgroup: { kind: 'private' },
-      user: { kind: 'host' },
-    },
-    mounts: [],
+    process: { ...plain.process, env, cwd, user },
+    namespaces: { ...plain.namespaces, network: name === 'host' ? { kind: 'host' } : { kind: 'private' } },
     resources: limits.resources,
-    security: {
-      privileged: false,
-      capAdd: [],
-      capDrop: [],
-      noNewPrivileges: false,
-      seccomp: 'default',
-      readonlyRoot: false,
-    },
-    devices: [],
-    deviceRules: [],
-    sysctls: {},
     ulimits: limits.ulimits,
-    oomScoreAdj: 0,
     shmBytes: limits.shmBytes,
     network: {
-      endpoints:
-        name === 'host' || name === 'none' ? [] : [{ network: name, aliases: [], links: [], driverOptions: {} }],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
+      ...plain.network,
+      endpoints: joinsNone ? [] : [{ network: name, aliases: [], links: [], driverOptions: {} }],
       extraHosts: limits.extraHosts,
-      links: [],
     },
-    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
     logging: { driver: 'none', options: {} },
     autoRemove: true,
   };

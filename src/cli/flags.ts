@@ -29,3 +29,7 @@ export const MANY = Number.POSITIVE_INFINITY;
 /** Where `-f` means force. */
 export const FILTER_ALONE = list('filter', 'Only those that match', { value: 'KEY=VALUE' });
 export const FORCE = bool('f force', 'Do not ask');
+
+export const NO_ARGUMENTS = args(0, 0, 'none');
+/** What prints one thing in full takes a template or `json`, and no table. */
+export const INSPECT_FORMAT = text('f format', 'Go template, or json');

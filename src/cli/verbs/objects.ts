@@ -5,9 +5,11 @@ import {
   FILTER_ALONE,
   FORCE,
   FORMAT,
+  INSPECT_FORMAT,
   JSON_FLAG,
   list,
   MANY,
+  NO_ARGUMENTS,
   NO_TRUNC,
   QUIET,
   text,
@@ -19,9 +21,7 @@ const networks = async (): Promise<typeof import('#cli/commands/networks.ts')> =
 const pull = async (): Promise<typeof import('#cli/commands/pull.ts')> => import('#cli/commands/pull.ts');
 const inspect = async (): Promise<typeof import('#cli/commands/inspect.ts')> => import('#cli/commands/inspect.ts');
 
-const NOTHING = args(0, 0, 'none');
 const PLATFORM = text('platform', 'Platform', { value: 'OS/ARCH' });
-const INSPECT_FORMAT = text('f format', 'Go template, or json');
 
 export const IMAGE_VERBS: readonly Verb[] = [
   {
@@ -108,7 +108,7 @@ export const IMAGE_VERBS: readonly Verb[] = [
     aliases: ['image load'],
     summary: 'Read images from a tar',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [text('i input', 'From a file', { value: 'FILE', complete: 'file' }), bool('q quiet', 'No progress')],
     load: async () => (await images()).loadCommand,
   },
@@ -129,7 +129,7 @@ export const IMAGE_VERBS: readonly Verb[] = [
     name: 'image prune',
     summary: 'Remove images that nothing uses',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [bool('a all', 'Those with a name, too'), FILTER_ALONE, FORCE],
     load: async () => (await images()).pruneImagesCommand,
   },
@@ -149,7 +149,7 @@ export const NETWORK_VERBS: readonly Verb[] = [
     aliases: ['network list'],
     summary: 'List networks',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [FILTER, FORMAT, JSON_FLAG, NO_TRUNC, QUIET],
     load: async () => (await networks()).networkListCommand,
   },
@@ -223,7 +223,7 @@ export const NETWORK_VERBS: readonly Verb[] = [
     name: 'network prune',
     summary: 'Remove networks that nothing uses',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [FILTER_ALONE, FORCE],
     load: async () => (await networks()).networkPruneCommand,
   },
@@ -235,7 +235,7 @@ export const VOLUME_VERBS: readonly Verb[] = [
     aliases: ['volume list'],
     summary: 'List volumes',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [FILTER, FORMAT, JSON_FLAG, QUIET],
     load: async () => (await networks()).volumeListCommand,
   },
@@ -273,7 +273,7 @@ export const VOLUME_VERBS: readonly Verb[] = [
     name: 'volume prune',
     summary: 'Remove volumes that nothing uses',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [bool('a all', 'Those with a name, too'), FILTER_ALONE, FORCE],
     load: async () => (await networks()).volumePruneCommand,
   },

@@ -1,17 +1,29 @@
-import { args, bool, FILTER, FILTER_ALONE, FORCE, FORMAT, int, JSON_FLAG, MANY, QUIET, text } from '#cli/flags.ts';
+import {
+  args,
+  bool,
+  FILTER,
+  FILTER_ALONE,
+  FORCE,
+  FORMAT,
+  INSPECT_FORMAT,
+  int,
+  JSON_FLAG,
+  MANY,
+  NO_ARGUMENTS,
+  QUIET,
+  text,
+} from '#cli/flags.ts';
 import type { Verb } from '#cli/verb.ts';
 
 const system = async (): Promise<typeof import('#cli/commands/system.ts')> => import('#cli/commands/system.ts');
 const insight = async (): Promise<typeof import('#cli/commands/insight.ts')> => import('#cli/commands/insight.ts');
-
-const NOTHING = args(0, 0, 'none');
 
 export const SYSTEM_VERBS: readonly Verb[] = [
   {
     name: 'env',
     summary: 'Print what a shell needs so that docker, kubectl and estiba mean this node',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [JSON_FLAG],
     load: async () => (await import('#cli/commands/env.ts')).envCommand,
   },
@@ -20,16 +32,16 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     aliases: ['system info'],
     summary: 'Show what the daemon is and has',
     usage: '',
-    args: NOTHING,
-    flags: [text('f format', 'Go template, or json'), JSON_FLAG],
+    args: NO_ARGUMENTS,
+    flags: [INSPECT_FORMAT, JSON_FLAG],
     load: async () => (await system()).infoCommand,
   },
   {
     name: 'version',
     summary: 'Show the versions of this program and the daemon',
     usage: '',
-    args: NOTHING,
-    flags: [text('f format', 'Go template, or json'), JSON_FLAG],
+    args: NO_ARGUMENTS,
+    flags: [INSPECT_FORMAT, JSON_FLAG],
     load: async () => (await system()).versionCommand,
   },
   {
@@ -37,7 +49,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     aliases: ['system events'],
     summary: 'Print what happens, as it happens',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [
       FILTER,
       FORMAT,
@@ -51,7 +63,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     name: 'system df',
     summary: 'Show what takes room',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [FORMAT, JSON_FLAG],
     load: async () => (await system()).diskUsageCommand,
   },
@@ -59,7 +71,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     name: 'system prune',
     summary: 'Remove what nothing uses',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [
       bool('a all', 'All images that no container uses'),
       FILTER_ALONE,
@@ -93,7 +105,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     summary: 'Show what a registry has under a name',
     usage: 'IMAGE',
     args: args(1, 1, 'image'),
-    flags: [text('f format', 'Go template, or json')],
+    flags: [INSPECT_FORMAT],
     load: async () => (await system()).distributionCommand,
   },
   {
@@ -101,7 +113,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     aliases: ['builder rm'],
     summary: 'Remove build cache',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [bool('a all', 'All of it'), FILTER_ALONE, FORCE],
     load: async () => (await system()).builderPruneCommand,
   },
@@ -110,7 +122,7 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     aliases: ['builder du'],
     summary: 'List build cache',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [FORMAT, JSON_FLAG, QUIET],
     load: async () => (await system()).builderListCommand,
   },
@@ -133,7 +145,7 @@ export const INSIGHT_VERBS: readonly Verb[] = [
     summary: 'Show what a container sees, may do and uses, and why',
     usage: 'CONTAINER',
     args: args(1, 1, 'container'),
-    flags: [JSON_FLAG, text('f format', 'Go template, or json')],
+    flags: [JSON_FLAG, INSPECT_FORMAT],
     load: async () => (await insight()).xrayCommand,
   },
   {
@@ -154,7 +166,7 @@ export const INSIGHT_VERBS: readonly Verb[] = [
     name: 'exposed',
     summary: 'List what can be reached from outside, and by whom',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [JSON_FLAG],
     load: async () => (await insight()).exposedCommand,
   },
@@ -162,7 +174,7 @@ export const INSIGHT_VERBS: readonly Verb[] = [
     name: 'audit host',
     summary: 'Compare our records with the host (exit code 1: something is amiss)',
     usage: '',
-    args: NOTHING,
+    args: NO_ARGUMENTS,
     flags: [JSON_FLAG, bool('clean', 'Take away what nobody owns')],
     load: async () => (await insight()).auditCommand,
   },

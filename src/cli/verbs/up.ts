@@ -1,4 +1,4 @@
-import { args, bool, duration, FORMAT, int, JSON_FLAG, list, MANY, QUIET, text } from '#cli/flags.ts';
+import { args, bool, duration, FORMAT, int, JSON_FLAG, list, MANY, NO_ARGUMENTS, QUIET, text } from '#cli/flags.ts';
 import type { Flag, Verb } from '#cli/verb.ts';
 
 const CLUSTER: readonly Flag[] = [
@@ -47,7 +47,7 @@ export const UP_VERBS: readonly Verb[] = [
     name: 'app ls',
     summary: 'List apps and how they are',
     usage: '',
-    args: args(0, 0, 'none'),
+    args: NO_ARGUMENTS,
     flags: [FORMAT, JSON_FLAG, QUIET, ...CLUSTER],
     load: async () => (await up()).appListCommand,
   },

@@ -5,64 +5,14 @@ import { seededRandom } from '#base/random.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { Events } from '#engine/core/events.ts';
 import { FakeNode, FakeProcess } from '#engine/core/fakes.ts';
+import { plainSpec } from '#engine/core/plain-spec.ts';
 import type { Phase } from '#engine/core/record.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { memoryStore } from '#storage/memory.ts';
 import type { Store } from '#storage/store.ts';
 
-const NONE = { kind: 'private' } as const;
-
-function spec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
-  return {
-    image: 'busybox',
-    origin: { by: 'docker' },
-    labels: {},
-    annotations: {},
-    process: { env: [], groups: [], tty: false, stdin: false, stdinOnce: false },
-    stop: {},
-    init: false,
-    namespaces: { network: NONE, pid: NONE, ipc: NONE, uts: NONE, cgroup: NONE, user: { kind: 'host' } },
-    mounts: [],
-    resources: {
-      oomKillDisable: false,
-      blkioWeightDevices: [],
-      readBps: [],
-      writeBps: [],
-      readIops: [],
-      writeIops: [],
-      hugepages: [],
-    },
-    security: {
-      privileged: false,
-      capAdd: [],
-      capDrop: [],
-      noNewPrivileges: false,
-      seccomp: 'default',
-      readonlyRoot: false,
-    },
-    devices: [],
-    deviceRules: [],
-    sysctls: {},
-    ulimits: [],
-    oomScoreAdj: 0,
-    shmBytes: 1,
-    network: {
-      endpoints: [],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
-      extraHosts: [],
-      links: [],
-    },
-    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
-    logging: { driver: 'json-file', options: {} },
-    autoRemove: false,
-    ...changes,
-  };
-}
+const spec = (changes: Partial<ContainerSpec> = {}): ContainerSpec => plainSpec({ image: 'busybox', ...changes });
 
 interface Bench {
   node: FakeNode;

@@ -1,103 +1,88 @@
-import type { Clock } from '#base/clock.ts';
-import { describeChain, messageOf } from '#base/errors.ts';
+import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { KeyedSerial } from '#base/queue.ts';
 import { newId, type Random } from '#base/random.ts';
-import { Undo } from '#base/undo.ts';
-import { parseSizeBytes } from '#base/units.ts';
-import { AlreadyThere, BadSignal, exitCodeOf, WrongPhase } from '#engine/core/errors.ts';
+import { AlreadyThere, BadSignal, WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
-import { HEALTH_START } from '#engine/core/health.ts';
-import { HealthWatch } from '#engine/core/health-watch.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
+import { type Joiner, Launcher, type LaunchOptions } from '#engine/core/launch.ts';
+import { type Makings, makeContainer, unmakeContainer } from '#engine/core/making.ts';
 import { inventName } from '#engine/core/names.ts';
-import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import { limits } from '#engine/core/oci-resources.ts';
-import type { CreatedProcess, ExitStatus, FoundImage, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
-import { type ContainerRecord, type ContainerState, FRESH_STATE, isRunning } from '#engine/core/record.ts';
-import type { ContainerRegistry } from '#engine/core/registry.ts';
+import type { ExitStatus, RunningProcess } from '#engine/core/parts.ts';
+import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning } from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
+import { Runs } from '#engine/core/runs.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
-import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
+import type { ResolvedUser } from '#engine/core/user.ts';
+import { type WaitCondition, Waiters, type WaitResult } from '#engine/core/waiters.ts';
 import { signalNumber } from '#kernel/linux/names.ts';
-import type { LinuxDevice } from '#spec/oci/linux.ts';
 
-export interface ContainersOptions {
-  parts: NodeParts;
-  registry: ContainerRegistry;
+export interface ContainersOptions extends LaunchOptions {
   events: Events;
-  clock: Clock;
   random: Random;
   log: Logger;
-  host: OciHost;
-  settings: {
-    /** Parent of all our cgroups, `/estiba`. */
-    cgroupParent: string;
-    /** `${logDirectory}/ID/ID-json.log`, by id. */
-    logPath: (id: string) => string;
-    /** All that was logged, with what a log stands in: when the container goes. */
-    removeLogs: (id: string) => Promise<void>;
+  settings: LaunchOptions['settings'] & {
+    /** See Makings. */
+    removeLogs: Makings['removeLogs'];
     stopGraceMs: number;
     /** Where execs that run are kept for the next daemon; absent: they are not. */
     execs?: string;
-    devices: (spec: ContainerSpec) => Promise<LinuxDevice[]>;
   };
 }
 
-export type WaitCondition = 'not-running' | 'next-exit' | 'removed';
-
-export interface WaitResult {
-  exitCode: number;
-  error?: string;
-}
-
 const SIGKILL = 9;
-/** A killed process is gone in milliseconds, unless the kernel holds it in a system call. */
-const KILL_WAIT_MS = 10_000;
-
-/** A container of this node while it runs, or waits to run again. */
-interface Live {
-  process: RunningProcess;
-  /** Ends the watching of this run. */
-  health?: HealthWatch;
-}
 
 /**
  * The life of the node's containers. Each container has one owner: requests that change it queue up behind each other, in
  * `#queue`; `kill` alone goes past the queue, since it is what ends a `stop` that waits.
+ *
+ *     making.ts    what it holds from its creation to its removal
+ *     launch.ts    what a run of it holds, from start to end; joining.ts: what it shares with others
+ *     runs.ts      what runs now, watched until it ends
+ *     waiters.ts   who waits for that
  */
 export class Containers {
   readonly execs: Execs;
   readonly #o: ContainersOptions;
+  readonly #makings: Makings;
+  readonly #launcher: Launcher;
+  readonly #runs: Runs;
+  readonly #waiters = new Waiters();
   readonly #queue = new KeyedSerial<string>('container');
-  readonly #live = new Map<string, Live>();
+  /** Restarts by policy that wait for their time. */
   readonly #restarts = new Map<string, () => void>();
-  readonly #waiters = new Map<string, Set<(result: WaitResult, removed: boolean) => void>>();
-  readonly #attaching = new Map<string, Set<(process: CreatedProcess) => Promise<void>>>();
 
   constructor(options: ContainersOptions) {
+    const { parts, registry, random, clock, log, host, settings } = options;
     this.#o = options;
+    this.#makings = { parts, registry, removeLogs: settings.removeLogs };
+    this.#launcher = new Launcher(options);
+    this.#runs = new Runs({
+      clock,
+      log,
+      record: (id) => this.find(id),
+      probe: (id, exec, argv) => this.#probe(id, exec, argv),
+      health: (id, health, became) => this.#healthChanged(id, health, became),
+      inLine: (id, work) => this.#queue.run(id, work),
+      ended: (id, status) => this.#ended(id, status),
+    });
     this.execs = new Execs({
       running: (id) => this.running(id),
       record: (id) => this.find(id),
-      user: (record, wish) => this.#user(record, wish ?? record.process.user),
-      bounding: options.host.bounding,
-      random: options.random,
-      clock: options.clock,
-      exit: (containerId, id) => options.parts.processes.execExit(containerId, id),
-      directory: options.settings.execs,
-      tell: (record, action, attributes) => this.#tell(record, action, attributes),
+      user: (record, wish) => this.#launcher.user(record, wish ?? record.process.user),
+      bounding: host.bounding,
+      random,
+      clock,
+      exit: (containerId, id) => parts.processes.execExit(containerId, id),
+      directory: settings.execs,
+      tell: (record, action, attributes) => this.tell(record, action, attributes),
     });
   }
 
   find(wish: string): ContainerRecord {
     return this.#o.registry.find(wish);
-  }
-
-  /** By full id; undefined once it is gone. */
-  peek(id: string): ContainerRecord | undefined {
-    return this.#o.registry.get(id);
   }
 
   list(): ContainerRecord[] {
@@ -111,20 +96,21 @@ export class Containers {
 
   /** Whom its programs run as. Its root has to be mounted. */
   user(record: ContainerRecord): Promise<ResolvedUser> {
-    return this.#user(record, record.process.user);
+    return this.#launcher.user(record, record.process.user);
   }
 
-  /** Something was done with a container that leaves it as it is. */
-  tell(record: ContainerRecord, action: string, attributes: Record<string, string> = {}): void {
-    this.#tell(record, action, attributes);
+  /** Something was done with a container: all who listen hear of it. */
+  tell(record: ContainerRecord, action: string, extra: Record<string, string> = {}): void {
+    const attributes = { ...record.process.labels, image: record.image.reference, name: record.name, ...extra };
+    this.#o.events.publish({ type: 'container', action, id: record.id, attributes });
   }
 
   /** The running process, for exec, attach and statistics. */
   running(id: string): RunningProcess {
-    const live = this.#live.get(id);
+    const run = this.#runs.get(id);
     const { state } = this.find(id);
-    if (!live || !isRunning(state)) throw new WrongPhase({ message: `container ${id} is not running` });
-    return live.process;
+    if (!run || !isRunning(state)) throw new WrongPhase({ message: `container ${id} is not running` });
+    return run.process;
   }
 
   async create(wishedName: string | undefined, spec: ContainerSpec): Promise<ContainerRecord> {
@@ -148,27 +134,11 @@ export class Containers {
       ports: [],
     };
     // In line from the first: its name is known before it is whole, and who starts it by that name has to wait.
-    return this.#queue.run(id, () => this.#make(record, image));
-  }
-
-  async #make(record: ContainerRecord, image: FoundImage): Promise<ContainerRecord> {
-    await using undo = new Undo();
-    const { parts, registry } = this.#o;
-    const { id, spec, process } = record;
-    await registry.add(record); // the intent: from here a crash is swept
-    undo.add('record', () => registry.forget(id));
-    const endpoints = await parts.network.reserve(id, spec);
-    undo.add('addresses', () => parts.network.release(id));
-    const mounts = await parts.volumes.resolve(id, [...spec.mounts, ...imageVolumes(spec, process.volumes)]);
-    undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
-    await parts.roots.prepare(id, image);
-    undo.add('root', () => parts.roots.remove(id));
-    await parts.volumes.populate(id, mounts, (use) => this.#withRoot(id, use));
-    const created: ContainerRecord = { ...record, endpoints, mounts, state: { ...record.state, phase: 'created' } };
-    await registry.save(created);
-    undo.keep();
-    this.#tell(created, 'create');
-    return created;
+    return this.#queue.run(id, async () => {
+      const created = await makeContainer(this.#makings, record, image);
+      this.tell(created, 'create');
+      return created;
+    });
   }
 
   start(wish: string): Promise<void> {
@@ -184,7 +154,7 @@ export class Containers {
         if (record.spec.autoRemove) await this.#remove(this.find(id), true);
         throw error;
       }
-      this.#tell(this.find(id), 'start');
+      this.tell(this.find(id), 'start');
     });
   }
 
@@ -196,11 +166,11 @@ export class Containers {
       const waiting = this.#cancelRestart(id);
       if (!isRunning(record.state)) {
         if (!waiting) throw new AlreadyThere({ id, phase: record.state.phase });
-        await this.#save(record, { phase: 'exited', stoppedByHand: true });
+        await this.#o.registry.saveState(record, { phase: 'exited', stoppedByHand: true });
         return;
       }
       await this.#stop(record, how);
-      this.#tell(this.find(id), 'stop');
+      this.tell(this.find(id), 'stop');
     });
   }
 
@@ -212,7 +182,7 @@ export class Containers {
       if (isRunning(record.state)) await this.#stop(record, how);
       const stopped = this.find(id);
       await this.#run({ ...stopped, state: { ...stopped.state, stoppedByHand: false } });
-      this.#tell(this.find(id), 'restart');
+      this.tell(this.find(id), 'restart');
     });
   }
 
@@ -234,15 +204,14 @@ export class Containers {
       throw new WrongPhase({
         message: `Container ${record.id} is paused. Unpause the container before stopping or killing`,
       });
-    const live = this.#live.get(record.id);
-    if (!live || !isRunning(record.state))
+    const run = this.#runs.get(record.id);
+    if (!run || !isRunning(record.state))
       throw new WrongPhase({ message: `Cannot kill container: ${wish}: container ${record.id} is not running` });
     if (number === SIGKILL || number === signalNumber(record.process.stopSignal))
-      await this.#save(record, { stoppedByHand: true });
-    await live.process.signal(number);
-    this.#tell(record, 'kill', { signal: String(number) });
-    // Who asks for the state next finds it ended: the stop that holds the queue writes it, or we do.
-    if (number === SIGKILL && (await this.#ended(live, KILL_WAIT_MS))) await this.#queueFinish(record.id, live);
+      await this.#o.registry.saveState(record, { stoppedByHand: true });
+    await run.process.signal(number);
+    this.tell(record, 'kill', { signal: String(number) });
+    if (number === SIGKILL) await this.#runs.killed(record.id, run);
   }
 
   pause(wish: string): Promise<void> {
@@ -250,8 +219,8 @@ export class Containers {
       if (record.state.phase === 'paused')
         throw new WrongPhase({ message: `Container ${record.id} is already paused` });
       await process.pause();
-      await this.#save(record, { phase: 'paused' });
-      this.#tell(record, 'pause');
+      await this.#o.registry.saveState(record, { phase: 'paused' });
+      this.tell(record, 'pause');
     });
   }
 
@@ -259,8 +228,8 @@ export class Containers {
     return this.#change(wish, async (record, process) => {
       if (record.state.phase !== 'paused') throw new WrongPhase({ message: `Container ${record.id} is not paused` });
       await process.resume();
-      await this.#save(record, { phase: 'running' });
-      this.#tell(record, 'unpause');
+      await this.#o.registry.saveState(record, { phase: 'running' });
+      this.tell(record, 'unpause');
     });
   }
 
@@ -273,16 +242,16 @@ export class Containers {
     return this.#queue.run(id, async () => {
       const record = this.find(id);
       const resources = { ...record.spec.resources, ...change.resources };
-      const live = this.#live.get(id);
-      if (live && isRunning(record.state) && Object.keys(change.resources).length > 0)
-        await live.process.update(limits(resources, this.#o.host.deviceNumbers));
+      const run = this.#runs.get(id);
+      if (run && isRunning(record.state) && Object.keys(change.resources).length > 0)
+        await run.process.update(limits(resources, this.#o.host.deviceNumbers));
       const spec = {
         ...record.spec,
         resources,
         ...(change.restart ? { restart: { ...record.spec.restart, ...change.restart } } : {}),
       };
       await this.#o.registry.save({ ...this.find(id), spec });
-      this.#tell(record, 'update');
+      this.tell(record, 'update');
     });
   }
 
@@ -291,14 +260,14 @@ export class Containers {
     return this.#queue.run(id, async () => {
       const record = this.find(id);
       const renamed = await this.#o.registry.rename(record, name.replace(/^\//, ''));
-      this.#tell(renamed, 'rename', { oldName: `/${record.name}` });
+      this.tell(renamed, 'rename', { oldName: `/${record.name}` });
     });
   }
 
   async remove(wish: string, how: { force: boolean; volumes: boolean }): Promise<void> {
     const { id } = this.find(wish);
-    const live = this.#live.get(id);
-    if (how.force && live && isRunning(this.find(id).state)) await live.process.signal(SIGKILL); // also ends a stop that holds the queue
+    const run = this.#runs.get(id);
+    if (how.force && run && isRunning(this.find(id).state)) await run.process.signal(SIGKILL); // also ends a stop that holds the queue
     await this.#queue.run(id, async () => {
       const record = this.#o.registry.get(id);
       if (!record) return; // it was to be removed at its end, which the signal was
@@ -316,37 +285,14 @@ export class Containers {
     });
   }
 
-  /** Registers before it looks, so that no end is missed in between. */
+  /** The end of a run, the next end, or the removal; `signal` ends the waiting. */
   wait(wish: string, condition: WaitCondition, signal?: AbortSignal): Promise<WaitResult> {
-    const record = this.find(wish);
-    return new Promise((resolve, reject) => {
-      if (condition === 'not-running' && !isRunning(record.state) && record.state.phase !== 'restarting') {
-        return resolve({
-          exitCode: record.state.exitCode,
-          ...(record.state.error ? { error: record.state.error } : {}),
-        });
-      }
-      const waiters = this.#waiters.get(record.id) ?? new Set();
-      this.#waiters.set(record.id, waiters);
-      const settle = (result: WaitResult, removed: boolean): void => {
-        if (condition === 'removed' && !removed) return;
-        waiters.delete(settle);
-        resolve(result);
-      };
-      waiters.add(settle);
-      signal?.addEventListener('abort', () => {
-        waiters.delete(settle);
-        reject(signal.reason);
-      });
-    });
+    return this.#waiters.wait(this.find(wish), condition, signal);
   }
 
-  /** A client that attaches before the start is there when the program's first byte comes. Returns what cancels it. */
-  onNextStart(id: string, join: (process: CreatedProcess) => Promise<void>): () => void {
-    const joins = this.#attaching.get(id) ?? new Set();
-    this.#attaching.set(id, joins);
-    joins.add(join);
-    return () => joins.delete(join);
+  /** See Launcher. */
+  onNextStart(id: string, join: Joiner): () => void {
+    return this.#launcher.onNextStart(id, join);
   }
 
   /** After a start of the daemon: finds what runs, finishes what a crash left half done, starts what wants to run. */
@@ -363,7 +309,7 @@ export class Containers {
   /** Ends timers; containers run on. */
   close(): void {
     for (const id of [...this.#restarts.keys()]) this.#cancelRestart(id);
-    for (const live of this.#live.values()) live.health?.close();
+    this.#runs.close();
   }
 
   async #recover(record: ContainerRecord): Promise<void> {
@@ -376,8 +322,8 @@ export class Containers {
     }
     const process = await this.#o.parts.processes.find(record.id);
     if (process) {
-      this.#watch(record.id, process);
-      await this.#save(record, {
+      this.#runs.watch(record.id, process);
+      await this.#o.registry.saveState(record, {
         phase: phase === 'paused' ? 'paused' : 'running',
         pid: process.pid,
         startTicks: process.startTicks,
@@ -385,292 +331,81 @@ export class Containers {
       return;
     }
     const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
-    await this.#cleanUp(record);
-    await this.#save(record, { phase: 'exited', pid: 0, exitCode: 255, finishedAtMs: this.#o.clock.now(), error: '' });
+    await this.#launcher.release(record.id);
+    await this.#o.registry.saveState(record, {
+      phase: 'exited',
+      pid: 0,
+      exitCode: 255,
+      finishedAtMs: this.#o.clock.now(),
+      error: '',
+    });
     if (wantsToRun) await this.#runAgain(this.find(record.id));
   }
 
-  /** `run` from every front end ends here. Each line is a chapter. */
-  async #run(record: ContainerRecord): Promise<void> {
-    await using undo = new Undo((what, error) =>
-      this.#o.log.error('undo of a start failed', { id: record.id, what, error: messageOf(error) }),
-    );
-    const { parts, clock } = this.#o;
-    const { id } = record;
-    try {
-      await this.#save(record, { ...record.state, phase: 'starting', error: '' });
-      const wish = {
-        ...record,
-        exposedPorts: record.process.exposedPorts,
-        ...this.#sharedNetwork(record.spec),
-      };
-      // Neither needs the other; both are awaited, so that undo finds them at rest.
-      const [root, network] = await Promise.allSettled([parts.roots.mount(id), parts.network.attach(id, wish)]);
-      if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
-      if (network.status === 'fulfilled') undo.add('network', () => parts.network.detach(id));
-      if (root.status === 'rejected') throw root.reason;
-      if (network.status === 'rejected') throw network.reason;
-      const [rootfs, net] = [root.value, network.value];
-      undo.add('volumes', () => parts.volumes.detach(id));
-      if (record.spec.namespaces.ipc.kind === 'shareable') {
-        undo.add('shared memory', () => parts.roots.unshareMemory(id));
-        await parts.roots.shareMemory(id, record.spec.shmBytes);
-      }
-      const config = await this.#config(record, rootfs, net);
-      const process = await parts.processes.create(id, config, this.#io(record));
-      undo.add('process', () => parts.processes.remove(id));
-      for (const join of this.#attaching.get(id) ?? []) await join(process);
-      this.#attaching.delete(id);
-      const startedAtMs = clock.now();
-      await this.#o.registry.save({
-        ...this.find(id),
-        endpoints: net.endpoints,
-        ports: net.ports,
-        state: {
-          ...this.find(id).state,
-          phase: 'running',
-          pid: process.pid,
-          startTicks: process.startTicks,
-          exitCode: 0,
-          oomKilled: false,
-          startedAtMs,
-          finishedAtMs: 0,
-          ...(record.process.health ? { health: HEALTH_START } : {}),
-        },
-      });
-      await process.start();
-      undo.keep();
-      this.#watch(id, process);
-    } catch (error) {
-      await undo.unwind();
-      await this.#save(this.find(id), {
-        phase: record.state.startedAtMs === 0 ? 'created' : 'exited',
-        pid: 0,
-        exitCode: exitCodeOf(error),
-        error: describeChain(error),
-        finishedAtMs: record.state.finishedAtMs,
-      });
-      throw error;
-    }
-  }
-
-  async #withRoot<T>(id: string, use: (rootfs: string) => Promise<T>): Promise<T> {
-    const { roots } = this.#o.parts;
-    const rootfs = await roots.mount(id);
-    try {
-      return await use(rootfs);
-    } finally {
-      await roots.unmount(id);
-    }
-  }
-
-  async #config(
-    record: ContainerRecord,
-    rootfs: string,
-    net: { namespace: string | undefined; files: { path: string; source: string }[] },
-  ): Promise<ReturnType<typeof ociConfig>> {
-    const { parts, settings, host } = this.#o;
-    const { id, spec, process } = record;
-    const [user, devices, mounts] = await Promise.all([
-      this.#user(record, process.user),
-      settings.devices(spec),
-      Promise.all(record.mounts.map((mount) => parts.volumes.attach(id, mount))),
-    ]);
-    const join = { ...this.#joined(spec), ...(net.namespace === undefined ? {} : { network: net.namespace }) };
-    return ociConfig({
-      id,
-      spec,
-      process,
-      user,
-      hostname: record.hostname,
-      rootfs,
-      mounts: mounts.sort((a, b) => (a.destination < b.destination ? -1 : 1)),
-      files: net.files,
-      join,
-      ...this.#sharedMemory(record),
-      cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
-      devices,
-      host,
-    });
-  }
-
-  /** Names mean what the container's own files say. */
-  async #user({ id, spec }: ContainerRecord, wish: string): Promise<ResolvedUser> {
-    const read = (path: string): Promise<string> => this.#o.parts.roots.readFile(id, path);
-    const [passwd, group] = await Promise.all([read('/etc/passwd'), read('/etc/group')]);
-    return resolveUser(wish, { passwd, group }, spec.process.groups);
-  }
-
-  /** Namespaces of sandboxes, and those of other containers by the pid that is theirs now. */
-  #joined(spec: ContainerSpec): Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> {
-    const join: Partial<Record<'network' | 'pid' | 'ipc' | 'uts', string>> = {};
-    for (const type of ['network', 'pid', 'ipc', 'uts'] as const) {
-      const mode = spec.namespaces[type];
-      if (mode.kind === 'sandbox') {
-        const path = this.#o.parts.sandboxes.find(mode.id).namespaces[type];
-        if (path !== undefined) join[type] = path;
-      }
-      // A shared network comes with the attachment, since its files do too.
-      if (mode.kind === 'container' && type !== 'network')
-        join[type] = `/proc/${this.#host(mode.id, type).state.pid}/ns/${type}`;
-    }
-    return join;
-  }
-
-  /** Where `/dev/shm` comes from when it is not the container's own: POSIX shared memory goes with the IPC namespace. */
-  #sharedMemory({ id, spec }: ContainerRecord): { shmSource?: string } {
-    const { ipc } = spec.namespaces;
-    if (ipc.kind === 'host') return { shmSource: '/dev/shm' };
-    if (ipc.kind === 'shareable') return { shmSource: this.#o.parts.roots.memoryOf(id) };
-    if (ipc.kind !== 'container') return {};
-    const donor = this.#host(ipc.id, 'ipc');
-    const { kind } = donor.spec.namespaces.ipc;
-    if (kind !== 'shareable' && kind !== 'host')
-      throw new WrongPhase({
-        message: `cannot join IPC namespace of container ${donor.name}: non-shareable IPC`,
-        hint: 'start that one with --ipc shareable',
-      });
-    return this.#sharedMemory(donor);
-  }
-
-  #sharedNetwork({ namespaces: { network } }: ContainerSpec): { sharedWith?: { id: string; pid: number } } {
-    if (network.kind !== 'container') return {};
-    const { id, state } = this.#host(network.id, 'network');
-    return { sharedWith: { id, pid: state.pid } };
-  }
-
-  /** The container whose namespace is to be joined; it must run. */
-  #host(name: string, type: string): ContainerRecord {
-    const other = this.find(name);
-    if (!isRunning(other.state))
-      throw new WrongPhase({ message: `cannot join ${type} namespace of a non running container: ${other.name}` });
-    return other;
-  }
-
-  #io({ id, spec }: ContainerRecord): IoWish {
-    const { driver, options } = spec.logging;
-    const format = driver === 'none' ? 'none' : driver === 'local' ? 'cri' : 'json';
-    const maxBytes = parseSizeBytes(options['max-size'] ?? '') ?? 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
-    const maxFiles = Number(options['max-file'] ?? 5);
-    return {
-      terminal: spec.process.tty,
-      stdin: spec.process.stdin,
-      stdinOnce: spec.process.stdinOnce,
-      log: { format, path: this.#o.settings.logPath(id), maxBytes, maxFiles },
-    };
-  }
-
-  /** From here the run is ours to watch: its end, and its health. */
-  #watch(id: string, process: RunningProcess): void {
-    const live: Live = { process };
-    this.#live.set(id, live);
-    const { health } = this.find(id).process;
-    if (health) live.health = this.#watchHealth(id, live);
-    void this.#queueFinish(id, live).catch((error) =>
-      this.#o.log.error('the end of a container could not be recorded', { id, error: describeChain(error) }),
-    );
-  }
-
-  #watchHealth(id: string, live: Live): HealthWatch {
-    return new HealthWatch({
-      clock: this.#o.clock,
-      record: () => this.find(id),
-      launch: (probe, argv) =>
-        this.execs.launch(id, probe, {
-          argv,
-          env: [],
-          tty: false,
-          privileged: false,
-          attach: { stdin: false, stdout: true, stderr: true },
-        }),
-      changed: async (health, became) => {
-        if (this.#live.get(id) !== live) return;
-        await this.#save(this.find(id), { health });
-        if (!became) return;
-        this.#tell(this.find(id), `health_status: ${became}`);
-        if (became === 'unhealthy' && this.find(id).spec.restart.onUnhealthy) {
-          this.#o.log.info('restarting a container that is unhealthy', { id });
-          void this.restart(id).catch((error) => this.#failedRestart(id, error));
-        }
-      },
-    });
-  }
-
-  async #stop(record: ContainerRecord, how: { signal?: string; graceMs?: number }): Promise<void> {
-    const { id, spec, process } = record;
-    const live = this.#live.get(id);
-    if (!live) return;
-    await this.#save(record, { stoppedByHand: true });
-    const graceMs =
-      how.graceMs ??
-      (spec.stop.timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : spec.stop.timeoutSeconds * 1000);
-    if (record.state.phase === 'paused') await live.process.resume();
-    await live.process.signal(stopSignalOf(how.signal ?? process.stopSignal));
-    if (!(await this.#ended(live, graceMs))) {
-      await live.process.signal(SIGKILL);
-      if (!(await this.#ended(live, KILL_WAIT_MS)))
-        throw new WrongPhase({
-          message: `container ${id} does not end`,
-          hint: 'a system call holds it: see /proc/PID/stack',
-        });
-    }
-    await this.#finish(id, live, await live.process.wait());
-  }
-
-  /** Whether the process ends within the time; −1 waits without end. */
-  async #ended(live: Live, withinMs: number): Promise<boolean> {
-    let cancel: () => void = () => undefined;
-    const late = new Promise<false>((resolve) => {
-      if (withinMs >= 0) cancel = this.#o.clock.after(withinMs, () => resolve(false));
-    });
-    const ended = live.process.wait().then(() => true as const);
-    try {
-      return await Promise.race([ended, late]);
-    } finally {
-      cancel();
-    }
-  }
-
-  async #queueFinish(id: string, live: Live): Promise<void> {
-    const status = await live.process.wait();
-    await this.#queue.run(id, () => this.#finish(id, live, status));
-  }
-
-  /** The end of a run, once: by whoever is first, the stop that waited or the watch. */
-  async #finish(id: string, live: Live, status: ExitStatus): Promise<void> {
-    if (this.#live.get(id) !== live) return;
-    this.#live.delete(id);
-    live.health?.close();
+  /** The end of a run: what it held goes, its record says how it ended, and its policy what follows. */
+  async #ended(id: string, status: ExitStatus): Promise<void> {
     const record = this.find(id);
-    await this.#cleanUp(record);
-    const ended = {
-      phase: 'exited' as const,
+    await this.#launcher.release(id);
+    const ranMs = status.atMs - record.state.startedAtMs;
+    const next = afterExit(record.spec.restart, record.state, { code: status.code, ranMs });
+    await this.#o.registry.saveState(record, {
+      phase: 'exited',
       pid: 0,
       exitCode: status.code,
       oomKilled: status.oomKilled,
       finishedAtMs: status.atMs,
-    };
-    const next = afterExit(record.spec.restart, record.state, {
-      code: status.code,
-      ranMs: status.atMs - record.state.startedAtMs,
-    });
-    await this.#save(record, {
-      ...ended,
       ...(next.restart ? { phase: 'restarting', restartCount: record.state.restartCount + 1 } : {}),
     });
-    if (status.oomKilled) this.#tell(record, 'oom');
-    this.#tell(record, 'die', {
-      exitCode: String(status.code),
-      execDuration: String(Math.floor((status.atMs - record.state.startedAtMs) / 1000)),
-    });
+    if (status.oomKilled) this.tell(record, 'oom');
+    this.tell(record, 'die', { exitCode: String(status.code), execDuration: String(Math.floor(ranMs / 1000)) });
     this.#o.log.debug('container ended', { id, code: status.code, next: next.why });
-    this.#settle(id, { exitCode: status.code }, false);
+    this.#waiters.ended(id, status.code);
     if (next.restart)
       this.#restarts.set(
         id,
         this.#o.clock.after(next.afterMs, () => void this.#restartLater(id)),
       );
     else if (record.spec.autoRemove) await this.#remove(this.find(id), true);
+  }
+
+  async #run(record: ContainerRecord): Promise<void> {
+    this.#runs.watch(record.id, await this.#launcher.launch(record));
+  }
+
+  async #stop(record: ContainerRecord, how: { signal?: string; graceMs?: number }): Promise<void> {
+    const { id, spec, process } = record;
+    const run = this.#runs.get(id);
+    if (!run) return;
+    await this.#o.registry.saveState(record, { stoppedByHand: true });
+    const { timeoutSeconds } = spec.stop;
+    const graceMs =
+      how.graceMs ?? (timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : timeoutSeconds * 1000);
+    if (record.state.phase === 'paused') await run.process.resume();
+    await this.#runs.stop(id, { signal: stopSignalOf(how.signal ?? process.stopSignal), graceMs });
+  }
+
+  async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
+    const { id } = record;
+    this.#cancelRestart(id);
+    await unmakeContainer(this.#makings, record, removeAnonymous);
+    this.tell(record, 'destroy');
+    this.#waiters.removed(id, record.state.exitCode);
+    this.#launcher.forget(id);
+  }
+
+  #probe(id: string, exec: string, argv: string[]): ReturnType<Execs['launch']> {
+    const attach = { stdin: false, stdout: true, stderr: true };
+    return this.execs.launch(id, exec, { argv, env: [], tty: false, privileged: false, attach });
+  }
+
+  async #healthChanged(id: string, health: HealthState, became: HealthState['status'] | undefined): Promise<void> {
+    await this.#o.registry.saveState(this.find(id), { health });
+    if (!became) return;
+    const record = this.find(id);
+    this.tell(record, `health_status: ${became}`);
+    if (became !== 'unhealthy' || !record.spec.restart.onUnhealthy) return;
+    this.#o.log.info('restarting a container that is unhealthy', { id });
+    void this.restart(id).catch((error) => this.#failedRestart(id, error));
   }
 
   async #restartLater(id: string): Promise<void> {
@@ -686,7 +421,7 @@ export class Containers {
   async #runAgain(record: ContainerRecord): Promise<void> {
     try {
       await this.#run(record);
-      this.#tell(this.find(record.id), 'start');
+      this.tell(this.find(record.id), 'start');
     } catch (error) {
       this.#failedRestart(record.id, error);
     }
@@ -702,68 +437,10 @@ export class Containers {
     return this.#restarts.delete(id);
   }
 
-  /** What a run held: the process's leavings, the network, the mounted root. */
-  async #cleanUp({ id }: ContainerRecord): Promise<void> {
-    const { parts } = this.#o;
-    const tried = async (what: string, release: () => Promise<void>): Promise<void> => {
-      try {
-        await release();
-      } catch (error) {
-        const why = { id, what, error: describeChain(error) };
-        this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
-      }
-    };
-    await tried('process', () => parts.processes.remove(id)); // first: it may still use the others
-    await Promise.all([
-      tried('network', () => parts.network.detach(id)),
-      tried('root', () => parts.roots.unmount(id)),
-      tried('shared memory', () => parts.roots.unshareMemory(id)),
-      tried('volumes', () => parts.volumes.detach(id)),
-    ]);
-  }
-
-  async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
-    const { parts, registry, settings } = this.#o;
-    const { id } = record;
-    this.#cancelRestart(id);
-    await this.#save(record, { phase: 'removing' });
-    await parts.processes.remove(id);
-    await Promise.all([
-      parts.network.release(id),
-      parts.roots.remove(id),
-      parts.volumes.release(id, record.mounts, { removeAnonymous }),
-      settings.removeLogs(id),
-    ]);
-    await registry.forget(id);
-    this.#tell(record, 'destroy');
-    this.#settle(id, { exitCode: record.state.exitCode }, true);
-    this.#waiters.delete(id);
-    this.#attaching.delete(id);
-  }
-
-  #settle(id: string, result: WaitResult, removed: boolean): void {
-    for (const settle of [...(this.#waiters.get(id) ?? [])]) settle(result, removed);
-  }
-
   #change(wish: string, work: (record: ContainerRecord, process: RunningProcess) => Promise<void>): Promise<void> {
     const { id } = this.find(wish);
     return this.#queue.run(id, () => work(this.find(id), this.running(id)));
   }
-
-  async #save(record: ContainerRecord, change: Partial<ContainerState>): Promise<void> {
-    await this.#o.registry.save({ ...record, state: { ...record.state, ...change } });
-  }
-
-  #tell(record: ContainerRecord, action: string, extra: Record<string, string> = {}): void {
-    const attributes = { ...record.process.labels, image: record.image.reference, name: record.name, ...extra };
-    this.#o.events.publish({ type: 'container', action, id: record.id, attributes });
-  }
-}
-
-/** Volumes of the image where nothing is mounted. */
-function imageVolumes(spec: ContainerSpec, volumes: readonly string[]): ContainerSpec['mounts'] {
-  const free = volumes.filter((target) => !spec.mounts.some((m) => m.target === target));
-  return free.map((target) => ({ type: 'volume', name: '', target, readonly: false, noCopy: false, labels: {} }));
 }
 
 function stopSignalOf(text: string): number {

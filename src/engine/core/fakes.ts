@@ -10,8 +10,6 @@ import type {
   SandboxRecord,
 } from '#engine/core/parts.ts';
 
-import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
-
 /** Floors below the engine that only remember what they hold: for tests of the engine itself. */
 export class FakeNode {
   /** Everything acquired and not yet given back, as `kind id`. */
@@ -206,58 +204,3 @@ export class FakeProcess implements CreatedProcess {
 function attached(): Attached {
   return { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough(), detach: () => undefined };
 }
-
-/** A container that asks for nothing but what `changes` says. */
-export function plainSpec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
-  const own = { kind: 'private' } as const;
-  return {
-    image: 'web:1',
-    origin: { by: 'docker' },
-    labels: {},
-    annotations: {},
-    process: { env: [], groups: [], tty: false, stdin: false, stdinOnce: false },
-    stop: {},
-    init: false,
-    namespaces: { network: own, pid: own, ipc: own, uts: own, cgroup: own, user: { kind: 'host' } },
-    mounts: [],
-    resources: PLAIN_RESOURCES,
-    security: {
-      privileged: false,
-      capAdd: [],
-      capDrop: [],
-      noNewPrivileges: false,
-      seccomp: 'default',
-      readonlyRoot: false,
-    },
-    devices: [],
-    deviceRules: [],
-    sysctls: {},
-    ulimits: [],
-    oomScoreAdj: 0,
-    shmBytes: 64 * 1024 * 1024,
-    network: {
-      endpoints: [],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
-      extraHosts: [],
-      links: [],
-    },
-    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
-    logging: { driver: 'json-file', options: {} },
-    autoRemove: false,
-    ...changes,
-  };
-}
-
-export const PLAIN_RESOURCES: ResourceSpec = {
-  oomKillDisable: false,
-  blkioWeightDevices: [],
-  readBps: [],
-  writeBps: [],
-  readIops: [],
-  writeIops: [],
-  hugepages: [],
-};

@@ -1,5 +1,5 @@
 import { AmbiguousId, BadName, NameTaken, NoSuchContainer } from '#engine/core/errors.ts';
-import type { ContainerRecord } from '#engine/core/record.ts';
+import type { ContainerRecord, ContainerState } from '#engine/core/record.ts';
 import { prefix, remove, type Store } from '#storage/store.ts';
 
 const PREFIX = 'containers/';
@@ -73,6 +73,13 @@ export class ContainerRegistry {
   async save(record: ContainerRecord): Promise<void> {
     await this.#write(record);
     this.#remember(record);
+  }
+
+  /** The record with another state; answers what is on disk now. */
+  async saveState(record: ContainerRecord, change: Partial<ContainerState>): Promise<ContainerRecord> {
+    const changed = { ...record, state: { ...record.state, ...change } };
+    await this.save(changed);
+    return changed;
   }
 
   async rename(record: ContainerRecord, name: string): Promise<ContainerRecord> {

@@ -2,61 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { containerCapabilities, DEFAULT_CAPABILITIES } from '#engine/core/capabilities.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { type OciInputs, ociConfig } from '#engine/core/oci.ts';
+import { plainSpec } from '#engine/core/plain-spec.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
 import { CAPABILITIES } from '#kernel/linux/names.ts';
 
-function containerSpec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
-  const none = { kind: 'private' } as const;
-  return {
-    image: 'busybox',
-    origin: { by: 'docker' },
-    labels: {},
-    annotations: {},
-    process: { env: [], groups: [], tty: false, stdin: false, stdinOnce: false },
-    stop: {},
-    init: false,
-    namespaces: { network: none, pid: none, ipc: none, uts: none, cgroup: none, user: { kind: 'host' } },
-    mounts: [],
-    resources: {
-      oomKillDisable: false,
-      blkioWeightDevices: [],
-      readBps: [],
-      writeBps: [],
-      readIops: [],
-      writeIops: [],
-      hugepages: [],
-    },
-    security: {
-      privileged: false,
-      capAdd: [],
-      capDrop: [],
-      noNewPrivileges: false,
-      seccomp: 'default',
-      readonlyRoot: false,
-    },
-    devices: [],
-    deviceRules: [],
-    sysctls: {},
-    ulimits: [],
-    oomScoreAdj: 0,
-    shmBytes: 64 * 2 ** 20,
-    network: {
-      endpoints: [],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
-      extraHosts: [],
-      links: [],
-    },
-    restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
-    logging: { driver: 'json-file', options: {} },
-    autoRemove: false,
-    ...changes,
-  };
-}
+const containerSpec = (changes: Partial<ContainerSpec> = {}): ContainerSpec =>
+  plainSpec({ image: 'busybox', ...changes });
 
 function inputs(spec: ContainerSpec, changes: Partial<OciInputs> = {}): OciInputs {
   return {

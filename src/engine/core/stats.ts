@@ -65,7 +65,7 @@ export async function* samples(
   signal: AbortSignal,
 ): AsyncGenerator<{ before: Sample | undefined; now: Sample }> {
   let before: Sample | undefined;
-  while (!signal.aborted && parts.containers.peek(id)) {
+  while (!signal.aborted && parts.containers.get(id)) {
     const now = sample(parts, id);
     yield { before, now };
     before = now;

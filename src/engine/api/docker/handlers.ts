@@ -45,7 +45,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
       const record = containers.find(request.params['id'] ?? '');
       return logsReply(request, record, {
         ...logFilesOf(record),
-        record: () => containers.peek(record.id),
+        record: () => containers.get(record.id),
         now,
       });
     },

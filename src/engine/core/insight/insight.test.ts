@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
-import { PLAIN_RESOURCES, plainSpec } from '#engine/core/fakes.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { audit } from '#engine/core/insight/audit.ts';
 import { exposed } from '#engine/core/insight/exposed.ts';
@@ -9,6 +8,7 @@ import { show } from '#engine/core/insight/show.ts';
 import { why } from '#engine/core/insight/why.ts';
 import { xray } from '#engine/core/insight/xray.ts';
 import type { OciHost } from '#engine/core/oci.ts';
+import { PLAIN_RESOURCES, plainSpec } from '#engine/core/plain-spec.ts';
 import { type ContainerRecord, type ContainerState, FRESH_STATE } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import { treeFiles } from '#kernel/files.ts';
@@ -19,7 +19,7 @@ const DEFAULT_CAPS =
   'CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE';
 
 function record(changes: Partial<ContainerSpec>, state: Partial<ContainerState> = {}): ContainerRecord {
-  const spec = plainSpec(changes);
+  const spec = plainSpec({ image: 'web:1', ...changes });
   const process = applyImage(spec, { Cmd: ['serve'], Env: ['PATH=/bin'] });
   return {
     id: 'a'.repeat(64),

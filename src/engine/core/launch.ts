@@ -1,0 +1,211 @@
+import type { Clock } from '#base/clock.ts';
+import { describeChain, messageOf } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import { Undo } from '#base/undo.ts';
+import { parseSizeBytes } from '#base/units.ts';
+import { exitCodeOf } from '#engine/core/errors.ts';
+import { HEALTH_START } from '#engine/core/health.ts';
+import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '#engine/core/joining.ts';
+import { type OciHost, ociConfig } from '#engine/core/oci.ts';
+import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
+import type { ContainerRegistry } from '#engine/core/registry.ts';
+import type { ContainerSpec } from '#engine/core/spec.ts';
+import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
+import type { OciConfig } from '#spec/oci/config.ts';
+import type { LinuxDevice } from '#spec/oci/linux.ts';
+
+export interface LaunchOptions {
+  parts: NodeParts;
+  registry: ContainerRegistry;
+  clock: Clock;
+  log: Logger;
+  host: OciHost;
+  settings: {
+    /** Parent of all our cgroups, `/estiba`. */
+    cgroupParent: string;
+    /** `${logDirectory}/ID/ID-json.log`, by id. */
+    logPath: (id: string) => string;
+    devices: (spec: ContainerSpec) => Promise<LinuxDevice[]>;
+  };
+}
+
+/** A client that is there when the program's first byte comes. */
+export type Joiner = (process: CreatedProcess) => Promise<void>;
+
+const LOG_MAX_BYTES = 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
+const LOG_MAX_FILES = 5;
+
+/** One run of a container: everything it holds taken at its start, and given back at its end. */
+export class Launcher {
+  readonly #o: LaunchOptions;
+  readonly #joiners = new Map<string, Set<Joiner>>();
+
+  constructor(options: LaunchOptions) {
+    this.#o = options;
+  }
+
+  /** `run` from every front end ends here. Each line is a chapter. */
+  async launch(record: ContainerRecord): Promise<RunningProcess> {
+    await using undo = new Undo((what, error) =>
+      this.#o.log.error('undo of a start failed', { id: record.id, what, error: messageOf(error) }),
+    );
+    const { parts, registry } = this.#o;
+    const { id } = record;
+    try {
+      await registry.saveState(record, { phase: 'starting', error: '' });
+      const { rootfs, network } = await this.#rootAndNetwork(record, undo);
+      undo.add('volumes', () => parts.volumes.detach(id));
+      if (record.spec.namespaces.ipc.kind === 'shareable') {
+        undo.add('shared memory', () => parts.roots.unshareMemory(id));
+        await parts.roots.shareMemory(id, record.spec.shmBytes);
+      }
+      const config = await this.#config(record, rootfs, network);
+      const process = await parts.processes.create(id, config, this.#io(record));
+      undo.add('process', () => parts.processes.remove(id));
+      for (const join of this.#joiners.get(id) ?? []) await join(process);
+      this.#joiners.delete(id);
+      await this.#recordRunning(id, process, network);
+      await process.start();
+      undo.keep();
+      return process;
+    } catch (error) {
+      await undo.unwind();
+      await registry.saveState(registry.find(id), {
+        phase: record.state.startedAtMs === 0 ? 'created' : 'exited',
+        pid: 0,
+        exitCode: exitCodeOf(error),
+        error: describeChain(error),
+        finishedAtMs: record.state.finishedAtMs,
+      });
+      throw error;
+    }
+  }
+
+  /** What a run held: the process's leavings, the network, the mounted root. Every step is tried. */
+  async release(id: string): Promise<void> {
+    const { parts } = this.#o;
+    const tried = async (what: string, release: () => Promise<void>): Promise<void> => {
+      try {
+        await release();
+      } catch (error) {
+        const why = { id, what, error: describeChain(error) };
+        this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
+      }
+    };
+    await tried('process', () => parts.processes.remove(id)); // first: it may still use the others
+    await Promise.all([
+      tried('network', () => parts.network.detach(id)),
+      tried('root', () => parts.roots.unmount(id)),
+      tried('shared memory', () => parts.roots.unshareMemory(id)),
+      tried('volumes', () => parts.volumes.detach(id)),
+    ]);
+  }
+
+  /** A client that attaches before the start is there when the program's first byte comes. Returns what cancels it. */
+  onNextStart(id: string, join: Joiner): () => void {
+    const joiners = this.#joiners.get(id) ?? new Set();
+    this.#joiners.set(id, joiners);
+    joiners.add(join);
+    return () => joiners.delete(join);
+  }
+
+  /** The container is gone: whoever waited for its next start waits no more. */
+  forget(id: string): void {
+    this.#joiners.delete(id);
+  }
+
+  /** As whom a program runs: names mean what the container's own files say. Its root has to be mounted. */
+  async user({ id, spec }: ContainerRecord, wish: string): Promise<ResolvedUser> {
+    const read = (path: string): Promise<string> => this.#o.parts.roots.readFile(id, path);
+    const [passwd, group] = await Promise.all([read('/etc/passwd'), read('/etc/group')]);
+    return resolveUser(wish, { passwd, group }, spec.process.groups);
+  }
+
+  /** Neither needs the other; both are awaited, so that undo finds them at rest. */
+  async #rootAndNetwork(record: ContainerRecord, undo: Undo): Promise<{ rootfs: string; network: Attachment }> {
+    const { parts } = this.#o;
+    const { id } = record;
+    const wish = {
+      ...record,
+      exposedPorts: record.process.exposedPorts,
+      ...sharedNetwork(record.spec, this.#neighbours),
+    };
+    const [root, network] = await Promise.allSettled([parts.roots.mount(id), parts.network.attach(id, wish)]);
+    if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
+    if (network.status === 'fulfilled') undo.add('network', () => parts.network.detach(id));
+    if (root.status === 'rejected') throw root.reason;
+    if (network.status === 'rejected') throw network.reason;
+    return { rootfs: root.value, network: network.value };
+  }
+
+  async #config(record: ContainerRecord, rootfs: string, network: Attachment): Promise<OciConfig> {
+    const { parts, settings, host } = this.#o;
+    const { id, spec, process } = record;
+    const [user, devices, mounts] = await Promise.all([
+      this.user(record, process.user),
+      settings.devices(spec),
+      Promise.all(record.mounts.map((mount) => parts.volumes.attach(id, mount))),
+    ]);
+    const { namespace } = network;
+    return ociConfig({
+      id,
+      spec,
+      process,
+      user,
+      hostname: record.hostname,
+      rootfs,
+      mounts: mounts.sort((a, b) => (a.destination < b.destination ? -1 : 1)),
+      files: network.files,
+      join: {
+        ...joinedNamespaces(spec, this.#neighbours),
+        ...(namespace === undefined ? {} : { network: namespace }),
+      },
+      ...sharedMemory(record, this.#neighbours),
+      cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
+      devices,
+      host,
+    });
+  }
+
+  #io({ id, spec }: ContainerRecord): IoWish {
+    const { driver, options } = spec.logging;
+    const format = driver === 'none' ? 'none' : driver === 'local' ? 'cri' : 'json';
+    const maxBytes = parseSizeBytes(options['max-size'] ?? '') ?? LOG_MAX_BYTES;
+    const maxFiles = Number(options['max-file'] ?? LOG_MAX_FILES);
+    return {
+      terminal: spec.process.tty,
+      stdin: spec.process.stdin,
+      stdinOnce: spec.process.stdinOnce,
+      log: { format, path: this.#o.settings.logPath(id), maxBytes, maxFiles },
+    };
+  }
+
+  /** Before the program runs: whoever hears of it by what it does finds it running. */
+  async #recordRunning(id: string, process: RunningProcess, { endpoints, ports }: Attachment): Promise<void> {
+    const { registry, clock } = this.#o;
+    const record = registry.find(id);
+    await registry.saveState(
+      { ...record, endpoints, ports },
+      {
+        phase: 'running',
+        pid: process.pid,
+        startTicks: process.startTicks,
+        exitCode: 0,
+        oomKilled: false,
+        startedAtMs: clock.now(),
+        finishedAtMs: 0,
+        ...(record.process.health ? { health: HEALTH_START } : {}),
+      },
+    );
+  }
+
+  get #neighbours(): Neighbours {
+    const { registry, parts } = this.#o;
+    return {
+      find: (name) => registry.find(name),
+      sandbox: (id) => parts.sandboxes.find(id),
+      memoryOf: (id) => parts.roots.memoryOf(id),
+    };
+  }
+}

@@ -1,0 +1,67 @@
+import { Undo } from '#base/undo.ts';
+import type { FoundImage, NodeParts } from '#engine/core/parts.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
+import type { ContainerRegistry } from '#engine/core/registry.ts';
+import type { ContainerSpec } from '#engine/core/spec.ts';
+
+export interface Makings {
+  parts: NodeParts;
+  registry: ContainerRegistry;
+  /** All that was logged, with what a log stands in: when the container goes. */
+  removeLogs: (id: string) => Promise<void>;
+}
+
+/** What a container holds from its creation to its removal: record, addresses, volumes, the layer of its own. */
+export async function makeContainer(
+  { parts, registry }: Makings,
+  record: ContainerRecord,
+  image: FoundImage,
+): Promise<ContainerRecord> {
+  await using undo = new Undo();
+  const { id, spec, process } = record;
+  await registry.add(record); // the intent: from here a crash is swept
+  undo.add('record', () => registry.forget(id));
+  const endpoints = await parts.network.reserve(id, spec);
+  undo.add('addresses', () => parts.network.release(id));
+  const mounts = await parts.volumes.resolve(id, [...spec.mounts, ...imageVolumes(spec, process.volumes)]);
+  undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
+  await parts.roots.prepare(id, image);
+  undo.add('root', () => parts.roots.remove(id));
+  await parts.volumes.populate(id, mounts, (use) => withRoot(parts, id, use));
+  const created = await registry.saveState({ ...record, endpoints, mounts }, { phase: 'created' });
+  undo.keep();
+  return created;
+}
+
+/** The same taken back. It does not run any more; the intent to remove it is on disk first, so that a crash finishes it. */
+export async function unmakeContainer(
+  { parts, registry, removeLogs }: Makings,
+  record: ContainerRecord,
+  removeAnonymous: boolean,
+): Promise<void> {
+  const { id } = record;
+  await registry.saveState(record, { phase: 'removing' });
+  await parts.processes.remove(id);
+  await Promise.all([
+    parts.network.release(id),
+    parts.roots.remove(id),
+    parts.volumes.release(id, record.mounts, { removeAnonymous }),
+    removeLogs(id),
+  ]);
+  await registry.forget(id);
+}
+
+async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: string) => Promise<T>): Promise<T> {
+  const rootfs = await roots.mount(id);
+  try {
+    return await use(rootfs);
+  } finally {
+    await roots.unmount(id);
+  }
+}
+
+/** Volumes of the image where nothing is mounted. */
+function imageVolumes(spec: ContainerSpec, volumes: readonly string[]): ContainerSpec['mounts'] {
+  const free = volumes.filter((target) => !spec.mounts.some((m) => m.target === target));
+  return free.map((target) => ({ type: 'volume', name: '', target, readonly: false, noCopy: false, labels: {} }));
+}
