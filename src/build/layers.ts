@@ -64,7 +64,7 @@ export class StepLayers {
       return { diffId: digest, blob: { mediaType: MEDIA.ociLayer, digest, size: sizeBytes }, made: true };
     } catch (error) {
       arrival?.fail(error);
-      await unpacking?.catch(() => undefined);
+      await unpacking?.catch(() => undefined); // fails for the reason that is thrown below
       await ingest.abort();
       throw error;
     }

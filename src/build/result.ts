@@ -1,7 +1,7 @@
-import type { StepStack } from '#build/execute.ts';
 import type { BuildGraph, PlannedStage, RunStep } from '#build/graph.ts';
 import type { StepLayer, StepLayers } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
+import type { StepStack } from '#build/step/room.ts';
 import { type ContentLease, writeBlob } from '#image/content.ts';
 import type { Image } from '#image/images.ts';
 import { digestOf } from '#spec/image/digest.ts';
