@@ -19,6 +19,7 @@ import { buildHandlers, withBuildCache } from '#engine/api/docker/build.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
 import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
+import { IMAGE_ROUTES, imageHandlers } from '#engine/api/estiba/images.ts';
 import { INSIGHT_ROUTES, insightHandlers } from '#engine/api/estiba/insight.ts';
 import { createApiServer, type Handlers, standardHeaders } from '#engine/api/server.ts';
 import { Sessions } from '#web/sessions.ts';
@@ -126,6 +127,7 @@ async function startEngine(options: DaemonOptions, undo: Undo, own: Handlers): P
     ...buildHandlers(node.builder),
     ...withBuildCache(docker['SystemDataUsage'], node.builder),
     ...estibaBuildHandlers(node.builder),
+    ...imageHandlers(node.engine.images),
     ...insightHandlers(node.engine.insight),
     ...own,
   };
@@ -134,7 +136,7 @@ async function startEngine(options: DaemonOptions, undo: Undo, own: Handlers): P
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
-      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...INSIGHT_ROUTES, ...UI_ROUTES],
+      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...IMAGE_ROUTES, ...INSIGHT_ROUTES, ...UI_ROUTES],
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

@@ -63,6 +63,10 @@ export const TooManyLayers = defineError('TOO_MANY_LAYERS', (d: { count: number;
   hint: 'squash the image',
 }));
 
+export const TooManyFiles = defineError('TOO_MANY_FILES', (d: { limit: number }) => ({
+  message: `the image has more than ${d.limit} files, too many to be compared with each other`,
+}));
+
 export const NoSuchImage = defineError('NO_SUCH_IMAGE', (d: { reference: string }) => ({
   message: `No such image: ${d.reference}`,
   hint: 'pull it, or look at the list of images',

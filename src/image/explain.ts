@@ -1,12 +1,9 @@
-import { lstat, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import { USER_OPAQUE_XATTR } from '#image/layer/directory-sink.ts';
-import { OPAQUE_XATTR } from '#image/layer/tree.ts';
+import type { Image } from '#image/images.ts';
 import type { LayerInfo } from '#image/layers.ts';
-import { readXattrs } from '#image/xattrs.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { LayerSurvey, Survey } from '#image/survey.ts';
 import type { Digest } from '#spec/image/digest.ts';
 import type { Descriptor, ImageConfig } from '#spec/image/manifest.ts';
+import { formatPlatform } from '#spec/image/platform.ts';
 
 /** One line of `docker history`, newest first there; here lowest first, with the layer it made. */
 export interface HistoryLine {
@@ -50,72 +47,34 @@ export function historyOf(
   });
 }
 
-/** Bytes that travel with the image and nobody sees: hidden by a layer above. */
-export interface Waste {
-  path: string;
-  bytes: number;
-  /** Layers by position, lowest is 0. */
-  layer: number;
-  hiddenBy: number;
+/** `estiba image explain`: which instruction added which bytes, and what of them is wasted. Sizes in bytes. */
+export interface Explanation extends Omit<Survey, 'layers'> {
+  id: Digest;
+  names: string[];
+  platform: string;
+  /** Of its layers as they are stored and travel. */
+  blobBytes: number;
+  /** Lowest first. */
+  instructions: Instruction[];
 }
 
-const FILES_MAX = 2_000_000;
-
-/** The opaque directories of mounted layers, lowest first, for `wasteOf`. The executor writes its lists into `scratch`. */
-export async function opaqueDirectories(
-  lowestFirst: readonly string[],
-  scratch: string,
-  runPlan: (plan: Plan) => Promise<unknown>,
-): Promise<(layer: number, path: string) => boolean> {
-  const opaque: Set<string>[] = [];
-  for (const root of lowestFirst) {
-    const attributes = await readXattrs(root, runPlan, join(scratch, 'attributes'));
-    const isOpaque = (names: ReadonlyMap<string, Uint8Array>): boolean =>
-      names.has(OPAQUE_XATTR) || names.has(USER_OPAQUE_XATTR);
-    opaque.push(new Set([...attributes].filter(([, names]) => isOpaque(names)).map(([path]) => path)));
-  }
-  return (layer, path) => opaque[layer]?.has(path) ?? false;
+export interface Instruction extends Omit<HistoryLine, 'layer'> {
+  /** `position` is what `hidden` and `duplicates` count in, lowest 0. */
+  layer?: NonNullable<HistoryLine['layer']> & Omit<LayerSurvey, 'bytes'> & { position: number };
 }
 
-/** Walks mounted layers, lowest first. What a higher layer replaces, removes or covers with an opaque directory is waste. */
-export async function wasteOf(
-  lowestFirst: readonly string[],
-  isOpaque: (layer: number, path: string) => boolean,
-): Promise<Waste[]> {
-  const visible = new Map<string, { bytes: number; layer: number }>();
-  const waste: Waste[] = [];
-  const hide = (path: string, by: number): void => {
-    const hidden = visible.get(path);
-    if (!hidden) return;
-    visible.delete(path);
-    if (hidden.bytes > 0) waste.push({ path, bytes: hidden.bytes, layer: hidden.layer, hiddenBy: by });
-  };
-  const hideBelow = (path: string, by: number): void => {
-    for (const [other, { layer }] of visible) if (layer < by && other.startsWith(`${path}/`)) hide(other, by);
-  };
-  for (const [layer, root] of lowestFirst.entries()) {
-    for await (const { path, bytes, kind } of filesOf(root)) {
-      if (visible.size > FILES_MAX) return waste;
-      if (kind === 'whiteout' || (kind === 'dir' && isOpaque(layer, path))) hideBelow(path, layer);
-      if (kind === 'dir') continue;
-      hide(path, layer);
-      if (kind === 'file') visible.set(path, { bytes, layer });
-    }
-  }
-  return waste.sort((a, b) => b.bytes - a.bytes);
-}
-
-async function* filesOf(
-  root: string,
-): AsyncGenerator<{ path: string; bytes: number; kind: 'file' | 'dir' | 'whiteout' }> {
-  const pending = [''];
-  for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
-    for (const name of (await readdir(join(root, at))).sort()) {
-      const path = at === '' ? name : `${at}/${name}`;
-      const stat = await lstat(join(root, path));
-      const kind = stat.isDirectory() ? 'dir' : stat.isCharacterDevice() && stat.rdev === 0 ? 'whiteout' : 'file';
-      yield { path, bytes: stat.isFile() ? stat.size : 0, kind };
-      if (kind === 'dir') pending.push(path);
-    }
-  }
+export function explanationOf(
+  { id, repoTags, platform: { config } }: Image,
+  history: readonly HistoryLine[],
+  { layers, ...survey }: Survey,
+): Explanation {
+  let next = 0;
+  const instructions = history.map(({ layer, ...line }): Instruction => {
+    const surveyed = layer && layers[next];
+    if (!surveyed) return line;
+    const { bytes: contentBytes, ...rest } = surveyed;
+    return { ...line, layer: { ...layer, contentBytes, position: next++, ...rest } };
+  });
+  const blobBytes = history.reduce((sum, { layer }) => sum + (layer?.blobBytes ?? 0), 0);
+  return { id, names: repoTags, platform: formatPlatform(config), blobBytes, instructions, ...survey };
 }

@@ -10,12 +10,14 @@ import { systemRandom } from '#base/random.ts';
 import { loadImages } from '#image/archive-load.ts';
 import { saveImages } from '#image/archive-save.ts';
 import { tarOf } from '#image/diff.ts';
-import { historyOf, opaqueDirectories, wasteOf } from '#image/explain.ts';
+import { historyOf } from '#image/explain.ts';
 import { destroyNode, openNode, scratch, shell, type TestNode } from '#image/fixtures/node.ts';
 import { describeTree } from '#image/fixtures/trees.ts';
 import { collect } from '#image/gc.ts';
 import { chainIdOf } from '#image/graph.ts';
 import type { Image } from '#image/images.ts';
+import { directoryDriver, erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
+import { inlineUnpacker } from '#image/layer/pool.ts';
 import { importLayer, makeImage, makeLayer, withLayer } from '#image/make.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import { walkDirectory } from '#kernel/beneath.ts';
@@ -25,8 +27,8 @@ import { parseReference } from '#spec/image/reference.ts';
 
 const nodes: TestNode[] = [];
 
-async function make(root?: string): Promise<TestNode> {
-  const node = await openNode(root ?? (await scratch()));
+async function make(root?: string, driver: LayerDriver = erofsDriver): Promise<TestNode> {
+  const node = await openNode(root ?? (await scratch()), inlineUnpacker, driver);
   nodes.push(node);
   return node;
 }
@@ -257,9 +259,10 @@ describe('moving images', () => {
   });
 });
 
-describe('explaining an image', () => {
-  it('says which instruction added which bytes, and what is hidden', async () => {
-    const node = await make();
+describe.each([erofsDriver, directoryDriver('keep'), directoryDriver('mine')])('explaining an image', (driver) => {
+  const { form, ownership } = driver;
+  it(`says which instruction added which bytes, and what is hidden (${form}, ${ownership})`, async () => {
+    const node = await make(undefined, driver);
     const image = await addImage(
       node,
       'fat:1',
@@ -272,13 +275,12 @@ describe('explaining an image', () => {
     const history = historyOf(config, manifest.layers, (diffId) => node.layers.get(diffId));
     expect(history.map((h) => h.layer?.contentBytes)).toEqual([5700, 6, 500, 20]);
     expect(history[0]?.createdBy).toContain('head -c 5000');
-    const lowestFirst = (await node.snapshots.view(await node.images.layersOf(image))).reverse();
-    const isOpaque = await opaqueDirectories(lowestFirst, node.root, runPlan);
-    expect(await wasteOf(lowestFirst, isOpaque)).toEqual([
-      { path: 'big', bytes: 5000, layer: 0, hiddenBy: 1 },
-      { path: 'd/x', bytes: 700, layer: 0, hiddenBy: 1 },
-      { path: 'e/under', bytes: 300, layer: 2, hiddenBy: 3 },
-      { path: 'e/over', bytes: 200, layer: 2, hiddenBy: 3 },
+    const { hidden } = await node.layers.survey(await node.images.layersOf(image), 10);
+    expect(hidden).toEqual([
+      { path: 'big', bytes: 5000, layer: 0, hiddenBy: 1, how: 'replaced' },
+      { path: 'd/x', bytes: 700, layer: 0, hiddenBy: 1, how: 'removed' },
+      { path: 'e/under', bytes: 300, layer: 2, hiddenBy: 3, how: 'removed' },
+      { path: 'e/over', bytes: 200, layer: 2, hiddenBy: 3, how: 'removed' },
     ]);
     expect(chainIdOf(config.rootfs.diff_ids.slice(0, 1))).toBe(config.rootfs.diff_ids[0]);
   });

@@ -8,9 +8,13 @@ import { integer, object, optional, string } from '#base/shape.ts';
 import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
 import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
+import type { SurveyJob } from '#image/layer/mounted.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
 import type { UnpackJob } from '#image/layer/unpack.ts';
+import { LeaseTable } from '#image/leases.ts';
+import type { Survey } from '#image/survey.ts';
 import { DEFAULT_LIMITS } from '#image/tar/entry.ts';
+import { opaqueDirectories } from '#image/xattrs.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
@@ -92,6 +96,8 @@ export class LayerStore {
   readonly #unchecked = new Map<Digest, LayerRecord>();
   #checksums: Promise<void> | undefined;
   readonly #heldUntilMs = new Map<Digest, number>();
+  /** Layers that somebody reads who is no container. */
+  readonly #readers = new LeaseTable();
   #cancelChecksums: (() => void) | undefined;
   #nextName = 1;
 
@@ -105,6 +111,7 @@ export class LayerStore {
     const layers = new LayerStore(options);
     await mkdir(join(options.dataRoot, 'layers'), { recursive: true, mode: 0o700 });
     await mkdir(join(options.runRoot, 'layers'), { recursive: true, mode: 0o700 });
+    await sweepTemporary(join(options.runRoot, 'layers'));
     await layers.#sweep();
     return layers;
   }
@@ -152,13 +159,30 @@ export class LayerStore {
     return records.map((record) => this.#directory(record.name)).reverse();
   }
 
+  /** What lies where in these layers, lowest first; read in a thread. They stay until it is done. */
+  async survey(diffIds: readonly Digest[], top: number, signal?: AbortSignal): Promise<Survey> {
+    const lease = this.#readers.take('survey');
+    for (const diffId of diffIds) lease.add(diffId);
+    try {
+      const roots = (await this.mount(diffIds)).reverse();
+      const { runRoot, runPlan, unpacker } = this.#options;
+      const layers: SurveyJob['layers'] = [];
+      for (const root of roots)
+        layers.push({ root, opaque: await opaqueDirectories(root, runPlan, join(runRoot, 'layers', 'xattrs')) });
+      return await unpacker.survey({ layers, top }, signal);
+    } finally {
+      lease.release();
+    }
+  }
+
   /** What overlayfs has to be told besides its directories, where layers were unpacked without privilege. */
   get overlayOptions(): readonly string[] {
     return this.#driver.ownership === 'mine' ? ['userxattr'] : [];
   }
 
-  /** True for a while after it was unpacked: the image that it belongs to is about to be named. */
+  /** True while it is read, and for a while after it was unpacked: the image that it belongs to is about to be named. */
   isHeld(diffId: Digest): boolean {
+    if (this.#readers.isHeld(diffId)) return true;
     const untilMs = this.#heldUntilMs.get(diffId) ?? 0;
     if (untilMs > this.#options.clock.monotonic()) return true;
     this.#heldUntilMs.delete(diffId);

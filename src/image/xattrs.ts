@@ -1,5 +1,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { assert } from '#base/errors.ts';
+import { USER_OPAQUE_XATTR } from '#image/layer/directory-sink.ts';
+import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { temporaryName } from '#storage/files.ts';
 
@@ -25,6 +27,18 @@ export async function readXattrs(
   } finally {
     await rm(to, { force: true });
   }
+}
+
+/** Directories of an unpacked layer that hide what lies below them. The list is written beside `beside` meanwhile. */
+export async function opaqueDirectories(
+  root: string,
+  runPlan: (plan: Plan) => Promise<unknown>,
+  beside: string,
+): Promise<Set<string>> {
+  const attributes = await readXattrs(root, runPlan, beside);
+  const isOpaque = (names: ReadonlyMap<string, Uint8Array>): boolean =>
+    names.has(OPAQUE_XATTR) || names.has(USER_OPAQUE_XATTR);
+  return new Set([...attributes].filter(([, names]) => isOpaque(names)).map(([path]) => path));
 }
 
 export function parseXattrs(bytes: Buffer): Map<string, Map<string, Uint8Array>> {

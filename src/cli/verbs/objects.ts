@@ -6,6 +6,7 @@ import {
   FORCE,
   FORMAT,
   INSPECT_FORMAT,
+  int,
   JSON_FLAG,
   list,
   MANY,
@@ -85,6 +86,19 @@ export const IMAGE_VERBS: readonly Verb[] = [
     args: args(1, 1, 'image'),
     flags: [FORMAT, JSON_FLAG, bool('H human', 'Sizes and dates for people (default true)'), NO_TRUNC, QUIET],
     load: async () => (await images()).historyCommand,
+  },
+  {
+    name: 'image explain',
+    summary: 'Show which instruction added which bytes, and what of them is wasted',
+    usage: 'IMAGE',
+    args: args(1, 1, 'image'),
+    flags: [
+      INSPECT_FORMAT,
+      JSON_FLAG,
+      NO_TRUNC,
+      int('top', 'How many of the biggest files and directories', { fallback: '10' }),
+    ],
+    load: async () => (await import('#cli/commands/explain.ts')).explainImageCommand,
   },
   {
     name: 'image inspect',

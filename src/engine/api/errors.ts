@@ -68,6 +68,7 @@ const STATUS: Readonly<Record<string, number>> = {
     'NO_SUCH_USER',
     'PLATFORM_INVALID',
     'REFERENCE_INVALID',
+    'TOO_MANY_FILES',
   ),
   ...sameStatus(401, 'REGISTRY_UNAUTHORIZED'),
   ...sameStatus(

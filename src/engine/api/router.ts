@@ -22,7 +22,7 @@ export interface RouteRow {
 }
 
 /** Names of images and plugins hold slashes; container names and ids never do. */
-const WIDE = /^\/(images|distribution|plugins)\//;
+const WIDE = /^(?:\/estiba\/v1)?\/(images|distribution|plugins)\//;
 
 export class Router {
   readonly #routes: CompiledRoute[];

@@ -9,7 +9,7 @@ import type { FoundImage, ImageSource } from '#engine/core/parts.ts';
 import { loadImages } from '#image/archive-load.ts';
 import { saveImages } from '#image/archive-save.ts';
 import type { ContentStore } from '#image/content.ts';
-import { type HistoryLine, historyOf } from '#image/explain.ts';
+import { type Explanation, explanationOf, type HistoryLine, historyOf } from '#image/explain.ts';
 import { collect } from '#image/gc.ts';
 import type { Image, ImageEvent, ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
@@ -172,6 +172,13 @@ export class NodeImages implements ImageSource {
   history(image: Image): HistoryLine[] {
     const { manifest, config } = image.platform;
     return historyOf(config, manifest.layers, (diffId) => this.#o.layers.get(diffId));
+  }
+
+  /** What each instruction added and what is wasted; `top` of the biggest are named. Unpacks what is not unpacked yet. */
+  async explain(name: string, top: number, signal?: AbortSignal): Promise<Explanation> {
+    const image = await this.store.get(name);
+    const survey = await this.#o.layers.survey(await this.store.layersOf(image), top, signal);
+    return explanationOf(image, this.history(image), survey);
   }
 
   /** Another name for an image. */

@@ -3,17 +3,23 @@ import { EstibaError } from '#base/errors.ts';
 import { Limiter } from '#base/queue.ts';
 import type { Arrival } from '#image/layer/arrival.ts';
 import { follow } from '#image/layer/follow.ts';
+import { type SurveyJob, surveyMounted } from '#image/layer/mounted.ts';
 import { type UnpackJob, type UnpackResult, unpackLayer } from '#image/layer/unpack.ts';
+import type { Survey } from '#image/survey.ts';
 
-/** Turns an arriving blob into an image file. A failed job leaves its target to the caller to delete. */
+/** What is heavy and synchronous, wherever it is done. */
 export interface Unpacker {
+  /** Turns an arriving blob into an image file. A failed job leaves its target to the caller to delete. */
   unpack(job: UnpackJob, arrival: Arrival): Promise<UnpackResult>;
+  /** Given up when the signal says so. */
+  survey(job: SurveyJob, signal?: AbortSignal): Promise<Survey>;
   close(): Promise<void>;
 }
 
 /** In this thread: for tests and one-shot tools. */
 export const inlineUnpacker: Unpacker = {
   unpack: (job, arrival) => unpackLayer(job, follow(arrival)),
+  survey: async (job) => surveyMounted(job),
   close: async () => undefined,
 };
 
@@ -22,13 +28,16 @@ export const inlineUnpacker: Unpacker = {
 //     ── arrived N ────────────────▶    reads, inflates, writes up to N
 //     ── gone (transfer failed) ───▶    gives up
 //     ◀────────── result or error ──
+//     ── survey job ───────────────▶    reads the mounted layers of an image
+//     ◀────────── result or error ──
 
 export type ToWorker =
   | { do: 'unpack'; id: number; job: UnpackJob; path: string; sizeBytes: number }
+  | { do: 'survey'; id: number; job: SurveyJob }
   | { do: 'arrived'; id: number; offset: number; ended: boolean }
   | { do: 'gone'; id: number };
 export type FromWorker =
-  | { id: number; result: UnpackResult }
+  | { id: number; result: UnpackResult | Survey }
   | { id: number; error: { code?: string; message: string; hint?: string; data?: object } };
 
 /**
@@ -52,7 +61,17 @@ export class WorkerPool implements Unpacker {
   }
 
   unpack(job: UnpackJob, arrival: Arrival): Promise<UnpackResult> {
-    return this.#limiter.run(() => this.#run(job, arrival));
+    const { path, sizeBytes } = arrival;
+    const talk: Talk = (id, tell) => {
+      tell({ do: 'unpack', id, job, path, sizeBytes });
+      return this.#report(id, arrival, tell);
+    };
+    return this.#limiter.run(() => this.#run<UnpackResult>(talk, `unpacked ${job.blob}`));
+  }
+
+  survey(job: SurveyJob, signal?: AbortSignal): Promise<Survey> {
+    const talk: Talk = async (id, tell) => tell({ do: 'survey', id, job });
+    return this.#limiter.run(() => this.#run<Survey>(talk, 'surveyed an image', signal));
   }
 
   async close(): Promise<void> {
@@ -60,14 +79,14 @@ export class WorkerPool implements Unpacker {
     await Promise.all([...this.#all].map((worker) => worker.terminate()));
   }
 
-  async #run(job: UnpackJob, arrival: Arrival): Promise<UnpackResult> {
+  async #run<T>(talk: Talk, doing: string, signal?: AbortSignal): Promise<T> {
+    signal?.throwIfAborted();
     const worker = this.#idle.pop() ?? this.#start();
-    const id = this.#nextId++;
     try {
-      const result = await this.#converse(worker, id, job, arrival);
+      const result = await this.#converse(worker, talk, doing, signal);
       this.#idle.push(worker);
       this.#endIdleLater();
-      return result;
+      return result as T; // by `do`, as the protocol above says
     } catch (error) {
       // After an error nobody knows what a thread still holds; a new one costs 30 ms.
       void worker.terminate();
@@ -76,12 +95,14 @@ export class WorkerPool implements Unpacker {
     }
   }
 
-  #converse(worker: Worker, id: number, job: UnpackJob, arrival: Arrival): Promise<UnpackResult> {
+  #converse(worker: Worker, talk: Talk, doing: string, signal?: AbortSignal): Promise<UnpackResult | Survey> {
+    const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       const done = (act: () => void): void => {
         worker.off('message', onMessage);
         worker.off('error', onError);
         worker.off('exit', onExit);
+        signal?.removeEventListener('abort', onAbort);
         act();
       };
       const onMessage = (message: FromWorker): void => {
@@ -90,13 +111,13 @@ export class WorkerPool implements Unpacker {
       };
       const onError = (error: unknown): void => done(() => reject(error));
       const onExit = (): void =>
-        done(() => reject(new EstibaError('LAYER_WORKER_ENDED', `the thread that unpacked ${job.blob} ended`)));
+        done(() => reject(new EstibaError('LAYER_WORKER_ENDED', `the thread that ${doing} ended`)));
+      const onAbort = (): void => done(() => reject(signal?.reason));
       worker.on('message', onMessage);
       worker.on('error', onError);
       worker.on('exit', onExit);
-      const tell = (message: ToWorker): void => worker.postMessage(message);
-      tell({ do: 'unpack', id, job, path: arrival.path, sizeBytes: arrival.sizeBytes });
-      this.#report(id, arrival, tell).catch(reject);
+      signal?.addEventListener('abort', onAbort);
+      talk(id, (message) => worker.postMessage(message)).catch(reject);
     });
   }
 
@@ -132,6 +153,9 @@ export class WorkerPool implements Unpacker {
     this.#idleTimer.unref();
   }
 }
+
+/** One side of a conversation with a thread. */
+type Talk = (id: number, tell: (message: ToWorker) => void) => Promise<void>;
 
 const REPORT_BYTES = 256 * 1024;
 
