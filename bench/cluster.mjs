@@ -1,6 +1,9 @@
 // A cluster of one node, from nothing: until it is Ready, a Deployment of 3, 1 → 50 pods, a pod's replacement; and what it needs at rest.
 //
-//   node bench/cluster.mjs [ROUNDS]      medians; exit 1 when a goal is missed. Needs root and `make build`.
+//   node bench/cluster.mjs [ROUNDS] [--trace] [--profile DIR]
+//
+// Medians; exit 1 when a goal is missed. Needs root and `make build`. `--trace` shows what a Deployment waits for, as a client sees
+// it; `--profile` leaves a CPU profile of the daemon while it brings up fifty pods.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

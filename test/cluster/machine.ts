@@ -124,11 +124,18 @@ export class Machine {
       '-c',
       `kill -9 $(cut -d' ' -f1 ${this.runRoot}/daemon.lock); rm -f ${this.runRoot}/endpoints.json`,
     ]);
-    await waitFor(
-      'the daemon to be gone',
-      READY_MS,
-      () => this.#daemon?.exitCode !== null || this.#daemon.signalCode !== null,
-    );
+    await this.#daemonGone();
+  }
+
+  #daemonGone(): Promise<void> {
+    const gone = (): boolean => this.#daemon?.exitCode !== null || this.#daemon.signalCode !== null;
+    return waitFor('the daemon to be gone', READY_MS, gone);
+  }
+
+  /** As a service manager ends it: SIGTERM, and it closes what it has open. */
+  async stop(): Promise<void> {
+    await this.run('sh', ['-c', `kill $(cut -d' ' -f1 ${this.runRoot}/daemon.lock)`]);
+    await this.#daemonGone();
   }
 
   async reboot(): Promise<void> {
