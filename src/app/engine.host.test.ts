@@ -14,6 +14,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#base/clock.ts';
 import { errnoOf } from '#base/errors.ts';
@@ -24,7 +25,7 @@ import { Containers } from '#engine/core/containers.ts';
 import { Events } from '#engine/core/events.ts';
 import { FakeNode } from '#engine/core/fakes.ts';
 import { parseLines } from '#engine/core/log-reader.ts';
-import type { NodeParts } from '#engine/core/parts.ts';
+import type { NodeParts, ProcessSource } from '#engine/core/parts.ts';
 import { ShimProcesses } from '#engine/core/processes.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import { hostFiles } from '#kernel/files.ts';
@@ -66,7 +67,8 @@ describe('the engine on real shims', () => {
     }
   });
 
-  async function engine(): Promise<Containers> {
+  /** `cut` changes what is done to processes: a daemon that is killed leaves things half done. */
+  async function engine(cut: (real: ProcessSource) => Partial<ProcessSource> = () => ({})): Promise<Containers> {
     const fake = new FakeNode();
     const host = readHost({ uid: 0, gid: 0 });
     const processes = new ShimProcesses({
@@ -78,6 +80,13 @@ describe('the engine on real shims', () => {
       seccomp: new SeccompCache({ native: host.arch }),
       clock: systemClock,
     });
+    const real: ProcessSource = {
+      create: (...of) => processes.create(...of),
+      find: (id) => processes.find(id),
+      list: () => processes.list(),
+      execExit: (...of) => processes.execExit(...of),
+      remove: (id) => processes.remove(id),
+    };
     const parts: NodeParts = {
       ...fake.parts,
       images: {
@@ -105,7 +114,7 @@ describe('the engine on real shims', () => {
         ...fake.parts.network,
         attach: async () => ({ namespace: undefined, endpoints: {}, ports: [], files: [] }),
       },
-      processes,
+      processes: { ...real, ...cut(real) },
     };
     return new Containers({
       parts,
@@ -237,4 +246,64 @@ describe('the engine on real shims', () => {
     expect(output(id)).toBe(Array.from({ length: 40 }, (_, i) => `line ${i}\n`).join(''));
     await after.remove(id, { force: true, volumes: true });
   });
+
+  it('lets a program begin whose daemon was killed after the record of its start and before the start', async () => {
+    const wordless = ({ create }: ProcessSource): Partial<ProcessSource> => ({
+      create: async (...of) => Object.assign(await create(...of), { start: never }),
+    });
+    const before = await engine(wordless);
+    const { id } = await before.create('wordless', spec({ Cmd: ['sh', '-c', 'echo I run; exec sleep 1000'] }));
+    void before.start(id);
+    await expect.poll(() => before.find(id).state.phase).toBe('running');
+    expect(output(id)).toBe('');
+    for (let daemon = 0; daemon < 2; daemon++) {
+      const after = await engine();
+      await after.recover();
+      expect(after.find(id).state.phase).toBe('running');
+      await expect.poll(() => output(id)).toBe('I run\n'); // once
+    }
+    await (await engine()).remove(id, { force: true, volumes: true });
+  });
+
+  it('ends the shim that a killed daemon left at its work, whatever it has made by then', async () => {
+    for (const leadMs of [0, 1, 2, 4, 8, 50]) {
+      const early = ({ create }: ProcessSource): Partial<ProcessSource> => ({
+        create: async (...of) => {
+          void create(...of).catch(() => undefined); // what we do below may cut it off
+          return never();
+        },
+      });
+      const before = await engine(early);
+      const { id } = await before.create('early', spec({ Cmd: ['sleep', '1000'] }));
+      void before.start(id);
+      await expect.poll(() => before.find(id).state.phase, { interval: 0 }).toBe('starting');
+      await expect.poll(() => existsSync(join(directory, 'shims', id)), { interval: 0 }).toBe(true);
+      await sleep(leadMs);
+      const after = await engine();
+      await after.recover();
+      expect(after.find(id).state).toMatchObject({ phase: 'created', exitCode: 0 });
+      await after.remove(id, { force: false, volumes: true });
+      expect(readdirSync(join(directory, 'shims'))).toEqual([]);
+      expect(readdirSync(join(directory, 'oci'))).toEqual([]);
+      expect(existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
+      await expect.poll(() => forkedFrom(directory)).toBe(1); // the spawner itself
+    }
+  });
 });
+
+/** Processes whose command line names the directory: the spawner, and its children until they are containers. */
+function forkedFrom(directory: string): number {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(directory);
+    } catch {
+      return false; // it has ended
+    }
+  }).length;
+}
+
+/** What a daemon that was killed has not come to. */
+function never(): Promise<never> {
+  return new Promise(() => undefined);
+}

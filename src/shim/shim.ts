@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { isCode } from '#base/errors.ts';
 import { errnoName } from '#kernel/linux/names.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { decodeResults, type ExitStatus, exitStatus, planFailed, type ResultRecord } from '#kernel/plan/result.ts';
@@ -117,6 +118,18 @@ export class Shim {
   /** Lets the container's program begin. Throws PlanFailed when it cannot be executed. */
   async start(): Promise<void> {
     await this.#ask('start', ASK.start);
+  }
+
+  /**
+   * Whoever created it may have been killed before he said the word: now it is said. A program that runs already runs on, and how one
+   * ended that could not be executed, `wait` tells.
+   */
+  async startIfNobodyHas(): Promise<void> {
+    try {
+      await this.start();
+    } catch (error) {
+      if (!isCode(error, 'SHIM_REFUSED', 'CONNECTION_LOST')) throw error;
+    }
   }
 
   /**

@@ -291,6 +291,27 @@ describe('a daemon that was killed', () => {
     expect([...after.node.processes.keys()]).toEqual([]);
   });
 
+  it('takes back a start that was cut off: the program has not run, and no end of it is told', async () => {
+    const before = await bench();
+    const registry = await ContainerRegistry.open(before.store);
+    for (const [name, policy] of [
+      ['by-hand', 'no'],
+      ['kept-up', 'on-failure'],
+    ] as const) {
+      const record = await before.containers.create(
+        name,
+        spec({ restart: { name: policy, maxRetries: 0, onUnhealthy: false } }),
+      );
+      await registry.saveState(record, { phase: 'starting' });
+      before.node.processes.set(record.id, new FakeProcess(before.node)); // made, not begun
+    }
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect(after.containers.find('by-hand').state).toMatchObject({ phase: 'created', exitCode: 0, finishedAtMs: 0 });
+    expect(after.containers.find('kept-up').state).toMatchObject({ phase: 'running', restartCount: 0 });
+    expect(after.node.processes.size).toBe(1);
+  });
+
   it('brings back after a reboot of the machine what wanted to run', async () => {
     const before = await bench();
     for (const [name, policy] of [

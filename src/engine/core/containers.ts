@@ -11,7 +11,7 @@ import { type Makings, makeContainer, unmakeContainer } from '#engine/core/makin
 import { inventName } from '#engine/core/names.ts';
 import { limits } from '#engine/core/oci-resources.ts';
 import type { ExitStatus, RunningProcess } from '#engine/core/parts.ts';
-import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning } from '#engine/core/record.ts';
+import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning, phaseAtRest } from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
 import { Runs } from '#engine/core/runs.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
@@ -320,7 +320,8 @@ export class Containers {
       if (startsWithDaemon(record.spec.restart, record.state)) await this.#runAgain(record);
       return;
     }
-    const process = await this.#o.parts.processes.find(record.id);
+    // The program of one that was being started has not run: its start is taken back, as if it had failed.
+    const process = phase === 'starting' ? undefined : await this.#o.parts.processes.find(record.id);
     if (process) {
       this.#runs.watch(record.id, process);
       await this.#o.registry.saveState(record, {
@@ -332,13 +333,15 @@ export class Containers {
     }
     const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
     await this.#launcher.release(record.id);
-    await this.#o.registry.saveState(record, {
-      phase: 'exited',
-      pid: 0,
-      exitCode: 255,
-      finishedAtMs: this.#o.clock.now(),
-      error: '',
-    });
+    if (phase === 'starting') await this.#o.registry.saveState(record, { phase: phaseAtRest(record.state), pid: 0 });
+    else
+      await this.#o.registry.saveState(record, {
+        phase: 'exited',
+        pid: 0,
+        exitCode: 255,
+        finishedAtMs: this.#o.clock.now(),
+        error: '',
+      });
     if (wantsToRun) await this.#runAgain(this.find(record.id));
   }
 

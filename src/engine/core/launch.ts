@@ -8,7 +8,7 @@ import { HEALTH_START } from '#engine/core/health.ts';
 import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '#engine/core/joining.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
-import type { ContainerRecord } from '#engine/core/record.ts';
+import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
@@ -72,7 +72,7 @@ export class Launcher {
     } catch (error) {
       await undo.unwind();
       await registry.saveState(registry.find(id), {
-        phase: record.state.startedAtMs === 0 ? 'created' : 'exited',
+        phase: phaseAtRest(record.state),
         pid: 0,
         exitCode: exitCodeOf(error),
         error: describeChain(error),

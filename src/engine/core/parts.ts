@@ -129,13 +129,13 @@ export interface SandboxRecord {
 export interface ProcessSource {
   /** Everything is set up and the program has not run. */
   create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess>;
-  /** After a restart of ours; undefined when there is no shim. */
+  /** After a restart of ours; undefined when there is no shim. A program that a crash kept from its start begins now. */
   find(id: string): Promise<RunningProcess | undefined>;
   /** Ids of all shims there are, for the sweep. */
   list(): Promise<string[]>;
   /** How an exec ended that nobody watched; undefined while it runs. */
   execExit(id: string, exec: string): Promise<ExitStatus | undefined>;
-  /** Everything the shim left: directory, cgroup, mounts. */
+  /** Everything the shim left: directory, cgroup, mounts. One that is still making its container ends first. */
   remove(id: string): Promise<void>;
 }
 

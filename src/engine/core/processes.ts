@@ -22,7 +22,7 @@ import type { Host } from '#runtime/host.ts';
 import { planCreate } from '#runtime/plan-create.ts';
 import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
 import { planExec } from '#runtime/plan-exec.ts';
-import type { ContainerRecord, ProcessIdentity } from '#runtime/state.ts';
+import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
 import { loadContainer } from '#runtime/store.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
@@ -94,6 +94,7 @@ export class ShimProcesses implements ProcessSource {
       const { record, config, init } = loadContainer(root, id, files);
       if (!init) return undefined;
       const shim = await Shim.connect(this.#dir(id));
+      await shim.startIfNobodyHas();
       return new ShimProcess(this.#o, shim, { record, config, init, terminal: config.process?.terminal ?? false });
     } catch (error) {
       // Killed with its shim, or swept away with a reboot: either way nothing runs.
@@ -119,6 +120,7 @@ export class ShimProcesses implements ProcessSource {
   /** Kills what still runs; then the cgroup, the runtime's state and the shim's directory go, in this order. */
   async remove(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
+    if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await this.#endUnfinished(id);
     try {
       const { record, config, init, status } = loadContainer(root, id, files);
       if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
@@ -128,6 +130,15 @@ export class ShimProcesses implements ProcessSource {
     }
     await spawner.run(planForget(root, id));
     await rm(this.#dir(id), { recursive: true, force: true });
+  }
+
+  /** A daemon that was killed leaves shims that go on making their container: without this one would live on, and nobody would know it. */
+  async #endUnfinished(id: string): Promise<void> {
+    try {
+      await (await Shim.connect(this.#dir(id))).shutdown();
+    } catch (error) {
+      if (!isCode(error, 'SHIM_VANISHED', 'CONNECTION_LOST')) throw error;
+    }
   }
 
   /** The kernel operations by which the container was made, decided anew from its configuration; undefined when it does not run. */

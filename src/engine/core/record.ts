@@ -122,6 +122,11 @@ export const FRESH_STATE: ContainerState = {
   stoppedByHand: false,
 };
 
+/** What a container is again when a start of it is taken back. */
+export function phaseAtRest({ startedAtMs }: ContainerState): 'created' | 'exited' {
+  return startedAtMs === 0 ? 'created' : 'exited';
+}
+
 export function isRunning(state: ContainerState): boolean {
   return state.phase === 'running' || state.phase === 'paused' || state.phase === 'starting';
 }
