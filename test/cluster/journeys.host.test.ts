@@ -60,10 +60,15 @@ describe('what the controllers ask for, with real pods', () => {
     await whole();
     await machine.kubectl('rollout restart statefulset db');
     await whole();
+    const restarts = async (): Promise<number[]> =>
+      (await pods('app=db')).map((p) => p.status?.containerStatuses?.[0]?.restartCount ?? 0);
+    const before = await restarts();
     await machine.reboot();
-    await waitFor('both pods', PATIENCE_MS, async () => {
+    // Until the node agent has looked, the pods are still said to be as they were before the boot.
+    await waitFor('both pods, started again', PATIENCE_MS, async () => {
       const both = await pods('app=db');
-      return both.length === 2 && both.every((p) => p.status?.containerStatuses?.[0]?.ready);
+      const again = (await restarts()).every((count, i) => count > (before[i] ?? 0));
+      return both.length === 2 && again && both.every((p) => p.status?.containerStatuses?.[0]?.ready);
     });
     expect([await written('db-0'), await written('db-1')]).toEqual(['mine\n', 'db-1\n']);
     await machine.kubectl('delete statefulset db --wait');

@@ -1,5 +1,6 @@
 import { type Duplex, PassThrough, type Readable, type Writable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
 import { newId, type Random } from '#base/random.ts';
 import { ContainerNotRunning, NoSuchContainerInPod } from '#cluster/node/errors.ts';
 import { LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
@@ -90,14 +91,17 @@ export class PodStreams {
   async exec(place: ContainerPlace, options: PodExecOptions): Promise<PodSession> {
     const { engine, random } = this.#o;
     const run = this.#running(place);
-    const process = await engine.containers.execs.launch(run.id, `kube${newId(random).slice(0, 12)}`, {
-      argv: [...options.command],
-      env: [],
-      tty: options.tty,
-      privileged: false,
-      attach: { stdin: options.stdin, stdout: options.stdout, stderr: options.stderr },
+    const process = await whileRunning(place, async () => {
+      const launched = await engine.containers.execs.launch(run.id, `kube${newId(random).slice(0, 12)}`, {
+        argv: [...options.command],
+        env: [],
+        tty: options.tty,
+        privileged: false,
+        attach: { stdin: options.stdin, stdout: options.stdout, stderr: options.stderr },
+      });
+      await launched.start();
+      return launched;
     });
-    await process.start();
     const { stdin, stdout, stderr } = process.streams;
     if (!options.stdin) stdin.end();
     return {
@@ -117,7 +121,7 @@ export class PodStreams {
 
   async attach(place: ContainerPlace, options: Omit<PodExecOptions, 'command'>): Promise<PodSession> {
     const run = this.#running(place);
-    const process = this.#o.engine.containers.running(run.id);
+    const process = await whileRunning(place, async () => this.#o.engine.containers.running(run.id));
     const streams = await process.attach({ stdin: options.stdin });
     return {
       stdin: options.stdin ? streams.stdin : undefined,
@@ -157,11 +161,21 @@ export class PodStreams {
     const run = this.#runs(place).at(-1);
     if (!run) throw new NoSuchContainerInPod(place);
     if (run.state === 'running') return run;
-    throw new ContainerNotRunning({
-      message: `unable to upgrade connection: container not found ("${place.container}")`,
-    });
+    throw notFound(place);
   }
 }
+
+/** The record of a container that a boot has ended says "running" until the engine has come to it. */
+async function whileRunning<T>(place: ContainerPlace, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw isCode(error, 'WRONG_PHASE') ? notFound(place) : error;
+  }
+}
+
+const notFound = (place: ContainerPlace): Error =>
+  new ContainerNotRunning({ message: `unable to upgrade connection: container not found ("${place.container}")` });
 
 /** An output nobody wants is read to its end all the same: a full pipe would stop the program. */
 function shown(stream: Readable, wanted: boolean): Readable | undefined {
