@@ -7,10 +7,13 @@ import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { daemonPid, ensureDaemon, stopDaemon } from './daemon.mjs';
 import { cgroups, links, mounts, ours, tables, takeVolatile } from './host.mjs';
-import { ask, ESTIBA, MEDIAWIKI, NAME, ROOT, RUN_ROOT, TREE, WORDPRESS } from './place.mjs';
+import { ask, DAEMON_LOG, ESTIBA, MEDIAWIKI, NAME, ROOT, RUN_ROOT, TREE, WORDPRESS } from './place.mjs';
 
+/** Of the examples, where it was a demo that made them: other daemons under other names did not. */
 const SECRETS =
-  NAME === 'demo' ? [`${TREE}/examples/wordpress/secrets`, `${TREE}/examples/mediawiki/manifests/secrets`] : [];
+  NAME === 'demo' || existsSync(DAEMON_LOG)
+    ? [`${TREE}/examples/wordpress/secrets`, `${TREE}/examples/mediawiki/manifests/secrets`]
+    : [];
 const say = (text) => process.stdout.write(`${text}\n`);
 
 if (existsSync(ROOT) && existsSync(ESTIBA)) await takeDown();
