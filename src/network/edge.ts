@@ -1,4 +1,4 @@
-import { array, boolean, integer, object, oneOf, optional, type Shape, string } from '#base/shape.ts';
+import { array, boolean, integer, object, oneOf, optional, record, type Shape, string } from '#base/shape.ts';
 import type { Protocol } from '#network/model.ts';
 
 /**
@@ -38,6 +38,8 @@ export interface EdgePlace {
   domain: string;
   names: readonly string[];
   addresses: readonly string[];
+  /** Names that this one alone has for others of the network: alias → name. */
+  links?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface Hold {
@@ -59,7 +61,15 @@ export const edgeEntryShape: Shape<EdgeEntry> = object({
   netns: optional(string()),
   upstreams: array(string()),
   forward: boolean(),
-  places: array(object({ network: string(), domain: string(), names: array(string()), addresses: array(string()) })),
+  places: array(
+    object({
+      network: string(),
+      domain: string(),
+      names: array(string()),
+      addresses: array(string()),
+      links: optional(record(string())),
+    }),
+  ),
   holds: array(
     object({
       protocol: oneOf('tcp', 'udp', 'sctp'),

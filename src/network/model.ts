@@ -70,6 +70,10 @@ export interface Endpoint {
   asked: { ipv4?: string; ipv6?: string; mac?: string };
   /** Names in this network: container name, short id, `--network-alias`. */
   names: readonly string[];
+  /** Names this sandbox alone has for others of the network: alias → name. */
+  links?: Readonly<Record<string, string>> | undefined;
+  /** Further addresses of its link that no network hands out (169.254.0.0/16, fe80::/10). */
+  linkLocal?: readonly string[] | undefined;
   /** Its gateway is the container's default route; the first of a container has it. */
   defaultRoute: boolean;
 }

@@ -71,6 +71,8 @@ export interface EndpointRequest {
   ipv4?: string;
   ipv6?: string;
   mac?: string;
+  links?: Readonly<Record<string, string>>;
+  linkLocal?: readonly string[];
 }
 
 export interface AttachRequest {
@@ -350,6 +352,8 @@ export class Networks {
         ...(wish.mac === undefined ? {} : { mac: wish.mac }),
       },
       names: wish.names,
+      ...(wish.links ? { links: wish.links } : {}),
+      ...(wish.linkLocal ? { linkLocal: wish.linkLocal } : {}),
       defaultRoute,
     };
   }
@@ -385,7 +389,9 @@ export class Networks {
     const places = sandbox.endpoints.flatMap((endpoint) => {
       const network = this.#networks.get(endpoint.network);
       const addresses = [endpoint.ipv4, endpoint.ipv6].filter((ip) => ip !== undefined);
-      return network?.names ? [{ network: network.id, domain: network.name, names: endpoint.names, addresses }] : [];
+      if (!network?.names) return [];
+      const { names, links } = endpoint;
+      return [{ network: network.id, domain: network.name, names, addresses, ...(links ? { links } : {}) }];
     });
     return {
       id: sandbox.id,

@@ -140,7 +140,7 @@ export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug
       peer: { name: endpoint.hostLink, mtuBytes: network.mtuBytes, netns: { fd: OTHER_NETNS } },
     }),
     setLink({ index }, { up: true, ...(endpoint.ipv6 ? {} : { noLinkLocal: true }) }),
-    ...addressesOf(endpoint, network).map((cidr) => addAddress({ index, cidr })),
+    ...[...addressesOf(endpoint, network), ...linkLocalOf(endpoint)].map((cidr) => addAddress({ index, cidr })),
     ...defaultRoutes(endpoint, network).flatMap((gateway) => [
       // Alone with its address, a container finds its gateway by a route that says: on this link.
       ...(network.routed ? [addRoute({ destination: { ip: gateway, prefix: bitsOf(gateway.family) }, index })] : []),
@@ -237,6 +237,14 @@ function addressesOf(endpoint: Endpoint, network: Network): Cidr[] {
     const ip = parseIp(text);
     const subnet = network.subnets.find((s) => s.subnet.ip.family === ip.family);
     return subnet ? [{ ip, prefix: network.routed ? bitsOf(ip.family) : subnet.subnet.prefix }] : [];
+  });
+}
+
+/** Each is reached on the link itself: RFC 3927 gives it a prefix of 16, RFC 4291 one of 64. */
+function linkLocalOf({ linkLocal = [] }: Endpoint): Cidr[] {
+  return linkLocal.map((text) => {
+    const ip = parseIp(text);
+    return { ip, prefix: ip.family === 4 ? 16 : 64 };
   });
 }
 

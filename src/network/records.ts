@@ -61,6 +61,8 @@ const sandboxShape = object({
       ipv6: optional(string()),
       asked: object({ ipv4: optional(string()), ipv6: optional(string()), mac: optional(string()) }),
       names: array(string()),
+      links: optional(record(string())),
+      linkLocal: optional(array(string())),
       defaultRoute: boolean(),
     }),
   ),

@@ -49,6 +49,7 @@ export function execProcess(
   const capabilities = containerCapabilities(security, bounding);
   const active = user.uid === 0 ? capabilities : [];
   const env = [
+    ...(record.linkEnv ?? []),
     ...record.process.env,
     ...(spec.tty && !spec.env.some((e) => e.startsWith('TERM=')) ? ['TERM=xterm'] : []),
     ...spec.env,

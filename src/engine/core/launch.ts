@@ -6,6 +6,7 @@ import { parseSizeBytes } from '#base/units.ts';
 import { exitCodeOf } from '#engine/core/errors.ts';
 import { HEALTH_START } from '#engine/core/health.ts';
 import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '#engine/core/joining.ts';
+import { linkVariables, oldLinks } from '#engine/core/links.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
@@ -60,12 +61,13 @@ export class Launcher {
         undo.add('shared memory', () => parts.roots.unshareMemory(id));
         await parts.roots.shareMemory(id, record.spec.shmBytes);
       }
-      const config = await this.#config(record, rootfs, network);
+      const linkEnv = this.#linkEnv(record);
+      const config = await this.#config({ ...record, linkEnv }, rootfs, network);
       const process = await parts.processes.create(id, config, this.#io(record));
       undo.add('process', () => parts.processes.remove(id));
       for (const join of this.#joiners.get(id) ?? []) await join(process);
       this.#joiners.delete(id);
-      await this.#recordRunning(id, process, network);
+      await this.#recordRunning(id, process, { ...network, linkEnv });
       await process.start();
       undo.keep();
       return process;
@@ -151,7 +153,7 @@ export class Launcher {
     return ociConfig({
       id,
       spec,
-      process,
+      process: { ...process, env: [...(record.linkEnv ?? []), ...process.env] },
       user,
       hostname: record.hostname,
       rootfs,
@@ -168,6 +170,12 @@ export class Launcher {
     });
   }
 
+  /** Of old links. Their targets run, or the network would not have taken them. */
+  #linkEnv({ name, spec }: ContainerRecord): string[] {
+    const { registry } = this.#o;
+    return oldLinks(spec).flatMap(({ target, alias }) => linkVariables(name, alias, registry.find(target)));
+  }
+
   #io({ id, spec }: ContainerRecord): IoWish {
     const { driver, options } = spec.logging;
     const format = driver === 'none' ? 'none' : driver === 'local' ? 'cri' : 'json';
@@ -182,11 +190,15 @@ export class Launcher {
   }
 
   /** Before the program runs: whoever hears of it by what it does finds it running. */
-  async #recordRunning(id: string, process: RunningProcess, { endpoints, ports }: Attachment): Promise<void> {
+  async #recordRunning(
+    id: string,
+    process: RunningProcess,
+    { endpoints, ports, linkEnv }: Pick<ContainerRecord, 'endpoints' | 'ports' | 'linkEnv'>,
+  ): Promise<void> {
     const { registry, clock } = this.#o;
     const record = registry.find(id);
     await registry.saveState(
-      { ...record, endpoints, ports },
+      { ...record, endpoints, ports, ...(linkEnv ? { linkEnv } : {}) },
       {
         phase: 'running',
         pid: process.pid,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseLink } from '#engine/core/links.ts';
 import type { Attachment, AttachWish, NetworkSource } from '#engine/core/parts.ts';
 import type { EndpointRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, EndpointSpec } from '#engine/core/spec.ts';
@@ -153,7 +154,7 @@ export class NodeNetworkSource implements NetworkSource {
     return ownEndpoints(wish.spec).flatMap((endpoint, n) => {
       const network = this.#networks.find(endpoint.network);
       return [...(n === 0 ? wish.spec.network.links : []), ...endpoint.links].flatMap((link) => {
-        const [target = '', alias = target] = link.replace(/^\//, '').split(':');
+        const { target, alias } = parseLink(link);
         const box = this.#networks.sandboxesOn(network.id).find((b) => b.name === target || b.id.startsWith(target));
         const address = box?.endpoints.find((e) => e.network === network.id)?.ipv4;
         // Where names are served a link may wait for its target; the old bridge has the hosts file alone.
@@ -187,7 +188,16 @@ export function requestOf(
     ...(endpoint.ipv4 === undefined ? {} : { ipv4: endpoint.ipv4 }),
     ...(endpoint.ipv6 === undefined ? {} : { ipv6: endpoint.ipv6 }),
     ...(mac === undefined ? {} : { mac }),
+    ...privateNames(wish.spec, endpoint),
+    ...(endpoint.linkLocal ? { linkLocal: endpoint.linkLocal } : {}),
   };
+}
+
+/** Links of a network with names: what its DNS answers this container alone. */
+function privateNames(spec: ContainerSpec, { network, links }: EndpointSpec): Pick<EndpointRequest, 'links'> {
+  const own = spec.network.endpoints[0]?.network === network ? spec.network.links : [];
+  const all = [...own, ...links].map(parseLink);
+  return all.length === 0 ? {} : { links: Object.fromEntries(all.map((l) => [l.alias.toLowerCase(), l.target])) };
 }
 
 function portWishes(spec: ContainerSpec, exposed: readonly string[]): PortWish[] {
@@ -220,9 +230,14 @@ export function endpointIdOf({ sandbox, network }: Pick<Endpoint, 'sandbox' | 'n
   return createHash('sha256').update(`${sandbox} ${network}`).digest('hex');
 }
 
-function askedOf({ ipv4, ipv6, mac }: EndpointSpec): Pick<EndpointRecord, 'asked'> {
-  if (ipv4 === undefined && ipv6 === undefined && mac === undefined) return {};
-  return { asked: { ...(ipv4 ? { ipv4 } : {}), ...(ipv6 ? { ipv6 } : {}), ...(mac ? { mac } : {}) } };
+function askedOf({ ipv4, ipv6, mac, linkLocal }: EndpointSpec): Pick<EndpointRecord, 'asked'> {
+  const asked = {
+    ...(ipv4 ? { ipv4 } : {}),
+    ...(ipv6 ? { ipv6 } : {}),
+    ...(mac ? { mac } : {}),
+    ...(linkLocal ? { linkLocal } : {}),
+  };
+  return Object.keys(asked).length === 0 ? {} : { asked };
 }
 
 /** What a container has in a network; `got` is what it holds there while it is plugged. */

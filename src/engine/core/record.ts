@@ -25,6 +25,8 @@ export interface ContainerRecord {
   /** Names of networks → what the container has there. */
   endpoints: Record<string, EndpointRecord>;
   ports: PortRecord[];
+  /** Variables from old links to other containers, as its last start found them. */
+  linkEnv?: string[];
 }
 
 export type Phase =
@@ -95,7 +97,7 @@ export interface EndpointRecord {
   gateway6?: string;
   mac: string;
   /** Addresses that were asked for, and so are kept. */
-  asked?: { ipv4?: string; ipv6?: string; mac?: string };
+  asked?: { ipv4?: string; ipv6?: string; mac?: string; linkLocal?: string[] };
   aliases: string[];
   links: string[];
   driverOptions: Record<string, string>;

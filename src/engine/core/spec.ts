@@ -195,6 +195,8 @@ export interface EndpointSpec {
   ipv4?: string;
   ipv6?: string;
   mac?: string;
+  /** Further addresses, in 169.254.0.0/16 or fe80::/10. */
+  linkLocal?: string[];
   links: string[];
   driverOptions: Record<string, string>;
 }

@@ -50,6 +50,14 @@ describe('names of containers', () => {
     expect(addressOfReverse(reverseOf('fd01::2'))).toBe('fd01::2');
   });
 
+  it('of a link are known to who has it alone', () => {
+    zone.put(entry('linking', [{ ...place('front', ['linking'], '10.1.0.8'), links: { sql: 'web2' } }]));
+    expect(zone.answer('linking', 'sql', 'A')).toEqual({ kind: 'addresses', addresses: ['10.1.0.3'] });
+    expect(zone.answer('linking', 'SQL.front', 'A')).toEqual({ kind: 'addresses', addresses: ['10.1.0.3'] });
+    expect(zone.answer('web', 'sql', 'A')).toEqual({ kind: 'forward', upstreams: [] });
+    zone.drop('linking');
+  });
+
   it('of outside are nobody’s business in internal networks', () => {
     expect(zone.answer('db', 'example.org', 'A')).toEqual({ kind: 'refuse' });
   });

@@ -1,5 +1,5 @@
 import { formatIp, ipBytes, ipFromBytes, tryParseIp } from '#kernel/netlink/ip.ts';
-import type { EdgeEntry } from '#network/edge.ts';
+import type { EdgeEntry, EdgePlace } from '#network/edge.ts';
 
 /**
  * Names of containers, seen from one of them. Pure: entries in, answers out. A name is known within a network, with several
@@ -72,16 +72,26 @@ export class Zone {
     const outside: Answer = entry.forward ? { kind: 'forward', upstreams: entry.upstreams } : { kind: 'refuse' };
     const asked = name.toLowerCase().replace(/\.$/, '');
     const networks = entry.places.flatMap((place) => this.#networks.get(place.network) ?? []);
+    const linked = entry.places.flatMap((place) => this.#linked(place, asked));
     if (type === 'PTR') {
       const address = addressOfReverse(asked);
       const found = networks.map((names) => address && names.reverse.get(address)).find(Boolean);
       return found ? { kind: 'name', name: found } : outside;
     }
-    const found = networks.flatMap((names) => [...(names.addresses.get(asked)?.keys() ?? [])]);
+    const found =
+      linked.length > 0 ? linked : networks.flatMap((names) => [...(names.addresses.get(asked)?.keys() ?? [])]);
     if (found.length === 0) return outside;
     const wanted = found.filter((address) => address.includes(':') === (type === 'AAAA'));
     if ((type !== 'A' && type !== 'AAAA') || wanted.length === 0) return { kind: 'nothing' };
     return { kind: 'addresses', addresses: [...new Set(wanted)] };
+  }
+
+  /** Where a link leads now: its target may have started again since. */
+  #linked({ network, domain, links = {} }: EdgePlace, asked: string): string[] {
+    const suffix = `.${domain.toLowerCase()}`;
+    const alias = asked.endsWith(suffix) ? asked.slice(0, -suffix.length) : asked;
+    const target = Object.hasOwn(links, alias) ? links[alias]?.toLowerCase() : undefined;
+    return target === undefined ? [] : [...(this.#networks.get(network)?.addresses.get(target)?.keys() ?? [])];
   }
 
   #each(entry: EdgeEntry, fn: (names: NetworkNames, name: string, address: string) => void): void {

@@ -129,9 +129,7 @@ export function mountOf(mount: Mount, path: string): MountSpec {
         readonly,
         noCopy: options.NoCopy ?? false,
         ...(options.Subpath ? { subpath: options.Subpath } : {}),
-        ...(options.DriverConfig?.Name
-          ? { driver: { name: options.DriverConfig.Name, options: options.DriverConfig.Options ?? {} } }
-          : {}),
+        ...driverOf(options.DriverConfig),
         labels: options.Labels ?? {},
       };
     }
@@ -159,6 +157,15 @@ export function mountOf(mount: Mount, path: string): MountSpec {
         'is none of bind, volume, tmpfs (image, cluster and npipe mounts are not supported)',
       );
   }
+}
+
+/** `volume-opt` alone means the local driver. */
+function driverOf(config: NonNullable<Mount['VolumeOptions']>['DriverConfig']): {
+  driver?: { name: string; options: Record<string, string> };
+} {
+  const options = config?.Options ?? {};
+  if (!config?.Name && Object.keys(options).length === 0) return {};
+  return { driver: { name: config?.Name || 'local', options } };
 }
 
 /** Docker 25: read-only is recursive where the kernel can, unless told otherwise. */

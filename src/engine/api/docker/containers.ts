@@ -12,6 +12,8 @@ import { empty, json, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
 import type { Containers } from '#engine/core/containers.ts';
+import { NoSuchContainer } from '#engine/core/errors.ts';
+import { linkedNames, oldLinks, withoutLink } from '#engine/core/links.ts';
 import type { Attached } from '#engine/core/parts.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { MountSpec } from '#engine/core/spec.ts';
@@ -53,11 +55,12 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
         nowMs: o.now(),
       };
       const withSizes = flag(query, 'size');
+      const linked = linkedNames(containers.list());
       const selected = selectContainers(containers.list(), wish);
       return json(
         await Promise.all(
           selected.map(async (record) => ({
-            ...containerSummary(record, o.now()),
+            ...containerSummary(record, o.now(), linked.get(record.id)),
             ...(withSizes ? sizesJson(await o.sizes(record)) : {}),
           })),
         ),
@@ -73,6 +76,7 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
           spec.mounts.map((m) => m.target),
         ),
       );
+      for (const { target } of oldLinks(spec)) containers.find(target);
       const record = await containers.create(textOf(request.query, 'name'), spec);
       return json({ Id: record.id, Warnings: warnings }, 201);
     },
@@ -125,9 +129,15 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
 
     ContainerDelete: async (request) => {
       const { query } = request;
-      if (flag(query, 'link'))
-        fail('query link', true, 'removes old links, which are part of their container here: remove the container');
+      if (flag(query, 'link')) fail('query link', id(request), 'names no link: Conflict, it is not OWNER/ALIAS');
       await containers.remove(id(request), { force: flag(query, 'force'), volumes: flag(query, 'v') });
+      return empty();
+    },
+
+    ContainerUnlink: async ({ params, query }) => {
+      const { id: owner = '', alias = '' } = params;
+      if (!flag(query, 'link')) throw new NoSuchContainer({ name: `${owner}/${alias}` });
+      await containers.change(owner, async (record) => withoutLink(record, alias));
       return empty();
     },
 

@@ -175,8 +175,8 @@ describe('createRequest', () => {
     [{ Healthcheck: { Test: ['curl'] } }, '$.Healthcheck.Test'],
     [{ Healthcheck: { Interval: 5 } }, '$.Healthcheck.Interval: 5 is below one millisecond'],
     [
-      { NetworkingConfig: { EndpointsConfig: { app: { IPAMConfig: { LinkLocalIPs: ['169.254.1.2'] } } } } },
-      '$.NetworkingConfig.EndpointsConfig["app"].IPAMConfig.LinkLocalIPs',
+      { NetworkingConfig: { EndpointsConfig: { app: { IPAMConfig: { LinkLocalIPs: ['10.1.2.3'] } } } } },
+      '$.NetworkingConfig.EndpointsConfig["app"].IPAMConfig.LinkLocalIPs[0]',
     ],
   ];
   it.each(bad)('%j is refused by path', (body, message) => {

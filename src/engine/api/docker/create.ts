@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { fail } from '#base/shape.ts';
 import { parseSizeBytes } from '#base/units.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
@@ -351,16 +352,23 @@ function endpointsOf(body: Bodies['ContainerCreate'], host: HostConfig): Endpoin
 /** What a container asks of a network, from a create or a connect; `path` is where it stands in the body. */
 export function endpointOf(s: EndpointSettings, path: string): Omit<EndpointSpec, 'network'> {
   const { IPv4Address, IPv6Address, LinkLocalIPs } = s.IPAMConfig ?? {};
-  if (LinkLocalIPs?.length)
-    fail(`${path}.IPAMConfig.LinkLocalIPs`, LinkLocalIPs, 'is not supported: give IPv4Address or IPv6Address');
+  for (const [i, ip] of (LinkLocalIPs ?? []).entries())
+    if (!isLinkLocal(ip))
+      fail(`${path}.IPAMConfig.LinkLocalIPs[${i}]`, ip, 'is not an address of 169.254.0.0/16 or fe80::/10');
   return {
     aliases: s.Aliases ?? [],
     ...(IPv4Address ? { ipv4: IPv4Address } : {}),
     ...(IPv6Address ? { ipv6: IPv6Address } : {}),
     ...(s.MacAddress ? { mac: s.MacAddress } : {}),
+    ...(LinkLocalIPs?.length ? { linkLocal: LinkLocalIPs } : {}),
     links: s.Links ?? [],
     driverOptions: s.DriverOpts ?? {},
   };
+}
+
+/** RFC 3927, 2.1; RFC 4291, 2.5.6. */
+function isLinkLocal(text: string): boolean {
+  return (isIP(text) === 4 && text.startsWith('169.254.')) || (isIP(text) === 6 && /^fe[89ab]/i.test(text));
 }
 
 const PORT_KEY = /^(\d{1,5})(?:\/(tcp|udp|sctp))?$/;

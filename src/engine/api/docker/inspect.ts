@@ -1,4 +1,5 @@
 import { dockerTime } from '#engine/api/docker/time.ts';
+import { oldLinks } from '#engine/core/links.ts';
 import type { ContainerRecord, EndpointRecord, MountRecord, Phase } from '#engine/core/record.ts';
 import { isRunning } from '#engine/core/record.ts';
 import type { ContainerSpec, IpcMode } from '#engine/core/spec.ts';
@@ -155,8 +156,15 @@ function hostConfigOf(record: ContainerRecord): HostConfig {
     ...withoutNulls(dockerRequest(spec)?.HostConfig ?? {}),
     // The driver that was left to us is shown by its name.
     LogConfig: { Type: spec.logging.driver, Config: spec.logging.options },
+    ...linksShown(record),
     ...liveLimits(spec),
   };
+}
+
+/** Docker tells an old link by both its ends: `/db:/web/store`. */
+function linksShown({ name, spec }: ContainerRecord): { Links?: string[] } {
+  const links = oldLinks(spec);
+  return links.length === 0 ? {} : { Links: links.map(({ target, alias }) => `/${target}:/${name}/${alias}`) };
 }
 
 /** What was asked for as it was asked (`NAME` alone takes a variable away), then what the image adds. */
@@ -340,10 +348,11 @@ export function endpointSettings(
 ): EndpointSettings {
   return {
     IPAMConfig:
-      e.asked?.ipv4 || e.asked?.ipv6
+      e.asked?.ipv4 || e.asked?.ipv6 || e.asked?.linkLocal
         ? {
             ...(e.asked.ipv4 ? { IPv4Address: e.asked.ipv4 } : {}),
             ...(e.asked.ipv6 ? { IPv6Address: e.asked.ipv6 } : {}),
+            ...(e.asked.linkLocal ? { LinkLocalIPs: e.asked.linkLocal } : {}),
           }
         : null,
     Links: e.links.length > 0 ? e.links : null,

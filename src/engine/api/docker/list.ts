@@ -6,11 +6,16 @@ import { type Filters, labelMatches } from '#spec/docker/filters.ts';
 import type { ContainerSummary, PortSummary } from '#spec/docker/types.gen.ts';
 
 /** One line of `docker ps`. Pure. */
-export function containerSummary(record: ContainerRecord, nowMs: number): ContainerSummary {
+export function containerSummary(
+  record: ContainerRecord,
+  nowMs: number,
+  /** What other containers' links call it. */
+  linked: readonly string[] = [],
+): ContainerSummary {
   const running = isRunning(record.state);
   return {
     Id: record.id,
-    Names: [`/${record.name}`],
+    Names: [...linked, `/${record.name}`],
     Image: record.image.reference,
     ImageID: record.image.id,
     Command: record.process.argv.join(' '),

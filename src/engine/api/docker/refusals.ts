@@ -38,4 +38,8 @@ export function refusals(): Handlers {
 }
 
 /** Paths that no Swagger file has and clients ask for all the same. */
-export const UNDOCUMENTED_ROUTES = [{ method: 'POST', path: '/grpc', id: 'Grpc' }];
+export const UNDOCUMENTED_ROUTES = [
+  { method: 'POST', path: '/grpc', id: 'Grpc' },
+  // `docker rm --link web/store`: a link is called by its owner and its alias.
+  { method: 'DELETE', path: '/containers/{id}/{alias}', id: 'ContainerUnlink' },
+];
