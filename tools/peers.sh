@@ -62,6 +62,18 @@ take() {
   fi
 }
 
+# dockerode 5.0.1 with what its tests need.
+dockerode() {
+  clone "$peers/dockerode" https://github.com/apocas/dockerode v5.0.1 || { echo 'its repository cannot be reached'; return 1; }
+  cd "$peers/dockerode" && npm ci --ignore-scripts --no-audit --no-fund || { echo 'its packages cannot be installed'; return 1; }
+}
+
+docker_py() {
+  clone "$peers/docker-py" https://github.com/docker/docker-py 7.2.0 || { echo 'its repository cannot be reached'; return 1; }
+}
+
 wanted runc-bats "$@" && take RUNC_CHECKOUT runc-bats runc runc
 wanted runtime-tools "$@" && take RUNTIME_TOOLS_CHECKOUT runtime-tools runtime-tools runtime_tools
+wanted dockerode "$@" && take DOCKERODE_CHECKOUT dockerode dockerode dockerode
+wanted docker-py "$@" && take DOCKER_PY_CHECKOUT docker-py docker-py docker_py
 exit 0

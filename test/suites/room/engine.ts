@@ -27,12 +27,13 @@ export async function startEstiba(room: Room, name: string, ...flags: string[]):
   return withBusybox(room, join(run, 'docker.sock'));
 }
 
-export async function startDockerd(room: Room): Promise<ApiServer> {
+export async function startDockerd(room: Room, ...flags: string[]): Promise<ApiServer> {
   const socket = join(room.dir, 'dockerd.sock');
   room.start('dockerd', 'dockerd', [
     ...['--data-root', join(room.dir, 'docker-data'), '--exec-root', join(room.dir, 'docker-exec')],
     ...['--pidfile', join(room.dir, 'docker.pid'), '-H', `unix://${socket}`, '--cgroup-parent', `/${room.name}`],
     ...['--exec-opt', 'native.cgroupdriver=cgroupfs', '--storage-driver', 'overlay2', '--oom-score-adjust', '0'],
+    ...flags,
   ]);
   const ready = (): boolean =>
     existsSync(socket) && room.run('docker', ['-H', `unix://${socket}`, 'version']).code === 0;

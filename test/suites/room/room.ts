@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   cpSync,
   existsSync,
@@ -21,6 +22,7 @@ export const RUNTIME = process.env['ESTIBA_OCI'] ?? fileURLToPath(new URL('../..
 
 const READY_MS = 10_000;
 const COMMAND_MS = 60_000;
+const MOST_SAID = 256 * 1024;
 
 export interface Answer {
   code: number | null;
@@ -55,8 +57,8 @@ export class Room {
     return room;
   }
 
-  #enter(command: string, args: readonly string[]): string[] {
-    return ['-t', this.#pid, '-m', '-n', `--wd=${this.dir}`, '--', command, ...args];
+  #enter(command: string, args: readonly string[], cwd = this.dir): string[] {
+    return ['-t', this.#pid, '-m', '-n', `--wd=${cwd}`, '--', command, ...args];
   }
 
   /** Runs a command inside, to its end. */
@@ -72,6 +74,27 @@ export class Room {
       env: { ...process.env, ...options.env },
     });
     return { code: done.status, out: done.stdout, err: done.stderr };
+  }
+
+  /** As `run`, for what takes minutes: nothing waits for it but who asks. What it says is cut to its last part. */
+  async runLong(
+    command: string,
+    args: readonly string[],
+    options: { cwd?: string; env?: Record<string, string>; timeoutMs: number },
+  ): Promise<Answer> {
+    const child = spawn('nsenter', this.#enter(command, args, options.cwd), {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...options.env },
+    });
+    const said = { out: '', err: '' };
+    for (const name of ['out', 'err'] as const)
+      child[name === 'out' ? 'stdout' : 'stderr'].setEncoding('utf8').on('data', (text: string) => {
+        said[name] = (said[name] + text).slice(-MOST_SAID);
+      });
+    const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs);
+    const [code] = (await once(child, 'close')) as [number | null];
+    clearTimeout(timer);
+    return { code, ...said };
   }
 
   /** A program that runs inside as long as the room. Its words go to NAME.log in the room's directory. */
