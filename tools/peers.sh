@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checkouts of the peers' suites, outside the tree: prints `export VARIABLE=DIRECTORY` for each that is there, on stderr the reason for
+# Checkouts of the peers' suites, and helm, outside the tree: prints `export VARIABLE=PATH` for each that is there, on stderr the reason for
 # each that is not.
 #   tools/peers.sh [FILTER…]       only those whose suite a filter names; all without
 # ESTIBA_PEERS: where they are kept (default: ~/.cache/estiba-peers).
@@ -51,7 +51,14 @@ runtime_tools() {
   cd "$peers/runtime-tools" && make -s runtimetest validation-executables || { echo 'its programs do not build'; return 1; }
 }
 
-# take VARIABLE SUITE DIRECTORY FUNCTION
+# helm 3, from the Go module proxy.
+helm() {
+  command -v go >/dev/null || { echo 'go is not installed, and helm is in Go'; return 1; }
+  [ -x "$peers/helm/helm" ] && return 0
+  GOBIN="$peers/helm" GOFLAGS=-mod=mod CGO_ENABLED=0 nice go install helm.sh/helm/v3/cmd/helm@v3.16.4 || { echo 'it cannot be fetched or does not build'; return 1; }
+}
+
+# take VARIABLE SUITE PATH FUNCTION
 take() {
   local why
   if [ -n "${!1:-}" ]; then echo "export $1=$(printf %q "${!1}")"; return; fi
@@ -73,6 +80,7 @@ docker_py() {
 }
 
 wanted runc-bats "$@" && take RUNC_CHECKOUT runc-bats runc runc
+wanted helm "$@" && take HELM helm helm/helm helm
 wanted runtime-tools "$@" && take RUNTIME_TOOLS_CHECKOUT runtime-tools runtime-tools runtime_tools
 wanted dockerode "$@" && take DOCKERODE_CHECKOUT dockerode dockerode dockerode
 wanted docker-py "$@" && take DOCKER_PY_CHECKOUT docker-py docker-py docker_py
