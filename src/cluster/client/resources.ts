@@ -31,6 +31,11 @@ function clusterWide<T extends KubeObject>(apiVersion: string, kind: string, plu
   return { apiVersion, kind, plural, namespaced: false };
 }
 
+export const CLUSTER_ROLES = clusterWide<k8s.ClusterRole>(
+  'rbac.authorization.k8s.io/v1',
+  'ClusterRole',
+  'clusterroles',
+);
 export const CONFIG_MAPS = namespaced<k8s.ConfigMap>('v1', 'ConfigMap', 'configmaps');
 export const CONTROLLER_REVISIONS = namespaced<k8s.ControllerRevision>(
   'apps/v1',
@@ -78,6 +83,11 @@ export const PRIORITY_CLASSES = clusterWide<k8s.PriorityClass>(
   'priorityclasses',
 );
 export const REPLICA_SETS = namespaced<k8s.ReplicaSet>('apps/v1', 'ReplicaSet', 'replicasets');
+export const REPLICATION_CONTROLLERS = namespaced<k8s.ReplicationController>(
+  'v1',
+  'ReplicationController',
+  'replicationcontrollers',
+);
 export const RESOURCE_QUOTAS = namespaced<k8s.ResourceQuota>('v1', 'ResourceQuota', 'resourcequotas');
 export const SECRETS = namespaced<k8s.Secret>('v1', 'Secret', 'secrets');
 export const SERVICE_ACCOUNTS = namespaced<k8s.ServiceAccount>('v1', 'ServiceAccount', 'serviceaccounts');

@@ -1,10 +1,12 @@
 import { accountController, tokenSecretController } from './accounts.ts';
+import { aggregationController } from './aggregation.ts';
 import { autoscaleController, type PodMetrics } from './autoscale.ts';
 import { cronJobController } from './cronjob.ts';
 import { daemonSetController } from './daemonset.ts';
 import { deploymentController } from './deployment.ts';
 import { disruptionController } from './disruption.ts';
 import { endpointsController } from './endpoints.ts';
+import { ephemeralController } from './ephemeral.ts';
 import { eventTtlController } from './event-ttl.ts';
 import { garbageController } from './garbage.ts';
 import { jobController } from './job.ts';
@@ -12,7 +14,7 @@ import type { Controller, ControllerDeps } from './loop.ts';
 import { namespaceController } from './namespaces.ts';
 import { nodeController } from './nodes.ts';
 import { quotaController } from './quota.ts';
-import { replicaSetController } from './replicaset.ts';
+import { replicaSetController, replicationController } from './replicaset.ts';
 import { startGateController } from './start-gate.ts';
 import { statefulSetController } from './statefulset.ts';
 import { type Provisioner, volumeController } from './volumes.ts';
@@ -30,6 +32,7 @@ export function allControllers(deps: ControllerDeps, seams: Seams): Controller[]
   return [
     deploymentController(deps),
     replicaSetController(deps),
+    replicationController(deps),
     statefulSetController(deps),
     daemonSetController(deps),
     jobController(deps),
@@ -38,6 +41,8 @@ export function allControllers(deps: ControllerDeps, seams: Seams): Controller[]
     disruptionController(deps),
     autoscaleController(deps, seams.metrics),
     volumeController(deps, seams.provisioners),
+    ephemeralController(deps),
+    aggregationController(deps),
     accountController(deps, seams.authority),
     tokenSecretController(deps, seams.authority),
     quotaController(deps),

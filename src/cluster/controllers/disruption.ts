@@ -8,6 +8,7 @@ import {
   POD_DISRUPTION_BUDGETS,
   PODS,
   REPLICA_SETS,
+  REPLICATION_CONTROLLERS,
   STATEFUL_SETS,
   timestamp,
 } from '#cluster/client/resources.ts';
@@ -83,7 +84,11 @@ export function disruptionController(deps: ControllerDeps): Reconciler {
   const { view, clock } = deps;
   const budgets = view.of(POD_DISRUPTION_BUDGETS);
   const pods = view.of(PODS);
-  const workloads = { ReplicaSet: view.of(REPLICA_SETS), StatefulSet: view.of(STATEFUL_SETS) };
+  const workloads = {
+    ReplicaSet: view.of(REPLICA_SETS),
+    ReplicationController: view.of(REPLICATION_CONTROLLERS),
+    StatefulSet: view.of(STATEFUL_SETS),
+  };
   const deployments = view.of(DEPLOYMENTS);
   const loop = reconciler(deps, 'disruption', reconcile);
   onSelf(budgets, loop);
@@ -131,7 +136,7 @@ export function disruptionController(deps: ControllerDeps): Reconciler {
   }
 
   function ownerOf(kind: string): { get(key: string): Live<OwnerSet> | undefined } | undefined {
-    return kind === 'ReplicaSet' ? workloads.ReplicaSet : kind === 'StatefulSet' ? workloads.StatefulSet : undefined;
+    return Object.hasOwn(workloads, kind) ? workloads[kind as keyof typeof workloads] : undefined;
   }
 }
 

@@ -225,6 +225,8 @@ export function planEndpoints(service: Live<Service>, pods: readonly Live<Pod>[]
 }
 
 const MAX_ADDRESSES = 1_000;
+const ENDPOINTS_MANAGED_BY = 'endpoints.kubernetes.io/managed-by';
+const ENDPOINTS_MANAGER = 'endpoint-controller';
 
 export function endpointsController(deps: ControllerDeps): Reconciler {
   const { view, random } = deps;
@@ -254,6 +256,7 @@ export function endpointsController(deps: ControllerDeps): Reconciler {
 
   async function reconcile(key: string): Promise<Requeue> {
     const service = services.get(key);
+    if (!service?.spec.selector || service.spec.type === 'ExternalName') await dropEndpoints(key, service);
     const managed = slices.informer.by('service', key).filter((s) => s.metadata.labels?.[MANAGED_BY] === MANAGER);
     // Slices of a service that is gone go with it by owner reference; without a selector somebody else keeps them.
     if (!service || service.metadata.deletionTimestamp || !service.spec.selector) return DONE;
@@ -278,6 +281,15 @@ export function endpointsController(deps: ControllerDeps): Reconciler {
     return DONE;
   }
 
+  /** The old object has no owner reference, as upstream: it goes when nobody is left whose pods it lists. */
+  async function dropEndpoints(key: string, service: Live<Service> | undefined): Promise<void> {
+    const known = endpoints.get(key);
+    if (known?.metadata.labels?.[ENDPOINTS_MANAGED_BY] !== ENDPOINTS_MANAGER) return;
+    // Written by hand for a Service without a selector they are its own; these were ours.
+    if (!service && (await services.fresh(key))) return;
+    await endpoints.remove(known);
+  }
+
   function podsOf(service: Live<Service>): Live<Pod>[] {
     const selector = { matchLabels: service.spec.selector ?? {} };
     if (Object.keys(selector.matchLabels).length === 0) return [];
@@ -290,7 +302,7 @@ export function endpointsController(deps: ControllerDeps): Reconciler {
     const known = endpoints.get(keyOf(service));
     const labels = {
       ...service.metadata.labels,
-      'endpoints.kubernetes.io/managed-by': 'endpoint-controller',
+      [ENDPOINTS_MANAGED_BY]: ENDPOINTS_MANAGER,
       ...(service.spec.clusterIP === 'None' ? { [HEADLESS]: '' } : {}),
     };
     const { name, namespace = '' } = service.metadata;

@@ -1,8 +1,17 @@
 import { messageOf } from '#base/errors.ts';
 import { DONE, type Requeue } from '#cluster/client/queue.ts';
-import { controllerOf, type Live, PODS, REPLICA_SETS, timestamp } from '#cluster/client/resources.ts';
+import {
+  controllerOf,
+  type KubeObject,
+  type Live,
+  PODS,
+  REPLICA_SETS,
+  REPLICATION_CONTROLLERS,
+  type Resource,
+  timestamp,
+} from '#cluster/client/resources.ts';
 import { matchesSelector } from '#spec/kubernetes/selector.ts';
-import type { Pod, ReplicaSet, ReplicaSetStatus } from '#spec/kubernetes/types.gen.ts';
+import type { LabelSelector, Pod, PodTemplateSpec, ReplicaSetStatus } from '#spec/kubernetes/types.gen.ts';
 import { claim } from './claim.ts';
 import {
   again,
@@ -23,13 +32,19 @@ import { availability, compareForDeletion, crowdOf, isActive, isReady, podFrom }
 // In one run: a wish of a hundred thousand must not starve the other sets.
 const BURST = 500;
 
+/** What a ReplicaSet and a ReplicationController have in common: all but their selector. */
+export interface Replicated extends KubeObject {
+  spec: { replicas?: number; minReadySeconds?: number; template?: PodTemplateSpec };
+  status?: ReplicaSetStatus;
+}
+
 export interface ReplicaSetPlan {
   create: number;
   remove: Live<Pod>[];
 }
 
 export interface ReplicaSetSight {
-  set: Live<ReplicaSet>;
+  set: Live<Replicated>;
   pods: readonly Live<Pod>[];
   /** All pods of the same Deployment, to thin out crowded nodes first; asked for only when pods have to go. */
   related: () => readonly Live<Pod>[];
@@ -47,7 +62,7 @@ export function planReplicaSet({ set, pods, related }: ReplicaSetSight): Replica
 }
 
 export function replicaSetStatus(
-  set: Live<ReplicaSet>,
+  set: Live<Replicated>,
   pods: readonly Live<Pod>[],
   nowMs: number,
   failure: { reason: 'FailedCreate' | 'FailedDelete'; message: string } | undefined,
@@ -81,20 +96,34 @@ export function replicaSetStatus(
 }
 
 export function replicaSetController(deps: ControllerDeps): Reconciler {
+  return replicasController(deps, REPLICA_SETS, ({ spec }) => spec.selector);
+}
+
+/** The kind before ReplicaSets, which old manifests still hold; it is kept as they are. */
+export function replicationController(deps: ControllerDeps): Reconciler {
+  return replicasController(deps, REPLICATION_CONTROLLERS, ({ spec }) => ({ matchLabels: spec.selector ?? {} }));
+}
+
+function replicasController<T extends Replicated>(
+  deps: ControllerDeps,
+  resource: Resource<T>,
+  selectorOf: (set: T) => LabelSelector,
+): Reconciler {
   const { view, clock, random } = deps;
-  const sets = view.of(REPLICA_SETS);
+  const name = resource.kind.toLowerCase();
+  const sets = view.of(resource);
   const pods = view.of(PODS);
-  const events = deps.events('replicaset-controller');
-  const loop = reconciler(deps, 'replicaset', reconcile);
+  const events = deps.events(`${name}-controller`);
+  const loop = reconciler(deps, name, reconcile);
   onSelf(sets, loop);
-  onOwned(pods, 'ReplicaSet', loop);
+  onOwned(pods, resource.kind, loop);
   adoptOrphans();
   return loop;
 
   async function reconcile(key: string): Promise<Requeue> {
     const set = sets.get(key);
     if (!set) return DONE;
-    const mine = await claim(sets, set, pods, set.spec.selector, isActive);
+    const mine = await claim(sets, set, pods, selectorOf(set), isActive);
     const plan = planReplicaSet({ set, pods: mine, related: () => relatedPods(set) });
     const failure = await carryOut(set, plan);
     const after = pods.ownedBy(set.metadata.uid);
@@ -105,7 +134,7 @@ export function replicaSetController(deps: ControllerDeps): Reconciler {
   }
 
   async function carryOut(
-    set: Live<ReplicaSet>,
+    set: Live<T>,
     plan: ReplicaSetPlan,
   ): Promise<{ reason: 'FailedCreate' | 'FailedDelete'; message: string; cause: unknown } | undefined> {
     const template = set.spec.template;
@@ -113,12 +142,12 @@ export function replicaSetController(deps: ControllerDeps): Reconciler {
       ? Array.from({ length: plan.create }, () => generatedName(`${set.metadata.name}-`, random))
       : [];
     const createError = await slowStart(names, async (name) => {
-      await pods.create(podFrom(template ?? {}, REPLICA_SETS, set, name));
-      events.record(REPLICA_SETS, set, { type: 'Normal', reason: 'SuccessfulCreate', message: `Created pod: ${name}` });
+      await pods.create(podFrom(template ?? {}, resource, set, name));
+      events.record(resource, set, { type: 'Normal', reason: 'SuccessfulCreate', message: `Created pod: ${name}` });
     });
     if (createError) {
       const message = messageOf(createError);
-      events.record(REPLICA_SETS, set, {
+      events.record(resource, set, {
         type: 'Warning',
         reason: 'FailedCreate',
         message: `Error creating: ${message}`,
@@ -129,14 +158,14 @@ export function replicaSetController(deps: ControllerDeps): Reconciler {
       plan.remove.map(async (pod) => {
         await pods.remove(pod);
         const message = `Deleted pod: ${pod.metadata.name}`;
-        events.record(REPLICA_SETS, set, { type: 'Normal', reason: 'SuccessfulDelete', message });
+        events.record(resource, set, { type: 'Normal', reason: 'SuccessfulDelete', message });
       }),
     );
     const failed = removals.find((r) => r.status === 'rejected');
     return failed ? { reason: 'FailedDelete', message: messageOf(failed.reason), cause: failed.reason } : undefined;
   }
 
-  function relatedPods(set: Live<ReplicaSet>): Live<Pod>[] {
+  function relatedPods(set: Live<T>): Live<Pod>[] {
     const owner = controllerOf(set);
     if (!owner) return pods.ownedBy(set.metadata.uid);
     return sets.ownedBy(owner.uid).flatMap((s) => pods.ownedBy(s.metadata.uid));
@@ -147,7 +176,7 @@ export function replicaSetController(deps: ControllerDeps): Reconciler {
     pods.informer.onChange((now) => {
       if (!now || controllerOf(now)) return;
       for (const set of sets.inNamespace(now.metadata.namespace ?? ''))
-        if (matchesSelector(set.spec.selector, now.metadata.labels))
+        if (matchesSelector(selectorOf(set), now.metadata.labels))
           loop.queue.add(`${set.metadata.namespace}/${set.metadata.name}`);
     });
   }

@@ -10,6 +10,7 @@ import {
   PODS,
   STORAGE_CLASSES,
 } from '#cluster/client/resources.ts';
+import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
 import { compareQuantities } from '#spec/kubernetes/quantity.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Pod, StorageClass } from '#spec/kubernetes/types.gen.ts';
 import { NO_PROVISIONER, SELECTED_NODE, suits } from '#spec/kubernetes/volume-match.ts';
@@ -339,7 +340,7 @@ export function volumeController(deps: ControllerDeps, provisioners: readonly Pr
 
 function claimsOf(pod: Pod): string[] {
   return (pod.spec.volumes ?? []).flatMap((v) => {
-    const name = v.persistentVolumeClaim?.claimName ?? (v.ephemeral ? `${pod.metadata.name}-${v.name}` : undefined);
+    const name = claimNameOf(pod, v);
     return name === undefined ? [] : [keyIn(pod.metadata.namespace, name)];
   });
 }

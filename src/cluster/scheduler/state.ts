@@ -1,5 +1,6 @@
 import { controllerOf, keyOf, type Live, type ObjectKey } from '#cluster/client/resources.ts';
 import { type Amounts, amountsOf, podAmounts } from '#spec/kubernetes/pod-resources.ts';
+import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
 import { matchesRequirements, type Requirement, requirementsOf } from '#spec/kubernetes/selector.ts';
 import type { LabelSelector, Node, Pod, PodAffinityTerm } from '#spec/kubernetes/types.gen.ts';
 
@@ -213,10 +214,7 @@ export function podInfo(pod: Live<Pod>, namespacesWith: NamespaceLookup): PodInf
     requests: podAmounts(spec),
     ports: hostPortsOf(pod),
     terms: termsOf(pod, namespacesWith),
-    claims: (spec.volumes ?? []).flatMap((v) => {
-      if (v.persistentVolumeClaim) return [v.persistentVolumeClaim.claimName];
-      return v.ephemeral ? [`${pod.metadata.name}-${v.name}`] : [];
-    }),
+    claims: (spec.volumes ?? []).flatMap((volume) => claimNameOf(pod, volume) ?? []),
     owner: controllerOf(pod)?.uid,
   };
 }

@@ -13,6 +13,7 @@ import { type FileOwner, writeAtomically } from '#cluster/node/volumes/atomic-di
 import { giveToGroup } from '#cluster/node/volumes/ownership.ts';
 import { isPayloadVolume, payloadOf } from '#cluster/node/volumes/payload.ts';
 import type { PodTokens } from '#cluster/node/volumes/tokens.ts';
+import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
 import { unitsOf } from '#spec/kubernetes/quantity.ts';
 import type { HostPathVolumeSource, Pod, Volume } from '#spec/kubernetes/types.gen.ts';
 
@@ -81,9 +82,7 @@ export class PodVolumes {
     if (isPayloadVolume(volume)) return { source: await this.#write(volume, self), readonly: true };
     if (volume.emptyDir) return { source: await this.#emptyDir(volume, self), readonly: false };
     if (volume.hostPath) return { source: await hostPath(volume.name, volume.hostPath), readonly: false };
-    const claim =
-      volume.persistentVolumeClaim?.claimName ??
-      (volume.ephemeral ? `${self.pod.metadata.name}-${volume.name}` : undefined);
+    const claim = claimNameOf(self.pod, volume);
     if (claim !== undefined) return this.#claim(volume, claim, self);
     const kind = Object.keys(volume).find((key) => key !== 'name') ?? 'none';
     throw new VolumeNotReady({
@@ -117,6 +116,10 @@ export class PodVolumes {
     const namespace = self.pod.metadata.namespace ?? '';
     const claim = await client.find(PERSISTENT_VOLUME_CLAIMS, keyIn(namespace, name));
     if (!claim) return wait(`persistentvolumeclaim "${name}" not found`);
+    if (volume.ephemeral && !claim.metadata.ownerReferences?.some((o) => o.uid === self.pod.metadata.uid))
+      return wait(
+        `PVC ${namespace}/${name} was not created for pod ${namespace}/${self.pod.metadata.name} (pod is not owner)`,
+      );
     if (claim.metadata.deletionTimestamp) return wait(`PVC ${namespace}/${name} is being deleted`);
     if (claim.status?.phase !== 'Bound' || !claim.spec.volumeName) return wait(`PVC ${namespace}/${name} is not bound`);
     const found = await client.get(PERSISTENT_VOLUMES, claim.spec.volumeName);
