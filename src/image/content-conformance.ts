@@ -41,6 +41,17 @@ export function contentStoreConformance(name: string, make: () => Promise<Conten
       expect((await store.read(digest, body.length)).equals(body)).toBe(true);
     });
 
+    it('takes small blobs from memory, also twice at once', async () => {
+      const { store, reopen } = await open();
+      const put = await Promise.all([store.put(body), store.put(body)]);
+      expect(put).toEqual([
+        { digest, sizeBytes: body.length },
+        { digest, sizeBytes: body.length },
+      ]);
+      expect((await (reopen ? await reopen() : store).read(digest, body.length)).equals(body)).toBe(true);
+      expect(await store.ingests()).toEqual([]);
+    });
+
     it('holds empty blobs and both digest algorithms', async () => {
       const { store } = await open();
       for (const d of [digestOf('', 'sha512'), digestOf('')]) {

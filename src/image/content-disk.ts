@@ -17,12 +17,22 @@ import {
   SizeMismatch,
 } from '#image/errors.ts';
 import { LeaseTable } from '#image/leases.ts';
-import { type Algorithm, algorithmOf, type Digest, finish, hasher, hexOf, isDigest } from '#spec/image/digest.ts';
+import {
+  type Algorithm,
+  algorithmOf,
+  type Digest,
+  digestOf,
+  finish,
+  hasher,
+  hexOf,
+  isDigest,
+} from '#spec/image/digest.ts';
 import { renameDurably, sweepTemporary, syncDirectory, writeFileAtomic } from '#storage/files.ts';
 
 /**
  *     blobs/sha256/<hex>          a blob; its name is its digest, its access time when it was last used (for the disk budget)
  *     blobs/sha512/<hex>
+ *     blobs/sha256/.tmp-…         a small one being written; swept at start
  *     blobs/ingest/<name>.data    a transfer that has begun; <name> is a hash of its ref
  *     blobs/ingest/<name>.ref     the ref as text
  *     blobs/damaged/<hex>         set aside by a failed verification, for whoever wants to look
@@ -42,7 +52,7 @@ export class DiskContentStore implements ContentStore {
   static async open(root: string, clock: Clock): Promise<DiskContentStore> {
     for (const name of ['sha256', 'sha512', 'ingest', 'damaged'])
       await mkdir(join(root, name), { recursive: true, mode: 0o700 });
-    await sweepTemporary(join(root, 'ingest'));
+    for (const name of ['sha256', 'ingest']) await sweepTemporary(join(root, name));
     await sweepRefs(join(root, 'ingest'));
     await syncDirectory(root);
     return new DiskContentStore(root, clock);
@@ -93,6 +103,12 @@ export class DiskContentStore implements ContentStore {
     } finally {
       await handle.close();
     }
+  }
+
+  async put(bytes: Uint8Array): Promise<BlobInfo> {
+    const digest = digestOf(bytes);
+    if (!(await this.info(digest))) await writeFileAtomic(this.pathOf(digest), bytes);
+    return { digest, sizeBytes: bytes.length };
   }
 
   async verify(digest: Digest): Promise<void> {

@@ -44,6 +44,12 @@ export class MemoryContentStore implements ContentStore {
     return Buffer.from(bytes);
   }
 
+  async put(bytes: Uint8Array): Promise<BlobInfo> {
+    const digest = digestOf(bytes);
+    if (!this.#blobs.has(digest)) this.#blobs.set(digest, { bytes: Buffer.from(bytes), usedAtMs: this.#clock.now() });
+    return { digest, sizeBytes: bytes.length };
+  }
+
   async verify(digest: Digest): Promise<void> {
     this.#check(digest, this.#use(digest));
   }

@@ -19,6 +19,9 @@ export interface ContentStore {
   /** A small blob whole and verified: manifests, configurations. BLOB_TOO_LARGE above `maxBytes`. */
   read(digest: Digest, maxBytes: number): Promise<Buffer>;
 
+  /** A small blob whose bytes are in memory: visible and durable at once, with no transfer that could be taken up again. */
+  put(bytes: Uint8Array): Promise<BlobInfo>;
+
   /** Reads the blob through and throws BLOB_DAMAGED if it changed. */
   verify(digest: Digest): Promise<void>;
 

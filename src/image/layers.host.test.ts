@@ -177,6 +177,8 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
     mkdirSync(source);
     const diffId = await first.addLayer(shell('echo 1 > one; tar -cf - .', source));
     await first.snapshots.prepare('kept', [diffId]);
+    await first.snapshots.prepare('forgotten', [diffId], { volatile: true });
+    expect(first.snapshots.usersOf(diffId)).toEqual(['kept', 'forgotten']);
     await first.close();
     mkdirSync(join(root, 'data/snapshots/zz/fs'), { recursive: true });
     writeFileSync(join(root, 'data/layers/zz.erofs'), 'orphan');
@@ -188,6 +190,24 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
     expect(readFileSync(join(lower[0] ?? '', 'one'), 'utf8')).toBe('1\n');
     expect(readdirSync(join(root, 'data/snapshots'))).toEqual(['1']);
     expect(readdirSync(join(root, 'data/layers')).sort()).toEqual([driver.entry('1'), 'none']);
+  });
+
+  it('made from a tar in memory are mounted at once, and there after a restart when their checksum was written', async () => {
+    const root = await scratch();
+    const first = await openNode(root, inlineUnpacker, driver);
+    mkdirSync(join(root, 'source'));
+    const tar = shell('echo 1 > one; head -c 9000 /dev/urandom > two; tar -cf - .', join(root, 'source'));
+    const twice = await Promise.all([first.layers.addTar(digestOf(tar), tar), first.layers.addTar(digestOf(tar), tar)]);
+    expect(twice[0]).toEqual(twice[1]);
+    const [mounted = ''] = await first.layers.mount([digestOf(tar)]);
+    expect(readFileSync(join(mounted, 'one'), 'utf8')).toBe('1\n');
+    await first.layers.idle();
+    const other = shell('echo 2 > one; tar -cf - .', join(root, 'source'));
+    await first.layers.addTar(digestOf(other), other);
+    await first.store.close(); // as after kill -9: nobody computes its checksum
+    const second = await make(driver, root);
+    expect(second.layers.list().map((layer) => layer.diffId)).toEqual([digestOf(tar)]);
+    expect(readdirSync(join(root, 'data/layers')).sort()).toEqual([driver.entry(twice[0].name), 'none']);
   });
 });
 

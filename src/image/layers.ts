@@ -1,5 +1,6 @@
-import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
 import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -10,7 +11,7 @@ import { Arrival } from '#image/layer/arrival.ts';
 import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
 import type { SurveyJob } from '#image/layer/mounted.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
-import type { UnpackJob } from '#image/layer/unpack.ts';
+import { type UnpackJob, unpackLayer } from '#image/layer/unpack.ts';
 import { LeaseTable } from '#image/leases.ts';
 import type { Survey } from '#image/survey.ts';
 import { DEFAULT_LIMITS } from '#image/tar/entry.ts';
@@ -18,7 +19,7 @@ import { opaqueDirectories } from '#image/xattrs.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
-import { renameDurably, sweepTemporary, temporaryName } from '#storage/files.ts';
+import { renameDurably, sweepTemporary, syncDirectory, temporaryName } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -94,6 +95,8 @@ export class LayerStore {
   readonly #mounting = new Serial('layer mounts');
   readonly #mounted = new Set<string>();
   readonly #unchecked = new Map<Digest, LayerRecord>();
+  /** Names of those in `#unchecked` that are not synced and have no record yet. */
+  readonly #unsynced = new Set<string>();
   #checksums: Promise<void> | undefined;
   readonly #heldUntilMs = new Map<Digest, number>();
   /** Layers that somebody reads who is no container. */
@@ -145,6 +148,39 @@ export class LayerStore {
     const unpacked = await this.#unpack({ blob: undefined, compression: 'none', arrival });
     if (this.#underWay.size === 0) this.#checksumSoon();
     return unpacked;
+  }
+
+  /**
+   * A small bare tar that is in memory, unpacked in this thread: a file of it and another thread's turn would take longer. The layer
+   * is on disk for good with its checksum, a moment later; a crash before that takes it, as it takes any layer without one.
+   */
+  async addTar(diffId: Digest, tar: Buffer): Promise<LayerInfo> {
+    const present = this.get(diffId);
+    if (present) return present;
+    const name = (this.#nextName++).toString(36);
+    const target = temporaryName(this.#file(name));
+    const { form, ownership } = this.#driver;
+    try {
+      const job: UnpackJob = {
+        blob: diffId,
+        verifyBlob: false,
+        compression: 'none',
+        diffId,
+        target,
+        unsynced: true,
+        form,
+        ownership,
+      };
+      const { imageBytes, contentBytes, inodes, left } = await unpackLayer(job, Readable.from([tar]));
+      await this.#driver.complete(left, `layer ${diffId}`, this.#options.runPlan);
+      this.#unsynced.add(name);
+      return await this.#keep(diffId, { name, blob: diffId, imageBytes, contentBytes, inodes }, target);
+    } catch (error) {
+      await rm(target, { recursive: true, force: true });
+      throw error;
+    } finally {
+      if (this.#underWay.size === 0) this.#checksumSoon();
+    }
   }
 
   /** Mounts the layers, lowest first as an image lists them, and answers overlayfs' order: the uppermost first. */
@@ -248,6 +284,7 @@ export class LayerStore {
   async #keep(diffId: Digest, record: LayerRecord, target: string): Promise<LayerInfo> {
     const present = this.get(diffId);
     if (present) {
+      this.#unsynced.delete(record.name);
       // Another blob (zstd beside gzip, or the same under way twice) held the same layer and was faster.
       await rm(target, { recursive: true, force: true });
       return present;
@@ -255,8 +292,11 @@ export class LayerStore {
     this.#known.set(diffId, record);
     this.#heldUntilMs.set(diffId, this.#options.clock.monotonic() + HOLD_MS);
     try {
-      await renameDurably(target, this.#file(record.name));
-      await this.#records.put(diffId, record);
+      if (this.#unsynced.has(record.name)) await rename(target, this.#file(record.name));
+      else {
+        await renameDurably(target, this.#file(record.name));
+        await this.#records.put(diffId, record);
+      }
     } catch (error) {
       this.#known.delete(diffId);
       throw error;
@@ -327,7 +367,12 @@ export class LayerStore {
       const [diffId, record] = next;
       this.#unchecked.delete(diffId);
       try {
-        const checksum = await this.#driver.checksum(this.#file(record.name));
+        const path = this.#file(record.name);
+        if (this.#unsynced.delete(record.name)) {
+          await this.#driver.sync(path);
+          await syncDirectory(dirname(path));
+        }
+        const checksum = await this.#driver.checksum(path);
         if (this.#known.get(diffId) !== record) continue; // removed meanwhile
         record.checksum = checksum;
         await this.#records.put(diffId, record);

@@ -75,6 +75,7 @@ function followed(
     info: (digest) => content.info(digest),
     open: (digest, part) => content.open(digest, part),
     read: (digest, maxBytes) => content.read(digest, maxBytes),
+    put: (bytes) => content.put(bytes),
     verify: (digest) => content.verify(digest),
     ingests: () => content.ingests(),
     lease: (because) => content.lease(because),

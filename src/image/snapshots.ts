@@ -47,6 +47,8 @@ export class SnapshotStore {
   readonly #options: SnapshotStoreOptions;
   readonly #records: Records<SnapshotRecord>;
   readonly #known = new Map<string, SnapshotRecord>();
+  /** Ids of those that a restart may forget: they have no records, and start removes their directories. */
+  readonly #volatile = new Set<string>();
   #nextName = 1;
 
   private constructor(options: SnapshotStoreOptions) {
@@ -62,14 +64,18 @@ export class SnapshotStore {
     return snapshots;
   }
 
-  /** A root file system over these layers, lowest first. Undone whole when it fails. */
-  async prepare(id: string, layers: readonly Digest[]): Promise<Rootfs> {
+  /**
+   * A root file system over these layers, lowest first. Undone whole when it fails. `volatile`: nobody looks for it after a restart,
+   * and so nothing about it has to reach the disk (three writes that would be waited for).
+   */
+  async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<Rootfs> {
     if (this.#known.has(id)) throw new SnapshotExists({ id });
     if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
     const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'making', layers: [...layers] };
     this.#known.set(id, record);
+    if (wish.volatile) this.#volatile.add(id);
     try {
-      await this.#records.put(id, record);
+      await this.#write(id, record);
       const rootfs = await this.#rootfs(record);
       await mkdir(rootfs.upper, { recursive: true, mode: 0o755 });
       await mkdir(rootfs.work, { mode: 0o700 });
@@ -78,7 +84,7 @@ export class SnapshotStore {
       await chown(rootfs.upper, root.uid, root.gid);
       await chmod(rootfs.upper, root.mode & 0o7777);
       record.state = 'ready';
-      await this.#records.put(id, record);
+      await this.#write(id, record);
       return rootfs;
     } catch (error) {
       await this.remove(id);
@@ -131,7 +137,7 @@ export class SnapshotStore {
     const record = this.#known.get(id);
     if (!record) return;
     record.state = 'going';
-    await this.#records.put(id, record);
+    await this.#write(id, record);
     await this.#finishRemoval(id, record);
   }
 
@@ -157,13 +163,17 @@ export class SnapshotStore {
     return this.#options.layers.mount(layers);
   }
 
+  async #write(id: string, record: SnapshotRecord): Promise<void> {
+    if (!this.#volatile.has(id)) await this.#records.put(id, record);
+  }
+
   #path(record: SnapshotRecord, part: 'fs' | 'work' | ''): string {
     return join(this.#options.dataRoot, 'snapshots', record.name, part);
   }
 
   async #finishRemoval(id: string, record: SnapshotRecord): Promise<void> {
     await rm(this.#path(record, ''), { recursive: true, force: true });
-    await this.#records.remove(id);
+    if (!this.#volatile.delete(id)) await this.#records.remove(id);
     this.#known.delete(id);
   }
 

@@ -8,7 +8,7 @@ import type { Ownership, Unfinished } from '#image/layer/directory-sink.ts';
 import { ErofsSink } from '#image/layer/erofs-sink.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { finish, hasher } from '#spec/image/digest.ts';
-import { temporaryName } from '#storage/files.ts';
+import { temporaryName, withFile } from '#storage/files.ts';
 
 /**
  * How unpacked layers lie on disk. Both forms come from the same checked tree and pass the same tests:
@@ -28,6 +28,8 @@ export interface LayerDriver {
   /** Whether a file of that size, or anything, is there whole, as far as a look can tell. */
   looksWhole(path: string, imageBytes: number): Promise<boolean>;
   checksum(path: string): Promise<string>;
+  /** What the checksum is of reaches the disk, where the form counts on that. */
+  sync(path: string): Promise<void>;
   /** Does what the unpacking thread had no calls for. */
   complete(left: Unfinished | undefined, because: string, runPlan: (plan: Plan) => Promise<unknown>): Promise<void>;
 }
@@ -54,6 +56,7 @@ export const erofsDriver: LayerDriver = {
   directory: (_, mountPoint) => mountPoint,
   looksWhole: async (path, imageBytes) => (await stat(path)).size === imageBytes,
   checksum: checksumOfFile,
+  sync: (path) => withFile(path, 'r', (handle) => handle.datasync()),
   complete: async () => undefined,
 };
 
@@ -69,6 +72,7 @@ export function directoryDriver(ownership: Ownership): LayerDriver {
     directory: (path) => join(path, 'fs'),
     looksWhole: async (path) => (await stat(path)).isDirectory(),
     checksum: (path) => checksumOfTree(join(path, 'fs')),
+    sync: async () => undefined, // a checksum finds what a power cut took
     async complete(left, because, runPlan) {
       if (!left) return;
       const steps = left.ops.map((op): Step => ({ ...op, where: 'host', because }));

@@ -18,6 +18,8 @@ export interface UnpackJob {
   diffId: Digest | undefined;
   /** The image file or the directory to write; it must not exist. */
   target: string;
+  /** Not synced here: whoever asks does it before the file counts. */
+  unsynced?: true;
   form: 'erofs' | 'directory';
   ownership: Ownership;
   ids?: [from: number, to: number, count: number][];
@@ -52,7 +54,7 @@ export async function unpackLayer(job: UnpackJob, source: AsyncIterable<Buffer>)
       throw new DigestMismatch({ what: `${job.blob} unpacked`, expected: job.diffId, actual: diffId });
     }
     const unpacked = sink.finish();
-    if (sink instanceof ErofsSink) await sink.sync();
+    if (sink instanceof ErofsSink && !job.unsynced) await sink.sync();
     return { ...unpacked, diffId };
   } finally {
     sink.close();
