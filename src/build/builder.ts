@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { describeChain } from '#base/errors.ts';
+import { Background } from '#build/background.ts';
 import { StepCache } from '#build/cache.ts';
 import { CacheMounts } from '#build/cache-mounts.ts';
 import { checkDockerfile, heedDirective } from '#build/checks.ts';
@@ -75,7 +76,7 @@ export class Builder {
 
   /** `dataDirectory` keeps files of contexts and cache mounts. What builds of an earlier daemon left is removed. */
   static async open(
-    parts: Omit<BuildNode, 'files' | 'cache' | 'stepLayers' | 'cacheMounts'> & {
+    parts: Omit<BuildNode, 'files' | 'cache' | 'stepLayers' | 'cacheMounts' | 'background'> & {
       dataDirectory: string;
       store: Store;
       /** What blobs, layers and all that builds keep may take together; undefined: builds keep a tenth of the disk. */
@@ -87,16 +88,17 @@ export class Builder {
     await rm(parts.runDirectory, { recursive: true, force: true });
     await mkdir(parts.runDirectory, { recursive: true, mode: 0o700 });
     await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
-    const cache = await StepCache.open({ store, content, layers, snapshots, images, clock });
+    const background = new Background(parts.log);
+    const cache = await StepCache.open({ store, content, layers, snapshots, images, background, clock });
     const node: BuildNode = {
       ...parts,
       files: await FileStore.openAt(`${dataDirectory}/files`, clock, random),
       cache,
-      stepLayers: new StepLayers({ content, layers, cache, random }),
+      stepLayers: new StepLayers({ content, layers, cache, background, random }),
       cacheMounts: new CacheMounts(`${dataDirectory}/mounts`, clock),
+      background,
     };
     const failed = new FailedSteps(snapshots, clock, random);
-    await failed.sweep();
     return new Builder(node, failed, dataDirectory, parts.budgetBytes);
   }
 
@@ -195,6 +197,7 @@ export class Builder {
 
   /** Mounts of builds go; roots of failed steps do not outlive the daemon. */
   async close(): Promise<void> {
+    await this.node.background.idle();
     await this.failed.prune(0);
     await this.node.overlays.unmountAll();
   }

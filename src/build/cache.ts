@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts';
 import { array, boolean, integer, type Out, object, optional, string } from '#base/shape.ts';
+import type { Background } from '#build/background.ts';
 import type { StepLayer } from '#build/layers.ts';
 import type { ContentStore } from '#image/content.ts';
 import type { ImageStore } from '#image/images.ts';
@@ -40,6 +41,7 @@ export interface StepCacheOptions {
   layers: LayerStore;
   snapshots: SnapshotStore;
   images: ImageStore;
+  background: Background;
   clock: Clock;
 }
 
@@ -94,12 +96,14 @@ export class StepCache {
     return this.#known.get(key);
   }
 
-  async remember(key: string, step: { title: string; layers: StepLayer[]; own: boolean }): Promise<StepRecord> {
+  /** Known at once; written when `stored` says that its layers are there for good, and nobody waits for that. */
+  remember(key: string, step: { title: string; layers: StepLayer[]; own: boolean }, stored: Promise<void>): StepRecord {
     const nowMs = this.#o.clock.now();
     const { title, layers, own } = step;
     const record: StepRecord = { title, layers, own: own ? 1 : 0, createdAtMs: nowMs, usedAtMs: nowMs, uses: 0 };
     this.#known.set(key, record);
-    await this.#steps.put(key, record);
+    const write = stored.then(() => (this.#known.get(key) === record ? this.#steps.put(key, record) : undefined));
+    this.#o.background.add('the record of a step', write);
     return record;
   }
 

@@ -159,7 +159,8 @@ export class Execution {
       const made = await this.#make(id, step, root);
       const layers = made ? [...root.layers, made] : root.layers;
       this.#hold(layers);
-      const { createdAtMs } = await cache.remember(key, { title: step.title, layers, own: made !== undefined });
+      const done = { title: step.title, layers, own: made !== undefined };
+      const { createdAtMs } = cache.remember(key, done, stepLayers.stored(layers));
       // The target's own layers will be wanted packed; that can begin while the next command runs.
       if (made && this.#ofTarget.has(id)) void stepLayers.packed(made, this.lease).catch(() => undefined); // told when it is wanted
       const layer = made ? { layer: made.diffId } : {};

@@ -33,11 +33,6 @@ export class FailedSteps {
     this.#random = random;
   }
 
-  /** Roots of builds that an earlier daemon left: nobody knows any more what they were. */
-  async sweep(): Promise<void> {
-    for (const id of this.#snapshots.list()) if (id.startsWith('build-')) await this.#snapshots.remove(id);
-  }
-
   /** Takes the snapshot over. */
   async keep(failed: Omit<FailedStep, 'id' | 'atMs'>): Promise<true> {
     this.#kept.push({ ...failed, id: newId(this.#random).slice(0, 12), atMs: this.#clock.now() });

@@ -1,24 +1,33 @@
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { newId, type Random } from '#base/random.ts';
+import type { Background } from '#build/background.ts';
 import type { StepCache } from '#build/cache.ts';
+import { peek } from '#build/context/unpack.ts';
 import { BLOB_MAX_BYTES, type ContentLease, type ContentStore, writeBlob } from '#image/content.ts';
 import { Arrival } from '#image/layer/arrival.ts';
 import type { LayerStore } from '#image/layers.ts';
-import type { Digest } from '#spec/image/digest.ts';
+import { type Digest, digestOf } from '#spec/image/digest.ts';
 import { type Descriptor, layerCompression, MEDIA } from '#spec/image/manifest.ts';
 
-/** A layer as steps hand it on: an image's own blob, or the bare tar of a layer made here. */
+/** A layer as steps hand it on: an image's own blob, or the bare tar of a layer made here, whether or not that is kept. */
 export interface StepLayer {
   diffId: Digest;
   blob: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>;
   made?: boolean;
 }
 
+/** The blob that goes into an image: known first, and there for good when `stored` resolves. */
+export interface PackedLayer {
+  blob: StepLayer['blob'];
+  stored: Promise<void>;
+}
+
 export interface StepLayersOptions {
   content: ContentStore;
   layers: LayerStore;
   cache: StepCache;
+  background: Background;
   random: Random;
 }
 
@@ -26,48 +35,26 @@ export interface StepLayersOptions {
 const GZIP_LEVEL = 3;
 const PIECE_BYTES = 1024 * 1024;
 const PIECES_AT_ONCE = 4;
-const SMALL_BYTES = 1024 * 1024;
+const SMALL_BYTES = PIECE_BYTES;
 
 /**
- * Layers that a build makes. A step's tar is stored bare and unpacked at once, since the next step stands on it; it is compressed
- * only when an image is made of it, so stages that are thrown away never are.
+ * Layers that a build makes. Each is unpacked at once, since the next step stands on it; what is left goes on beside that step:
+ *
+ *     small   the tar is only ever in memory, and is packed and stored as it goes into an image
+ *     large   the tar is stored bare, and packed when an image is made of it: stages that are thrown away never are
  */
 export class StepLayers {
   readonly #o: StepLayersOptions;
-  readonly #packing = new Map<Digest, Promise<StepLayer['blob']>>();
+  /** Until they are stored. */
+  readonly #packing = new Map<Digest, Promise<PackedLayer>>();
 
   constructor(options: StepLayersOptions) {
     this.#o = options;
   }
 
-  /** Stored and unpacked at once: whoever unpacks reads along while the tar is written. */
   async make(tar: AsyncIterable<Buffer>, lease: ContentLease): Promise<StepLayer> {
-    const { content, layers, random } = this.#o;
-    const ingest = await content.ingest(`build/${newId(random)}`);
-    const arrival = ingest.path === undefined ? undefined : new Arrival(ingest.path, BLOB_MAX_BYTES);
-    let unpacking: Promise<unknown> | undefined;
-    try {
-      for await (const chunk of tar) {
-        await ingest.append(chunk);
-        arrival?.advance(ingest.readableBytes);
-        // A small one is there before a thread would have begun.
-        if (arrival && ingest.offset > SMALL_BYTES) unpacking ??= layers.unpackTar(arrival);
-        unpacking?.catch(() => undefined); // awaited below
-      }
-      const { digest, sizeBytes } = await ingest.commit();
-      lease.add(digest);
-      arrival?.advance(sizeBytes);
-      arrival?.finish();
-      // What went wrong beside the writing (its file is named anew when it is whole) goes right after it.
-      await unpacking?.catch(() => undefined);
-      await layers.ensure({ blob: digest, compression: 'none', diffId: digest });
-      return { diffId: digest, blob: { mediaType: MEDIA.ociLayer, digest, size: sizeBytes }, made: true };
-    } catch (error) {
-      arrival?.fail(error);
-      await unpacking?.catch(() => undefined); // fails for the reason that is thrown below
-      await ingest.abort();
-      throw error;
-    }
+    const { head, whole } = await peek(tar, SMALL_BYTES + 1);
+    return head.length <= SMALL_BYTES ? this.#makeSmall(head, lease) : this.#makeLarge(whole, lease);
   }
 
   /** Unpacked and ready to be mounted; made again from its blob when it was taken away. */
@@ -88,36 +75,100 @@ export class StepLayers {
     return true;
   }
 
-  /** The blob that goes into an image: an image's own as it is, ours compressed, once. */
-  packed(layer: StepLayer, lease: ContentLease): Promise<StepLayer['blob']> {
-    if (!layer.made) return Promise.resolve(layer.blob);
-    const running =
-      this.#packing.get(layer.diffId) ?? this.#pack(layer).finally(() => this.#packing.delete(layer.diffId));
-    this.#packing.set(layer.diffId, running);
-    return running.then((blob) => {
-      lease.add(blob.digest);
-      return blob;
-    });
+  /** An image's own blob as it is, ours compressed, once. */
+  async packed(layer: StepLayer, lease: ContentLease): Promise<PackedLayer> {
+    if (!layer.made) return { blob: layer.blob, stored: Promise.resolve() };
+    const packed = await this.#once(layer.diffId, () => this.#packStored(layer));
+    lease.add(packed.blob.digest);
+    return packed;
   }
 
-  async #pack(layer: StepLayer): Promise<StepLayer['blob']> {
+  /** Resolves when a power cut no longer takes what was made here. */
+  async stored(stack: readonly StepLayer[]): Promise<void> {
+    for (const { diffId } of stack) await (await this.#packing.get(diffId))?.stored;
+  }
+
+  async #makeSmall(tar: Buffer, lease: ContentLease): Promise<StepLayer> {
+    const diffId = digestOf(tar);
+    const packing = this.#once(diffId, () => this.#packSmall(diffId, tar, lease));
+    packing.catch(() => undefined); // told by `packed`, and by `background`
+    await this.#o.layers.addTar(diffId, tar);
+    return { diffId, blob: { mediaType: MEDIA.ociLayer, digest: diffId, size: tar.length }, made: true };
+  }
+
+  /** Whoever unpacks reads along while the tar is written. */
+  async #makeLarge(tar: AsyncIterable<Uint8Array>, lease: ContentLease): Promise<StepLayer> {
+    const { content, layers, random } = this.#o;
+    const ingest = await content.ingest(`build/${newId(random)}`);
+    const arrival = ingest.path === undefined ? undefined : new Arrival(ingest.path, BLOB_MAX_BYTES);
+    const unpacking = arrival && layers.unpackTar(arrival);
+    unpacking?.catch(() => undefined); // awaited below
+    try {
+      for await (const chunk of tar) {
+        await ingest.append(chunk);
+        arrival?.advance(ingest.readableBytes);
+      }
+      const { digest, sizeBytes } = await ingest.commit();
+      lease.add(digest);
+      arrival?.advance(sizeBytes);
+      arrival?.finish();
+      // What went wrong beside the writing (its file is named anew when it is whole) goes right after it.
+      await unpacking?.catch(() => undefined);
+      await layers.ensure({ blob: digest, compression: 'none', diffId: digest });
+      return { diffId: digest, blob: { mediaType: MEDIA.ociLayer, digest, size: sizeBytes }, made: true };
+    } catch (error) {
+      arrival?.fail(error);
+      await unpacking?.catch(() => undefined); // fails for the reason that is thrown below
+      await ingest.abort();
+      throw error;
+    }
+  }
+
+  /** Two that ask for the same layer share the work, until it is stored. */
+  #once(diffId: Digest, pack: () => Promise<PackedLayer>): Promise<PackedLayer> {
+    const running = this.#packing.get(diffId);
+    if (running) return running;
+    const packing = pack();
+    this.#packing.set(diffId, packing);
+    const end = packing.then(({ stored }) => stored).finally(() => this.#packing.delete(diffId));
+    this.#o.background.add('a layer that was made', end);
+    return packing;
+  }
+
+  async #packSmall(diffId: Digest, tar: Buffer, lease: ContentLease): Promise<PackedLayer> {
+    const known = await this.#known(diffId);
+    if (known) return known;
+    const bytes = await promisify(gzip)(tar, { level: GZIP_LEVEL });
+    const blob = { mediaType: MEDIA.ociLayerGzip, digest: digestOf(bytes), size: bytes.length };
+    lease.add(blob.digest);
     const { content, cache } = this.#o;
-    const known = cache.packed(layer.diffId);
-    if (known && (await content.info(known.digest))) return known;
-    const source = await content.open(layer.blob.digest, { unverified: true });
-    const { digest, sizeBytes } = await writeBlob(content, `build/pack/${layer.diffId}`, gzipped(source));
+    return { blob, stored: content.put(bytes).then(() => cache.rememberPacked(diffId, blob)) };
+  }
+
+  async #packStored({ diffId, blob: bare }: StepLayer): Promise<PackedLayer> {
+    const known = await this.#known(diffId);
+    if (known) return known;
+    const { content, cache } = this.#o;
+    const source = await content.open(bare.digest, { unverified: true });
+    const { digest, sizeBytes } = await writeBlob(content, `build/pack/${diffId}`, gzipped(source));
     const blob = { mediaType: MEDIA.ociLayerGzip, digest, size: sizeBytes };
-    await cache.rememberPacked(layer.diffId, blob);
+    await cache.rememberPacked(diffId, blob);
     // The tar can be had from the compressed one, or from nobody: two copies of it serve nothing.
-    await content.remove(layer.blob.digest);
-    return blob;
+    await content.remove(bare.digest);
+    return { blob, stored: Promise.resolve() };
   }
 
+  async #known(diffId: Digest): Promise<PackedLayer | undefined> {
+    const blob = this.#o.cache.packed(diffId);
+    return blob && (await this.#o.content.info(blob.digest)) ? { blob, stored: Promise.resolve() } : undefined;
+  }
+
+  /** Of a layer that is just being stored by another build, what it will be. */
   async #present(layer: StepLayer): Promise<StepLayer['blob'] | undefined> {
-    const { content, cache } = this.#o;
+    const { content } = this.#o;
     if (await content.info(layer.blob.digest)) return layer.blob;
-    const packed = cache.packed(layer.diffId);
-    return packed && (await content.info(packed.digest)) ? packed : undefined;
+    await this.#packing.get(layer.diffId)?.then(({ stored }) => stored);
+    return (await this.#known(layer.diffId))?.blob;
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
+import type { Background } from '#build/background.ts';
 import type { StepCache } from '#build/cache.ts';
 import type { CacheMounts } from '#build/cache-mounts.ts';
 import type { FileStore } from '#build/context/files.ts';
@@ -24,6 +25,7 @@ export interface BuildNode {
   cache: StepCache;
   stepLayers: StepLayers;
   cacheMounts: CacheMounts;
+  background: Background;
   sandbox: SandboxParts;
   /** An image by name: the node's own, or pulled when it is not here or `always`. */
   image(reference: string, wish: ImageWish): Promise<Image>;

@@ -1,8 +1,8 @@
 import type { BuildGraph, PlannedStage, RunStep } from '#build/graph.ts';
-import type { StepLayer, StepLayers } from '#build/layers.ts';
+import type { StepLayer } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
 import type { StepStack } from '#build/step/room.ts';
-import { type ContentLease, writeBlob } from '#image/content.ts';
+import type { ContentLease } from '#image/content.ts';
 import type { Image } from '#image/images.ts';
 import { digestOf } from '#spec/image/digest.ts';
 import { type Descriptor, type ImageConfig, MEDIA } from '#spec/image/manifest.ts';
@@ -66,16 +66,14 @@ function settingsOf({ settings }: PlannedStage): NonNullable<ImageConfig['config
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
-/** Blobs packed, configuration and manifest written, the names given to it. */
+/** Layers packed, configuration and manifest written, the names given to it. */
 export async function storeImage(
   node: BuildNode,
   built: Built,
   names: readonly Reference[],
   lease: ContentLease,
 ): Promise<Image> {
-  const layers = await Promise.all(built.layers.map((layer) => node.stepLayers.packed(layer, lease)));
-  const target = await writeImage(node, imageConfig(built), layers, lease);
-  return node.images.add(target, names);
+  return node.images.add(await writeImage(node, imageConfig(built), built.layers, lease), names);
 }
 
 /** What `estiba debug-build` starts: the layers as they are, a shell in the command's place. */
@@ -85,7 +83,6 @@ export async function storeDebugImage(
   step: RunStep,
   lease: ContentLease,
 ): Promise<Image> {
-  const layers = await Promise.all(stack.map((layer) => node.stepLayers.packed(layer, lease)));
   const config: ImageConfig = {
     created: new Date(node.clock.now()).toISOString(),
     architecture: node.platform.architecture,
@@ -93,29 +90,34 @@ export async function storeDebugImage(
     config: { Env: step.env, WorkingDir: step.cwd, User: step.user, Cmd: step.argv },
     rootfs: { type: 'layers', diff_ids: stack.map((layer) => layer.diffId) },
   };
-  return node.images.add(await writeImage(node, config, layers, lease), []);
+  return node.images.add(await writeImage(node, config, stack, lease), []);
 }
 
-/** Nothing is written that is there: a cached build ends here without touching the disk. */
+/**
+ * Configuration, manifest and what layers are still on their way go to the disk together: what waits for one waits for all. Nothing
+ * is written that is there: a cached build ends here without touching the disk.
+ */
 async function writeImage(
-  { content }: BuildNode,
+  { content, stepLayers }: BuildNode,
   config: ImageConfig,
-  layers: Awaited<ReturnType<StepLayers['packed']>>[],
+  stack: readonly StepLayer[],
   lease: ContentLease,
 ): Promise<Target> {
-  const put = async (mediaType: string, value: object): Promise<Target> => {
+  const writes: Promise<unknown>[] = [];
+  const put = (mediaType: string, value: object): Target => {
     const bytes = Buffer.from(JSON.stringify(value));
     const digest = digestOf(bytes);
     lease.add(digest);
-    if (!(await content.info(digest))) await writeBlob(content, `build/${digest}`, [bytes], { digest });
+    writes.push(content.put(bytes));
     return { mediaType, digest, size: bytes.length };
   };
-  const configuration = await put(MEDIA.ociConfig, config);
-  const blobs = layers.map(({ mediaType, digest, size }) => ({ mediaType, digest, size }));
-  return put(MEDIA.ociManifest, {
+  const layers = await Promise.all(stack.map((layer) => stepLayers.packed(layer, lease)));
+  const target = put(MEDIA.ociManifest, {
     schemaVersion: 2,
     mediaType: MEDIA.ociManifest,
-    config: configuration,
-    layers: blobs,
+    config: put(MEDIA.ociConfig, config),
+    layers: layers.map(({ blob: { mediaType, digest, size } }) => ({ mediaType, digest, size })),
   });
+  await Promise.all([...writes, ...layers.map(({ stored }) => stored)]);
+  return target;
 }

@@ -113,7 +113,7 @@ async function viewOf(node: BuildNode, layers: readonly StepLayer[], undo: Undo)
 /** `rw`: what is written is thrown away. */
 async function scratchOf(node: BuildNode, layers: readonly StepLayer[], undo: Undo): Promise<string> {
   const id = `build-${newId(node.random)}`;
-  await node.snapshots.prepare(id, await node.stepLayers.ready(layers));
+  await node.snapshots.prepare(id, await node.stepLayers.ready(layers), { volatile: true });
   undo.add('snapshot', () => node.snapshots.remove(id));
   const root = await node.overlays.mount(id);
   undo.add('mount', () => node.overlays.unmount(root));

@@ -150,8 +150,12 @@ export async function peek(
     size += next.value.length;
   }
   const whole = async function* (): AsyncGenerator<Uint8Array> {
-    yield* chunks;
-    for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value;
+    try {
+      yield* chunks;
+      for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value;
+    } finally {
+      await iterator.return?.(undefined); // whoever stops early closes what is read
+    }
   };
   return { head: Buffer.concat(chunks).subarray(0, bytes), whole: whole() };
 }

@@ -24,7 +24,7 @@ export async function runStep(id: StepId, step: RunStep, root: StepStack, room: 
   const { snapshots, overlays, stepLayers } = node;
   const sandboxId = newId(node.random);
   const snapshot = `build-${sandboxId}`;
-  await snapshots.prepare(snapshot, await stepLayers.ready(root.layers));
+  await snapshots.prepare(snapshot, await stepLayers.ready(root.layers), { volatile: true });
   let keep = false;
   undo.add('snapshot', () => (keep ? undefined : snapshots.remove(snapshot)));
   const mounted = await overlays.mount(snapshot);
