@@ -134,44 +134,49 @@ int op_close(struct run *run, const union args *a)
 
 static bool is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
 
-/* Everything below `dir`, which is closed. Goes by fds, so nobody can slip a link under us; `device` keeps it on one mount. In a
- * hurry it is left at -EAGAIN after some names, or at the first file, which may be large. */
+struct entry { uint64_t inode; int64_t offset; uint16_t size; uint8_t type; char name[]; }; /* getdents64(2) */
+
+static int remove_below(struct run *run, int dir, dev_t device, int depth, int *names);
+
+/* A name that is a directory: at once when it is empty, as overlay's work directory mostly is. */
+static int remove_directory(struct run *run, int dir, const char *name, dev_t device, int depth, int *names)
+{
+	struct stat st;
+	if (unlinkat(dir, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return 0;
+	int below = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int rc = below < 0 || fstat(below, &st) < 0 ? fail(run, -errno, "%s", name) : 0;
+	if (rc == 0 && st.st_dev != device) rc = fail(run, -EXDEV, "%s is a mount", name);
+	if (rc == 0) rc = remove_below(run, below, device, depth + 1, names);
+	if (below >= 0) close(below);
+	if (rc == 0 && unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT) rc = fail(run, -errno, "%s", name);
+	return rc;
+}
+
+static int remove_name(struct run *run, int dir, const struct entry *e, dev_t device, int depth, int *names)
+{
+	if (e->type == DT_DIR) return remove_directory(run, dir, e->name, device, depth, names);
+	if (unlinkat(dir, e->name, 0) == 0 || errno == ENOENT) return 0;
+	/* Of a type the file system did not tell. */
+	return errno == EISDIR || errno == EPERM ? remove_directory(run, dir, e->name, device, depth, names) : fail(run, -errno, "%s", e->name);
+}
+
+/* Everything below `dir`. Goes by fds, so nobody can slip a link under us; `device` keeps it on one mount. In a hurry it is left at
+ * -EAGAIN after some names, or at the first file, which may be large. */
 static int remove_below(struct run *run, int dir, dev_t device, int depth, int *names)
 {
-	enum { DEEPEST = 512, QUICK = 16 }; /* an fd a level */
-	int rc = 0;
-	DIR *list = depth > DEEPEST ? NULL : fdopendir(dir);
-	if (!list) {
-		rc = depth > DEEPEST ? -ELOOP : -errno;
-		close(dir);
-		return rc;
-	}
-	for (struct dirent *e; rc == 0 && (e = readdir(list));) {
-		if (is_dots(e->d_name)) continue;
-		if (run->hurry && ((*names)++ >= QUICK || e->d_type == DT_REG || e->d_type == DT_UNKNOWN)) {
-			rc = -EAGAIN;
-			break;
-		}
-		if (unlinkat(dirfd(list), e->d_name, 0) == 0 || errno == ENOENT) continue;
-		if (errno != EISDIR && errno != EPERM) {
-			rc = fail(run, -errno, "%s", e->d_name);
-			break;
-		}
-		int below = openat(dirfd(list), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		struct stat st;
-		if (below < 0 || fstat(below, &st) < 0) {
-			rc = fail(run, -errno, "%s", e->d_name);
-			if (below >= 0) close(below);
-		} else if (st.st_dev != device) {
-			close(below);
-			rc = fail(run, -EXDEV, "%s is a mount", e->d_name);
-		} else {
-			rc = remove_below(run, below, device, depth + 1, names);
-			if (rc == 0 && unlinkat(dirfd(list), e->d_name, AT_REMOVEDIR) < 0 && errno != ENOENT) rc = fail(run, -errno, "%s", e->d_name);
+	enum { DEEPEST = 512, QUICK = 16, ROOM = 2048 }; /* an fd a level */
+	char list[ROOM] __attribute__((aligned(8)));
+	if (depth > DEEPEST) return -ELOOP;
+	for (;;) {
+		long n = syscall(SYS_getdents64, dir, list, sizeof list);
+		if (n <= 0) return negative(n);
+		for (const struct entry *e = (void *)list; (char *)e < list + n; e = (void *)((char *)e + e->size)) {
+			if (is_dots(e->name)) continue;
+			if (run->hurry && ((*names)++ >= QUICK || e->type == DT_REG || e->type == DT_UNKNOWN)) return -EAGAIN;
+			int rc = remove_name(run, dir, e, device, depth, names);
+			if (rc < 0) return rc;
 		}
 	}
-	closedir(list);
-	return rc;
 }
 
 int op_removeTree(struct run *run, const union args *a)
@@ -179,15 +184,14 @@ int op_removeTree(struct run *run, const union args *a)
 	const char *path = str(a->removeTree.path);
 	struct stat st;
 	int names = 0;
-	if (unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0;
 	if (rmdir(path) == 0) return 0;
+	if (errno == ENOTDIR) return absent_is_fine(negative(unlink(path)));
+	if (errno == ENOENT) return 0;
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0) return -errno;
-	if (fstat(dir, &st) < 0) {
-		close(dir);
-		return -errno;
-	}
-	int rc = remove_below(run, dir, st.st_dev, 0, &names);
+	int rc = negative(fstat(dir, &st));
+	if (rc == 0) rc = remove_below(run, dir, st.st_dev, 0, &names);
+	close(dir);
 	return rc < 0 ? rc : absent_is_fine(negative(rmdir(path)));
 }
 
