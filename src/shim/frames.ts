@@ -143,12 +143,17 @@ export class FrameSocket {
   }
 
   #write(kind: number, id: number, payload: readonly Uint8Array[]): boolean {
-    const head = Buffer.alloc(HEAD_BYTES);
-    head.writeUInt32LE(payload.reduce((n, p) => n + p.length, 0));
-    head[4] = kind;
-    head.writeUInt32LE(id, 8);
+    const size = payload.reduce((n, p) => n + p.length, 0);
     // One write, so one system call: a request is mostly small.
-    return this.#socket.write(payload.length === 0 ? head : Buffer.concat([head, ...payload]));
+    const bytes = Buffer.allocUnsafe(HEAD_BYTES + size);
+    bytes.writeUInt32LE(size, 0);
+    bytes.writeUInt32LE(kind, 4);
+    let at = bytes.writeUInt32LE(id, 8);
+    for (const part of payload) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    return this.#socket.write(bytes);
   }
 
   #take(chunk: Buffer): void {
@@ -204,12 +209,17 @@ export function words(...values: readonly number[]): Buffer {
 
 /** Options as a plan has its `strs`: count, then length, bytes, NUL each. Absent values are left out. */
 export function encodeOptions(options: Readonly<Record<string, string | number | boolean | undefined>>): Buffer {
-  const items = Object.entries(options).flatMap(([key, value]) => {
-    if (value === undefined || value === false) return [];
-    return [Buffer.from(`${key}=${value === true ? '1' : String(value)}`)];
-  });
-  const nul = Buffer.alloc(1);
-  return Buffer.concat([words(items.length), ...items.flatMap((item) => [words(item.length), item, nul])]);
+  const items: string[] = [];
+  for (const [key, value] of Object.entries(options))
+    if (value !== undefined && value !== false) items.push(`${key}=${value === true ? '1' : value}`);
+  const out = Buffer.allocUnsafe(items.reduce((bytes, item) => bytes + 4 + Buffer.byteLength(item) + 1, 4));
+  let at = out.writeUInt32LE(items.length);
+  for (const item of items) {
+    const size = out.write(item, at + 4);
+    out.writeUInt32LE(size, at);
+    at = out.writeUInt8(0, at + 4 + size);
+  }
+  return out;
 }
 
 /** sun_path holds 107 bytes; Node would cut a longer path without a word. A directory's fd makes any path short. */
