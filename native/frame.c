@@ -63,6 +63,11 @@ void conn_next(struct conn *conn, const struct frame *frame)
 	uint32_t used = FRAME_HEAD + frame->size;
 	memmove(conn->in, conn->in + used, conn->in_got - used);
 	conn->in_got -= used;
+	if (conn->in_room > FIRST_ROOM) conn_shed(conn);
+}
+
+void conn_shed(struct conn *conn)
+{
 	if (conn->in_got) return;
 	give_back(conn->in, conn->in_room);
 	conn->in = NULL;
@@ -156,7 +161,9 @@ int accept_own(int listener)
 const char *read_request(struct frame frame, bool with_options, struct request *out)
 {
 	const unsigned char *p = frame.payload, *end = p + frame.size;
-	*out = (struct request){ .bad_step = 0 };
+	out->options = (struct arg){ 0 };
+	out->bad_step = 0;
+	out->offsets = NULL;
 	if (with_options) {
 		if (frame.size < 4) return "the options are cut off";
 		out->options.n = u32_at(p);
@@ -170,11 +177,20 @@ const char *read_request(struct frame frame, bool with_options, struct request *
 		}
 	}
 	size_t left = (size_t)(end - p);
-	out->offsets_count = plan_offsets(p, left);
-	if (!out->offsets_count) return "these bytes are no plan";
-	out->offsets = take(out->offsets_count * sizeof *out->offsets);
-	if (!out->offsets) return "out of memory";
-	return plan_check(&out->plan, p, left, out->offsets, &out->bad_step);
+	uint32_t count = plan_offsets(p, left), *offsets = out->few_offsets;
+	if (!count) return "these bytes are no plan";
+	if (count > LENGTH(out->few_offsets)) {
+		out->offsets_room = count;
+		offsets = out->offsets = take(count * sizeof *offsets);
+	}
+	if (!offsets) return "out of memory";
+	return plan_check(&out->plan, p, left, offsets, &out->bad_step);
+}
+
+void request_done(struct request *request)
+{
+	give_back(request->offsets, request->offsets_room * sizeof *request->offsets);
+	request->offsets = NULL;
 }
 
 const char *option(struct arg options, const char *key)

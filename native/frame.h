@@ -18,7 +18,7 @@ enum kind {
 	ASK_ATTACH = 14,  /* process u32, streams u32 (bits)        → RESULT, then OUTPUT … */
 	ASK_STDIN = 15,	  /* bytes, for the attached process; no answer: a full pipe stops reading from this socket */
 	ASK_STDIN_END = 16,
-	ASK_WATCH = 17,	  /*                                       → RESULT, then EXIT and OOM, also what has been */
+	ASK_WATCH = 17,	  /*                                       → RESULT with the container's pid, then EXIT and OOM, also what has been */
 	ASK_REOPEN = 18,  /*                                       → RESULT: the log is opened again by its path */
 	ASK_END = 19,	  /* kills all, ends the shim              → RESULT */
 	/* answers */
@@ -38,7 +38,7 @@ enum { STREAM_IN = 1, STREAM_OUT = 2, STREAM_ERR = 4 };
 
 struct conn {
 	int fd; /* -1: free */
-	unsigned char *in; /* taken only while something is in it */
+	unsigned char *in; /* a small one is kept for the next frame, until conn_shed */
 	uint32_t in_room, in_got;
 	unsigned char *out;
 	uint32_t out_room, out_got, out_at;
@@ -54,6 +54,8 @@ int conn_read(struct conn *conn);
 /* The next whole frame in the buffer; it stays valid until conn_next. */
 bool conn_frame(const struct conn *conn, struct frame *out);
 void conn_next(struct conn *conn, const struct frame *frame);
+/* Gives back what is kept for the next frame. */
+void conn_shed(struct conn *conn);
 int conn_send(struct conn *conn, uint8_t kind, uint32_t id, const void *payload, size_t size);
 int conn_record(struct conn *conn, uint32_t id, const struct record *record);
 int conn_flush(struct conn *conn);
@@ -64,9 +66,10 @@ int listen_unix(int dir, const char *name);
 /* A new client of our own uid, or -1. */
 int accept_own(int listener);
 
-/* Splits "options strs, plan" and checks both. NULL or what is wrong. */
-struct request { struct arg options; struct plan plan; uint32_t *offsets; uint32_t offsets_count; uint32_t bad_step; };
+/* Splits "options strs, plan" and checks both. NULL or what is wrong. `plan` points into the request, which is not to be copied. */
+struct request { struct arg options; struct plan plan; uint32_t bad_step; uint32_t *offsets, offsets_room; uint32_t few_offsets[256]; };
 const char *read_request(struct frame frame, bool with_options, struct request *out);
+void request_done(struct request *request);
 /* The value of "key=value" among the options; NULL. */
 const char *option(struct arg options, const char *key);
 const char *unknown_option(struct arg options, const char *const known[]);

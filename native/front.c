@@ -150,7 +150,7 @@ static void carry_out(int planner, const struct frame *frame)
 {
 	static struct run run;
 	struct errand errand = { planner, frame->id, frame->size >= 4 && u32_at(frame->payload) & 1 };
-	struct request request;
+	struct request request = { .bad_step = 0 };
 	struct frame plan = { .size = frame->size - 4, .payload = frame->payload + 4 };
 	const char *wrong = frame->size < 4 ? "the plan is cut off" : read_request(plan, false, &request);
 	run_init(&run);
@@ -169,7 +169,7 @@ static void carry_out(int planner, const struct frame *frame)
 		run_close(&run);
 		if (errand.foreground) release_signals();
 	}
-	if (frame->size >= 4) give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+	request_done(&request);
 	send_frame(planner, PLAN_END, frame->id, NULL, 0);
 }
 

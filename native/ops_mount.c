@@ -457,14 +457,11 @@ int op_deviceAt(struct run *run, const union args *a)
 		/* Already there is fine when it is this very device: an image or a bind of the host's /dev may hold it. */
 		if (rc == -EEXIST && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (st.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || st.st_rdev == a->deviceAt.device.n)) rc = 0;
 		else if (rc == -EEXIST) fail(run, rc, "something else is there");
-		close(dir);
 		return rc;
 	}
 	if (rc == 0 && fchownat(dir, name, (uid_t)a->deviceAt.uid.n, (gid_t)a->deviceAt.gid.n, AT_SYMLINK_NOFOLLOW) < 0) rc = fail(run, -errno, "chown");
 	/* After chown, which clears bits, and because the umask took its own. */
-	if (rc == 0) rc = negative(fchmodat(dir, name, mode & 07777, 0));
-	close(dir);
-	return rc;
+	return rc == 0 ? negative(fchmodat(dir, name, mode & 07777, 0)) : rc;
 }
 
 int op_symlinkAt(struct run *run, const union args *a)
@@ -475,7 +472,6 @@ int op_symlinkAt(struct run *run, const union args *a)
 	int dir = parent_in(run, root, str(a->symlinkAt.path), 0755, name);
 	if (dir < 0) return dir;
 	int rc = negative(symlinkat(str(a->symlinkAt.target), dir, name));
-	close(dir);
 	return rc == -EEXIST ? 0 : rc; /* the image's own wins, as with runc */
 }
 

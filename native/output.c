@@ -110,6 +110,7 @@ void shed_memory(struct shim *shim)
 	uintptr_t top = ((uintptr_t)&here & ~(uintptr_t)(PAGE - 1)) - 2 * PAGE;
 	madvise(scratch, sizeof scratch, MADV_DONTNEED);
 	log_shed(&shim->log);
+	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_shed(&shim->clients[i]);
 	/* Below the mapping's end madvise says ENOMEM and does the rest all the same, so it is asked page by page from the top. */
 	for (uintptr_t page = top; page > top - STACK; page -= PAGE)
 		if (madvise((void *)page, PAGE, MADV_DONTNEED) < 0) break;

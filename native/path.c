@@ -188,6 +188,26 @@ int make_in(struct run *run, int root, const char *path, uint64_t create, mode_t
 
 int parent_in(struct run *run, int root, const char *path, mode_t mode, char name[256])
 {
+	const char *slash = strrchr(path, '/'), *last = slash ? slash + 1 : "";
+	size_t length = slash ? (size_t)(slash - path) : 0;
+	bool plain = *last && strcmp(last, ".") && strcmp(last, "..") && strlen(last) < 256 && length < sizeof run->parent_path;
+	if (plain && run->parent >= 0 && run->parent_root == root && starts(path, run->parent_path) && !run->parent_path[length]) {
+		strcpy(name, last);
+		return run->parent;
+	}
 	int dir = open_parent(root, path, RESOLVE_IN_ROOT_ | RESOLVE_NO_MAGICLINKS_, name);
-	return dir >= 0 ? dir : walk_in(run, root, path, CREATE_DIRECTORY, mode, -1, true, name);
+	if (dir < 0) dir = walk_in(run, root, path, CREATE_DIRECTORY, mode, -1, true, name);
+	if (dir < 0) return dir;
+	forget_parent(run);
+	run->parent = dir;
+	run->parent_root = plain ? root : -1; /* of another form: kept for this one alone */
+	memcpy(run->parent_path, path, plain ? length : 0);
+	run->parent_path[plain ? length : 0] = 0;
+	return dir;
+}
+
+void forget_parent(struct run *run)
+{
+	if (run->parent >= 0) close(run->parent);
+	run->parent = -1;
 }

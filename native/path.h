@@ -7,8 +7,10 @@ int open_in(int root, const char *path, int flags);
 /* As open_in, and makes what is missing: directories on the way, at the end what `create` says (CREATE_* and TARGET_*; `like` is
  * an fd whose type CREATE_LIKE_SOURCE takes). A link that dangles is followed, and what it names made inside the root. */
 int make_in(struct run *run, int root, const char *path, uint64_t create, mode_t mode, int like);
-/* The directory that holds the last name of `path`, made if missing; the name itself in `name`. */
+/* The directory that holds the last name of `path`, made if missing; the name itself in `name`. The fd stays with `run`, where
+ * the next step finds it that makes something in the same place, until forget_parent: before any step that may mount there. */
 int parent_in(struct run *run, int root, const char *path, mode_t mode, char name[256]);
+void forget_parent(struct run *run);
 /* -EPERM when the fd lies inside procfs below its root. */
 int outside_proc(struct run *run, int fd, const char *path);
 bool on_filesystem(int fd, unsigned long magic);

@@ -20,8 +20,8 @@ struct shim {
 	int dir, listener, signals;
 	struct run run; /* the container's plan, until it has started */
 	bool started, ending, over;
+	struct request *request; /* what asked for it; its payload lies in plan_memory */
 	struct request_memory plan_memory;
-	uint32_t *offsets, offsets_count;
 	uint32_t next_number;
 	struct process processes[MOST_PROCESSES];
 	struct conn clients[MOST_CLIENTS];

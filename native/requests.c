@@ -25,9 +25,8 @@ void forget_plan(struct shim *shim)
 {
 	run_close(&shim->run);
 	give_back(shim->plan_memory.at, shim->plan_memory.size);
-	give_back(shim->offsets, shim->offsets_count * sizeof *shim->offsets);
+	request_done(shim->request);
 	shim->plan_memory.at = NULL;
-	shim->offsets = NULL;
 	shim->touched = true;
 }
 
@@ -135,7 +134,7 @@ static int ask_exec(struct shim *shim, struct conn *conn, const struct frame *fr
 		text(process->name, sizeof process->name, "%s", name);
 		run_exec(shim, conn, frame, &request, process);
 	}
-	give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+	request_done(&request);
 	return 0;
 }
 
@@ -226,10 +225,11 @@ bool stdin_waits(const struct shim *shim, const struct conn *conn)
 	return conn_frame(conn, &frame) && frame.kind == ASK_STDIN;
 }
 
+/* Nobody is heard before the container is made: the answer, with its pid, says that it is. */
 static int ask_watch(struct shim *shim, struct conn *conn, const struct frame *frame)
 {
 	conn->watches = true;
-	int rc = answer(conn, frame->id, 0, NULL);
+	int rc = conn_record(conn, frame->id, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)shim->processes[0].pid });
 	for (size_t i = 0; rc == 0 && i < MOST_PROCESSES; i++)
 		if (shim->processes[i].used && shim->processes[i].exited && shim->over) rc = send_exit(shim, conn, &shim->processes[i]);
 	return rc;

@@ -1,4 +1,4 @@
-#include "run.h"
+#include "path.h"
 #include <linux/sched.h>
 #include <sys/prctl.h>
 
@@ -26,7 +26,7 @@ void run_init(struct run *run)
 	memset(run, 0, sizeof *run);
 	for (size_t i = 0; i < SLOTS; i++) run->slots[i] = -1;
 	for (size_t i = 0; i < 3; i++) run->channel[i] = run->stdio[i] = -1;
-	run->pidfd = run->middle_pidfd = run->init_end = run->terminal = -1;
+	run->pidfd = run->middle_pidfd = run->init_end = run->terminal = run->parent = -1;
 }
 
 void run_private(struct run *run, int fd)
@@ -64,6 +64,8 @@ int set_slot(struct run *run, uint64_t slot, int fd)
 int do_op(struct run *run, struct op op)
 {
 	union args args;
+	/* Anything else may mount over it, or change the root. */
+	if (op.code != OP_deviceAt && op.code != OP_symlinkAt) forget_parent(run);
 	op_args(op, &args);
 	run->detail[0] = 0;
 	return OPS[op.code](run, &args);
@@ -324,6 +326,11 @@ static int hand_over(struct run *run, enum where actor)
 		run->at = run->plan.steps;
 		return 0;
 	}
+	if (run->meanwhile && actor == INIT) {
+		rc = run->meanwhile(run);
+		run->meanwhile = NULL;
+		if (rc < 0) return rc;
+	}
 	for (;;) {
 		struct message m;
 		int fd;
@@ -440,6 +447,7 @@ int op_ready(struct run *run, const union args *a)
 
 void run_close(struct run *run)
 {
+	forget_parent(run);
 	for (size_t i = 0; i < SLOTS; i++)
 		if (run->slots[i] >= 0) close(run->slots[i]);
 	for (size_t i = 0; i < 3; i++)

@@ -43,6 +43,9 @@ struct run {
 	bool alone;    /* the process ends with its plan: after `ready` it need not wait for init's part */
 
 	/* Between steps of one actor. */
+	int parent; /* the directory of the last device or link made, with its path below its root: the next most often goes there too */
+	int parent_root;
+	char parent_path[64];
 	bool changed_directory;
 	char program[PATH_SIZE];
 
@@ -50,6 +53,9 @@ struct run {
 	char detail[DETAIL_SIZE];
 	unsigned char *data; /* netlink answers, DATA_SIZE long when there */
 	uint32_t data_size;
+
+	/* Called once init has been let go on: what has to be done about it, while it is busy. An error ends the plan. */
+	int (*meanwhile)(struct run *);
 
 	void (*report)(struct run *, const struct record *);
 	void *owner;

@@ -20,13 +20,20 @@ static struct shim shim;
 
 static void write_answer(struct run *run, const struct record *record) { record_write(*(int *)run->owner, record); }
 
+/* There is no container: nothing is to be found of it either. */
+static void leave_unmade(void) __attribute__((noreturn));
+static void leave_unmade(void)
+{
+	static const char *const FILES[] = { "shim.sock", "pid", "init" };
+	for (size_t i = 0; i < LENGTH(FILES); i++) unlinkat(shim.dir, FILES[i], 0);
+	_exit(1);
+}
+
 static void refuse(int answer, int error, const char *why) __attribute__((noreturn));
 static void refuse(int answer, int error, const char *why)
 {
 	record_write(answer, &(struct record){ .kind = RECORD_FAILED, .error = (uint32_t)-error, .detail = why, .detail_size = (uint32_t)strlen(why) });
-	unlinkat(shim.dir, "shim.sock", 0);
-	unlinkat(shim.dir, "pid", 0);
-	_exit(1);
+	leave_unmade();
 }
 
 static const char *keep(int place, const char *value)
@@ -96,6 +103,15 @@ static void settle(struct arg options, int answer)
 	if (shim.signals < 0) refuse(answer, -errno, "signalfd");
 }
 
+/* Who the container is, and what tells of its memory: beside init's own work, which takes longer. */
+static int note_init(struct run *run)
+{
+	/* An OOM watch that cannot be had (no memory controller here) is no reason not to run: the exit status still counts kills. */
+	if (watch_oom(&shim) < 0 && shim.oom_fd >= 0) close(shim.oom_fd), shim.oom_fd = -1;
+	int rc = write_process_file(shim.dir, "init", run->pid);
+	return rc < 0 && rc != -ESRCH ? fail(run, rc, "the init file") : 0;
+}
+
 static void create(struct request *request, int answer)
 {
 	struct process *container = &shim.processes[0];
@@ -109,6 +125,7 @@ static void create(struct request *request, int answer)
 	shim.run.owner = &answer;
 	shim.run.takes_terminal = container->terminal;
 	shim.run.pause = true;
+	shim.run.meanwhile = note_init;
 	memcpy(shim.run.stdio, theirs, sizeof theirs);
 	int private[] = { answer, shim.listener, shim.signals, shim.dir, container->in, container->out, container->err };
 	for (size_t i = 0; i < LENGTH(private); i++) run_private(&shim.run, private[i]);
@@ -118,9 +135,7 @@ static void create(struct request *request, int answer)
 		struct op op = plan_step(&shim.run.plan, shim.run.at);
 		bool died = shim.run.error == -ECHILD && shim.run.detail[0];
 		write_answer(&shim.run, &(struct record){ RECORD_FAILED, 0, shim.run.at, op.code, died ? 0 : (uint32_t)-shim.run.error, 0, shim.run.detail, (uint32_t)strlen(shim.run.detail) });
-		unlinkat(shim.dir, "shim.sock", 0);
-		unlinkat(shim.dir, "pid", 0);
-		_exit(1);
+		leave_unmade();
 	}
 	for (int i = 0; i < 3; i++)
 		if (theirs[i] >= 0) close(theirs[i]);
@@ -129,14 +144,10 @@ static void create(struct request *request, int answer)
 	if (shim.run.reaped) container->exited = true, container->status = shim.run.status, container->exited_ns = now_ns();
 	take_terminal(container, shim.run.terminal);
 	if (!container->pid) refuse(answer, -EINVAL, "the plan makes no process");
-	/* An OOM watch that cannot be had (no memory controller here) is no reason not to run: the exit status still counts kills. */
-	if (watch_oom(&shim) < 0 && shim.oom_fd >= 0) close(shim.oom_fd), shim.oom_fd = -1;
-	if ((rc = write_process_file(shim.dir, "init", container->pid)) < 0 && rc != -ESRCH) {
+	if (shim.run.meanwhile && (rc = note_init(&shim.run)) < 0) { /* init had nothing to do before `ready` */
 		kill(container->pid, SIGKILL);
-		refuse(answer, rc, "the init file");
+		refuse(answer, rc, shim.run.detail);
 	}
-	record_write(answer, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)container->pid });
-	close(answer);
 }
 
 /* Children die in any order, ours and those whose parents died before them (we are their subreaper). */
@@ -214,55 +225,91 @@ static void serve_events(struct conn *conn, short events)
 	if (rc == 0 && events & (POLLIN | POLLHUP | POLLERR) && !stdin_waits(&shim, conn)) rc = conn_read(conn);
 	if (rc < 0) conn_close(conn);
 	else serve_client(&shim, conn);
+	shim.touched = true;
 }
 
-/* What to wait for from a process: its streams, unless a client lags; its stdin, when somebody's input waits for room. */
-static void watch_process(const struct process *process, struct pollfd polls[3])
+/* To the spawner, which tells its client. One that has connected meanwhile and watches is told by us, first: that spares it the way
+ * round, and both a process to wake. */
+static void tell_created(int answer)
 {
-	bool held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
-	for (size_t i = 0; i < MOST_CLIENTS; i++) {
+	welcome();
+	if (shim.clients[0].fd >= 0) serve_events(&shim.clients[0], POLLIN);
+	record_write(answer, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)shim.processes[0].pid });
+	close(answer);
+}
+
+/* What is polled in one turn: only what there is, since the kernel visits every entry, and there could be hundreds. */
+enum source { SIGNALS, LISTENER, OOM, CLIENT, STDOUT, STDERR, STDIN };
+struct watched {
+	struct pollfd polls[3 + MOST_CLIENTS + 3 * MOST_PROCESSES];
+	struct { uint8_t source, place; } from[3 + MOST_CLIENTS + 3 * MOST_PROCESSES];
+	nfds_t count;
+};
+
+static void watch(struct watched *w, int fd, short events, enum source source, size_t place)
+{
+	if (fd < 0) return;
+	w->polls[w->count] = (struct pollfd){ .fd = fd, .events = events };
+	w->from[w->count].source = (uint8_t)source;
+	w->from[w->count++].place = (uint8_t)place;
+}
+
+static bool hung_up[MOST_PROCESSES]; /* a terminal that nobody has open: polled again after a pause, not in a circle */
+
+/* Its streams, unless a client lags; its stdin, when somebody's input waits for room. Whether it has hung up. */
+static bool watch_process(struct watched *w, size_t place)
+{
+	const struct process *process = &shim.processes[place];
+	bool hung = hung_up[place], held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
+	hung_up[place] = false;
+	for (size_t i = 0; process->used && i < MOST_CLIENTS; i++) {
 		const struct conn *c = &shim.clients[i];
-		waits |= process->used && c->fd >= 0 && c->attached && c->process == process->number && stdin_waits(&shim, c);
+		waits |= c->fd >= 0 && c->attached && c->process == process->number && stdin_waits(&shim, c);
 	}
-	polls[0] = (struct pollfd){ .fd = held ? -1 : process->out, .events = POLLIN };
-	polls[1] = (struct pollfd){ .fd = held ? -1 : process->err, .events = POLLIN };
-	polls[2] = (struct pollfd){ .fd = waits ? process->in : -1, .events = POLLOUT };
+	if (!held && !hung) watch(w, process->out, POLLIN, STDOUT, place);
+	if (!held) watch(w, process->err, POLLIN, STDERR, place);
+	if (waits) watch(w, process->in, POLLOUT, STDIN, place);
+	return hung;
+}
+
+static void hear(enum source source, size_t place, short events)
+{
+	switch (source) {
+	case STDOUT: hung_up[place] = pump(&shim, &shim.processes[place], STREAM_OUT) == -EIO; break;
+	case STDERR: pump(&shim, &shim.processes[place], STREAM_ERR); break;
+	case STDIN:
+		for (size_t k = 0; k < MOST_CLIENTS; k++)
+			if (shim.clients[k].fd >= 0 && stdin_waits(&shim, &shim.clients[k])) serve_client(&shim, &shim.clients[k]);
+		break;
+	case CLIENT: serve_events(&shim.clients[place], events); break;
+	case OOM:
+		if (hear_oom(&shim)) tell_oom();
+		break;
+	case SIGNALS: reap(); break;
+	case LISTENER: welcome(); break;
+	}
 }
 
 static void turn(void)
 {
-	enum { SIGNALS, LISTENER, OOM, CLIENTS, PROCESSES = CLIENTS + MOST_CLIENTS, ALL = PROCESSES + 3 * MOST_PROCESSES, IDLE_MS = 1000 };
-	static bool hung_up[MOST_PROCESSES]; /* a terminal that nobody has open: polled again after a pause, not in a circle */
-	struct pollfd polls[ALL];
+	enum { IDLE_MS = 1000 };
+	struct watched w;
 	bool any_hung = false;
-	polls[SIGNALS] = (struct pollfd){ .fd = shim.signals, .events = POLLIN };
-	polls[LISTENER] = (struct pollfd){ .fd = shim.listener, .events = POLLIN };
-	polls[OOM] = (struct pollfd){ .fd = shim.oom_fd, .events = POLLIN };
+	w.count = 0;
+	for (size_t i = 0; i < MOST_PROCESSES; i++) any_hung |= watch_process(&w, i);
 	for (size_t i = 0; i < MOST_CLIENTS; i++) {
 		struct conn *c = &shim.clients[i];
 		short events = (short)((stdin_waits(&shim, c) ? 0 : POLLIN) | (conn_pending(c) ? POLLOUT : 0));
-		polls[CLIENTS + i] = (struct pollfd){ .fd = events ? c->fd : -1, .events = events };
+		if (events) watch(&w, c->fd, events, CLIENT, i);
 	}
-	for (size_t i = 0; i < MOST_PROCESSES; i++) {
-		watch_process(&shim.processes[i], &polls[PROCESSES + 3 * i]);
-		if (hung_up[i]) polls[PROCESSES + 3 * i].fd = -1, any_hung = true;
-		hung_up[i] = false;
-	}
-	int ready = poll(polls, ALL, any_hung ? 50 : shim.touched ? IDLE_MS : -1);
+	watch(&w, shim.oom_fd, POLLIN, OOM, 0);
+	watch(&w, shim.signals, POLLIN, SIGNALS, 0);
+	watch(&w, shim.listener, POLLIN, LISTENER, 0);
+	int ready = poll(w.polls, w.count, any_hung ? 50 : shim.touched ? IDLE_MS : -1);
 	if (ready == 0 && shim.touched && !any_hung) shed_memory(&shim);
-	if (ready <= 0) return;
-
-	for (size_t i = 0; i < MOST_PROCESSES; i++) {
-		if (polls[PROCESSES + 3 * i].revents) hung_up[i] = pump(&shim, &shim.processes[i], STREAM_OUT) == -EIO;
-		if (polls[PROCESSES + 3 * i + 1].revents) pump(&shim, &shim.processes[i], STREAM_ERR);
-		if (polls[PROCESSES + 3 * i + 2].revents)
-			for (size_t k = 0; k < MOST_CLIENTS; k++)
-				if (shim.clients[k].fd >= 0 && stdin_waits(&shim, &shim.clients[k])) serve_client(&shim, &shim.clients[k]);
-	}
-	for (size_t i = 0; i < MOST_CLIENTS; i++) serve_events(&shim.clients[i], polls[CLIENTS + i].revents);
-	if (polls[OOM].revents && hear_oom(&shim)) tell_oom();
-	if (polls[SIGNALS].revents) reap();
-	if (polls[LISTENER].revents) welcome();
+	/* In the order above: output, then what clients ask, then who has ended. */
+	for (nfds_t i = 0; ready > 0 && i < w.count; i++)
+		if (w.polls[i].revents) hear((enum source)w.from[i].source, w.from[i].place, w.polls[i].revents);
 }
 
 static bool all_ended(void)
@@ -279,14 +326,14 @@ void shim_main(struct request *request, struct shim_door door, struct request_me
 	shim.signals = shim.oom_fd = -1;
 	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_open(&shim.clients[i], -1);
 	shim.plan_memory = memory;
-	shim.offsets = request->offsets;
-	shim.offsets_count = request->offsets_count;
+	shim.request = request;
 	setsid();
 	(void)!chdir("/");
 	prctl(PR_SET_NAME, "estiba-shim");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	settle(request->options, answer);
 	create(request, answer);
+	tell_created(answer);
 	if (shim.started) forget_plan(&shim);
 	shim.touched = true;
 	for (;;) {

@@ -9,10 +9,12 @@
  */
 #include "shim.h"
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 enum { MOST_CONNS = 64, MOST_JOBS = 256, JOB_ROOM = 68 << 10 };
 
+/* `answer` stays with the place for the next job in it. */
 struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; bool shim; };
 struct spawner {
 	int listener;
@@ -78,7 +80,7 @@ static void leave_spawner(struct spawner *s, struct conn *keep)
 		else if (s->conns[i].fd >= 0) conn_close(&s->conns[i]);
 	}
 	for (size_t i = 0; i < MOST_JOBS; i++)
-		if (s->jobs[i].fd >= 0) close(s->jobs[i].fd), give_back(s->jobs[i].answer, JOB_ROOM);
+		if (s->jobs[i].fd >= 0) close(s->jobs[i].fd);
 	signal(SIGCHLD, SIG_DFL);
 }
 
@@ -99,7 +101,8 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 		if (shim) shim_close_door(&door, true);
 		return refuse(conn, frame.id, 0, error, "pipe");
 	}
-	pid_t pid = fork();
+	/* Bare: we have no threads, and fork(3) makes seven calls more on their behalf. */
+	pid_t pid = (pid_t)syscall(NR_clone3, &(struct clone_args_){ .exit_signal = SIGCHLD }, sizeof(struct clone_args_));
 	if (pid == 0) {
 		struct request_memory memory = { conn->in, conn->in_room };
 		close(pipe_[0]);
@@ -119,7 +122,7 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 		return refuse(conn, frame.id, 0, error, "fork");
 	}
 	uint32_t place = (uint32_t)(conn - s->conns);
-	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place], .shim = shim };
+	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place], .answer = job->answer, .shim = shim };
 	/* While the container is made the client can connect, which costs it a quarter of a millisecond. */
 	if (shim) conn_send(conn, TELL_LISTENS, frame.id, NULL, 0);
 }
@@ -137,10 +140,18 @@ static bool is_made(const struct job *job)
 	return false;
 }
 
+/* Children have no use for it, and a page of it that both have would become a page of each with the next answer. */
+static bool has_answer_room(struct job *job)
+{
+	if (job->answer) return true;
+	job->answer = take(JOB_ROOM);
+	return job->answer && madvise(job->answer, JOB_ROOM, MADV_DONTFORK) == 0;
+}
+
 /* Takes what a child has written; at its end of file the answer goes to whoever asked, if he is still there. */
 static void hear_job(struct spawner *s, struct job *job)
 {
-	if (!job->answer && !(job->answer = take(JOB_ROOM))) return;
+	if (!has_answer_room(job)) return;
 	ssize_t n = read(job->fd, job->answer + job->got, JOB_ROOM - job->got);
 	if (n > 0) {
 		job->got += (uint32_t)n;
@@ -152,8 +163,7 @@ static void hear_job(struct spawner *s, struct job *job)
 		else refuse(conn, job->id, 0, ECHILD, "the process that ran the plan was killed");
 	}
 	close(job->fd);
-	give_back(job->answer, JOB_ROOM);
-	*job = (struct job){ .fd = -1 };
+	*job = (struct job){ .fd = -1, .answer = job->answer };
 }
 
 /* Answers, or hands the rest to a child when a step would have to wait (a cgroup that is busy, a tree that is large). */
@@ -193,7 +203,7 @@ static bool serve(struct spawner *s, struct conn *conn)
 			if (wrong) refuse(conn, frame.id, request.bad_step, EBADMSG, wrong);
 			else if (frame.kind == ASK_RUN && !is_busy(s) && runs_here(&request.plan)) run_here(s, conn, frame, &request);
 			else start_job(s, conn, frame, &request, 0);
-			give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+			request_done(&request);
 		}
 		conn_next(conn, &frame);
 	}
@@ -226,6 +236,46 @@ static int listen_at(const char *path)
 	return listener;
 }
 
+/* False: its client asked for the end. */
+static bool serve_events(struct spawner *s, struct conn *conn, short events)
+{
+	int rc = events & POLLOUT ? conn_flush(conn) : 0;
+	if (rc == 0 && events & (POLLIN | POLLHUP | POLLERR)) rc = conn_read(conn);
+	if (rc == 0) return serve(s, conn);
+	conn_close(conn);
+	s->serials[conn - s->conns]++;
+	return true;
+}
+
+/* Waits for news and serves it. Only places in use are asked for: the kernel visits every entry, and there are hundreds. */
+static bool turn(struct spawner *s)
+{
+	enum { LISTENER, FIRST };
+	struct pollfd polls[FIRST + MOST_JOBS + MOST_CONNS];
+	uint16_t places[LENGTH(polls)];
+	nfds_t jobs = FIRST, all;
+	polls[LISTENER] = (struct pollfd){ .fd = s->listener, .events = POLLIN };
+	for (uint16_t i = 0; i < MOST_JOBS; i++)
+		if (s->jobs[i].fd >= 0) places[jobs] = i, polls[jobs++] = (struct pollfd){ .fd = s->jobs[i].fd, .events = POLLIN };
+	all = jobs;
+	for (uint16_t i = 0; i < MOST_CONNS; i++) {
+		const struct conn *conn = &s->conns[i];
+		if (conn->fd < 0) continue;
+		places[all] = i;
+		polls[all++] = (struct pollfd){ .fd = conn->fd, .events = (short)(POLLIN | (conn_pending(conn) ? POLLOUT : 0)) };
+	}
+	if (poll(polls, all, -1) < 0) return true;
+	for (nfds_t i = FIRST; i < jobs; i++)
+		if (polls[i].revents) hear_job(s, &s->jobs[places[i]]);
+	for (nfds_t i = jobs; i < all; i++) {
+		struct conn *conn = &s->conns[places[i]];
+		/* Closed meanwhile: an answer of a job could not be sent. */
+		if (conn->fd == polls[i].fd && polls[i].revents && !serve_events(s, conn, polls[i].revents)) return false;
+	}
+	if (polls[LISTENER].revents) welcome(s);
+	return true;
+}
+
 int spawner_main(const char *socket_path)
 {
 	static struct spawner s;
@@ -245,29 +295,7 @@ int spawner_main(const char *socket_path)
 	for (int fd = 0; fd < 3 && nothing >= 0; fd++)
 		if (fd != 2) dup2(nothing, fd);
 
-	for (;;) {
-		struct pollfd polls[1 + MOST_CONNS + MOST_JOBS];
-		polls[0] = (struct pollfd){ .fd = s.listener, .events = POLLIN };
-		for (size_t i = 0; i < MOST_CONNS; i++)
-			polls[1 + i] = (struct pollfd){ .fd = s.conns[i].fd, .events = (short)(POLLIN | (conn_pending(&s.conns[i]) ? POLLOUT : 0)) };
-		for (size_t i = 0; i < MOST_JOBS; i++) polls[1 + MOST_CONNS + i] = (struct pollfd){ .fd = s.jobs[i].fd, .events = POLLIN };
-		if (poll(polls, LENGTH(polls), -1) < 0) continue;
-		for (size_t i = 0; i < MOST_JOBS; i++)
-			if (polls[1 + MOST_CONNS + i].revents) hear_job(&s, &s.jobs[i]);
-		for (size_t i = 0; i < MOST_CONNS; i++) {
-			struct conn *conn = &s.conns[i];
-			short events = polls[1 + i].revents;
-			if (conn->fd < 0 || !events) continue;
-			int rc = events & POLLOUT ? conn_flush(conn) : 0;
-			if (rc == 0 && events & (POLLIN | POLLHUP | POLLERR)) rc = conn_read(conn);
-			if (rc < 0) {
-				conn_close(conn);
-				s.serials[i]++;
-			} else if (!serve(&s, conn)) {
-				unlink(socket_path);
-				return 0;
-			}
-		}
-		if (polls[0].revents) welcome(&s);
-	}
+	while (turn(&s)) continue;
+	unlink(socket_path);
+	return 0;
 }

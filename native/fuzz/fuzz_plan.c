@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		const char *dir = option(request.options, "dir");
 		sum += (unsigned)(dir ? strlen(dir) : 0) + (unknown_option(request.options, KNOWN) != NULL);
 	}
-	give_back(request.offsets, request.offsets_count * sizeof *request.offsets);
+	request_done(&request);
 	return 0;
 }
 

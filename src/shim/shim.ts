@@ -61,8 +61,7 @@ export function shimOptions(o: ShimOptions): Record<string, string | number | bo
 /** One container's shim, seen from a daemon. The shim outlives this object; `Shim.connect` finds it again by its directory. */
 export class Shim {
   readonly dir: string;
-  /** The container's process on the host. */
-  readonly pid: number;
+  #pid: number;
   readonly #plan: Plan | undefined;
   readonly #control: FrameSocket | undefined;
   readonly #exited: Promise<Exit>;
@@ -74,7 +73,7 @@ export class Shim {
 
   private constructor(dir: string, pid: number, plan: Plan | undefined, control: FrameSocket | undefined) {
     this.dir = dir;
-    this.pid = pid;
+    this.#pid = pid;
     this.#plan = plan;
     this.#control = control;
     this.#gone = new Promise((resolve) => {
@@ -84,17 +83,30 @@ export class Shim {
     this.#exited.catch(() => undefined); // told to whoever waits; nobody may
   }
 
+  /** The container's process on the host. */
+  get pid(): number {
+    return this.#pid;
+  }
+
+  /**
+   * The shim that is carrying `plan` out: once its container is there, which is when it first answers. Rejects when it
+   * cannot be reached or goes without an answer; its maker knows why.
+   */
+  static async made(dir: string, plan: Plan): Promise<Shim> {
+    const control = await Shim.#reach(dir);
+    const shim = new Shim(dir, 0, plan, control);
+    shim.#pid = one(await control.request(ASK.watch)).pid;
+    return shim;
+  }
+
   /**
    * The shim of a directory: just made, or found after a restart. One that has ended is still answered for: `wait` gives
    * its exit status. Throws SHIM_VANISHED when it was killed and nobody knows.
    */
-  static async connect(
-    dir: string,
-    made?: { pid: number; plan: Plan; control: FrameSocket | undefined },
-  ): Promise<Shim> {
-    let control = made?.control;
+  static async connect(dir: string, made?: { pid: number; plan: Plan }): Promise<Shim> {
+    let control: FrameSocket | undefined;
     try {
-      control ??= await Shim.reach(dir);
+      control = await Shim.#reach(dir);
     } catch (error) {
       // It may have ended between making and connecting, or long ago.
       if (!(await readExit(dir, 'exit'))) {
@@ -110,8 +122,7 @@ export class Shim {
     return shim;
   }
 
-  /** A connection to the shim of a directory; Shim.connect makes one from it. */
-  static reach(dir: string): Promise<FrameSocket> {
+  static #reach(dir: string): Promise<FrameSocket> {
     return FrameSocket.connect(join(dir, 'shim.sock'));
   }
 
@@ -156,7 +167,7 @@ export class Shim {
 
   /** Runs a further process by plan, attached from its first byte. */
   async exec(plan: Plan, options: ExecOptions): Promise<Attachment> {
-    const socket = await FrameSocket.connect(join(this.dir, 'shim.sock'));
+    const socket = await Shim.#reach(this.dir);
     const attachment = new Attachment(socket);
     try {
       const encoded = encodeOptions({ ...options, attach: true });
@@ -172,7 +183,7 @@ export class Shim {
 
   /** Streams of the container (or of an exec by number). Attach before `start` and no byte is missed. */
   async attach(options: { process?: number; stdin?: boolean; terminal?: boolean } = {}): Promise<Attachment> {
-    const socket = await FrameSocket.connect(join(this.dir, 'shim.sock'));
+    const socket = await Shim.#reach(this.dir);
     const attachment = new Attachment(socket);
     const process = options.process ?? 0;
     const streams = STREAMS.stdout | STREAMS.stderr | (options.stdin ? STREAMS.stdin : 0);

@@ -15,8 +15,9 @@ import { Shim, type ShimOptions, shimOptions } from '#shim/shim.ts';
 //     ◀────────────────── result ──
 //     ── shim: options, plan ─────▶   forks ─────────────────────▶   runs the plan up to `ready`
 //     ◀───────────────── listens ──
-//     ◀────────────────── result ──   ◀───────────── result ──────   … and lives on
-//     ── DIR/shim.sock ───────────────────────────────────────────▶   start, attach, exec, watch …
+//     ── DIR/shim.sock: watch ────────────────────────────────────▶
+//     ◀─────────────────────────────────────────────────── result ──   … and lives on: start, attach, exec …
+//     ◀────────────────── result ──   ◀───────────── result ──────   the same, or why there is no container
 
 /** The daemon's small helper: runs plans and makes shims. One process; requests cost 0.05 ms. */
 export class Spawner {
@@ -53,20 +54,26 @@ export class Spawner {
    * Makes a shim, which carries the plan out up to `ready` (or to its end when it has none). `options.dir` must exist and
    * be empty; it is the shim's from here on, and says everything about it to whoever comes later.
    */
-  async create(plan: Plan, options: ShimOptions): Promise<Shim> {
-    // It listens before the container is made: connecting goes on beside that.
-    let control: Promise<FrameSocket | undefined> = Promise.resolve(undefined);
-    const news = (kind: number): void => {
-      if (kind === TELL.listens) control = Shim.reach(options.dir).catch(() => undefined); // the result says why
-    };
-    const request = [encodeOptions(shimOptions(options)), encodePlan(plan)];
-    try {
-      const { pid } = finish(plan, await this.#connection.requestWithNews(news, ASK.shim, ...request));
-      return await Shim.connect(options.dir, { pid, plan, control: await control });
-    } catch (error) {
-      (await control)?.close();
-      throw error;
-    }
+  create(plan: Plan, options: ShimOptions): Promise<Shim> {
+    return new Promise((resolve, reject) => {
+      // It listens before the container is made: connecting goes on beside that, and then the shim itself is the first to
+      // say that it is made. Where it cannot be reached, or fails, the spawner's result says so.
+      let made: Promise<Shim | undefined> = Promise.resolve(undefined);
+      const news = (kind: number): void => {
+        if (kind !== TELL.listens) return;
+        made = Shim.made(options.dir, plan).catch(() => undefined);
+        made.then((shim) => shim && resolve(shim));
+      };
+      const told = async (payload: Buffer): Promise<void> => {
+        const { pid } = finish(plan, payload);
+        resolve((await made) ?? (await Shim.connect(options.dir, { pid, plan })));
+      };
+      const request = [encodeOptions(shimOptions(options)), encodePlan(plan)];
+      this.#connection
+        .requestWithNews(news, ASK.shim, ...request)
+        .then(told)
+        .catch(reject);
+    });
   }
 
   /** Ends the spawner; shims live on. */
