@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
-import { describeChain } from '#base/errors.ts';
+import { describeChain, errnoOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { Serial } from '#base/queue.ts';
 import { integer, object, optional, string } from '#base/shape.ts';
@@ -363,15 +363,13 @@ export class LayerStore {
   }
 
   async #checksumAll(): Promise<void> {
+    await this.#syncAll();
     for (let next = first(this.#unchecked); next; next = first(this.#unchecked)) {
       const [diffId, record] = next;
       this.#unchecked.delete(diffId);
       try {
         const path = this.#file(record.name);
-        if (this.#unsynced.delete(record.name)) {
-          await this.#driver.sync(path);
-          await syncDirectory(dirname(path));
-        }
+        if (this.#unsynced.has(record.name)) await this.#syncAll(); // came while others were summed up
         const checksum = await this.#driver.checksum(path);
         if (this.#known.get(diffId) !== record) continue; // removed meanwhile
         record.checksum = checksum;
@@ -381,6 +379,18 @@ export class LayerStore {
           this.#options.log.warn('no checksum for layer', { diffId, error: describeChain(error) });
       }
     }
+  }
+
+  /** Layers without a record yet, together: the file system writes its journal once for all that ask at the same time. */
+  async #syncAll(): Promise<void> {
+    const names = [...this.#unsynced];
+    if (names.length === 0) return;
+    const gone = (error: unknown): void => {
+      if (errnoOf(error) !== 'ENOENT') throw error; // the layer was removed meanwhile
+    };
+    await Promise.all(names.map((name) => this.#driver.sync(this.#file(name)).catch(gone)));
+    await syncDirectory(join(this.#options.dataRoot, 'layers'));
+    for (const name of names) this.#unsynced.delete(name);
   }
 
   async #check(diffId: Digest, record: LayerRecord): Promise<void> {

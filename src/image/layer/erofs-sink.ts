@@ -26,7 +26,8 @@ export class ErofsSink implements TarConsumer {
   readonly #blob: string;
   readonly #tree: LayerTree;
   readonly #fd: number;
-  readonly #stage = Buffer.allocUnsafe(STAGE_BYTES);
+  /** Grows to `STAGE_BYTES`: a build makes many layers of a few kilobytes, and a megabyte for each keeps the collector busy. */
+  #stage = Buffer.allocUnsafe(16 * EROFS_BLOCK);
   #staged = 0;
   /** Where the stage's first byte belongs. Block 0 is the super block's. */
   #position = EROFS_BLOCK;
@@ -101,6 +102,7 @@ export class ErofsSink implements TarConsumer {
       return;
     }
     if (this.#staged + bytes.length > STAGE_BYTES) this.#flush();
+    this.#grow(this.#staged + bytes.length);
     bytes.copy(this.#stage, this.#staged);
     this.#staged += bytes.length;
   }
@@ -109,12 +111,20 @@ export class ErofsSink implements TarConsumer {
   #jump(at: number): void {
     const gap = at - this.#position - this.#staged;
     if (gap < EROFS_BLOCK && this.#staged + gap <= STAGE_BYTES) {
+      this.#grow(this.#staged + gap);
       this.#stage.fill(0, this.#staged, this.#staged + gap);
       this.#staged += gap;
       return;
     }
     this.#flush();
     this.#position = at;
+  }
+
+  #grow(bytes: number): void {
+    if (bytes <= this.#stage.length) return;
+    const larger = Buffer.allocUnsafe(Math.min(STAGE_BYTES, Math.max(bytes, this.#stage.length * 4)));
+    this.#stage.copy(larger, 0, 0, this.#staged);
+    this.#stage = larger;
   }
 
   #flush(): void {
