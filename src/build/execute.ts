@@ -1,5 +1,6 @@
 import { EstibaError } from '#base/errors.ts';
 import { Limiter } from '#base/queue.ts';
+import { Background } from '#build/background.ts';
 import { treeDigest } from '#build/context/tree.ts';
 import { selectionKey } from '#build/copy/select.ts';
 import { BuildCancelled, StepFailed } from '#build/errors.ts';
@@ -52,7 +53,7 @@ export class Execution {
       hold: (layers) => this.#hold(layers),
       failure: (id, step, error) => this.#failure(id, step, error),
     });
-    this.#room = { node, options, sources, lease, signal };
+    this.#room = { node, options, sources, lease, ends: new Background(node.log), signal };
     let root = options.graph.target.root;
     while (root !== undefined) {
       this.#ofTarget.add(root);
@@ -83,6 +84,7 @@ export class Execution {
   async close(): Promise<void> {
     this.#abort.abort(new BuildCancelled({}));
     await Promise.allSettled([...this.#stacks.values(), ...this.#keys.values()]);
+    await this.#room.ends.idle();
     await this.#room.sources.close();
     for (const release of this.#releases) release();
     this.lease.release();

@@ -1,7 +1,7 @@
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { Undo } from '#base/undo.ts';
+import type { Undo } from '#base/undo.ts';
 import type { FileInfo, SourceTree } from '#build/context/tree.ts';
 import type { MountedTree } from '#build/copy/mounted.ts';
 import { readText } from '#build/copy/resolve.ts';
@@ -60,10 +60,17 @@ const PASSWD_MAX_BYTES = 1024 * 1024;
 /** The same in every build: a host name that changes would end in files. */
 export const SANDBOX_HOSTNAME = 'buildsandbox';
 
-/** Runs one command as the engine runs containers: same isolation, networks, names, limits. Answers its exit code. */
-export async function runInSandbox(parts: SandboxParts, request: SandboxRequest, signal: AbortSignal): Promise<number> {
+/**
+ * Runs one command as the engine runs containers: same isolation, networks, names, limits. Answers its exit code; nothing of it runs
+ * any more then (its PID namespace has ended with it), and what is left of its sandbox goes with `undo`.
+ */
+export async function runInSandbox(
+  parts: SandboxParts,
+  request: SandboxRequest,
+  undo: Undo,
+  signal: AbortSignal,
+): Promise<number> {
   signal.throwIfAborted();
-  await using undo = new Undo();
   const { id, root } = request;
   const spec = sandboxSpec(request);
   const user = resolveUser(request.user, await accounts(root));
@@ -107,6 +114,7 @@ export async function runInSandbox(parts: SandboxParts, request: SandboxRequest,
   undo.add('process', () => parts.processes.remove(id));
   const streams = await process.attach({ stdin: false });
   const copied = Promise.all([request.output('stdout', streams.stdout), request.output('stderr', streams.stderr)]);
+  copied.catch(() => undefined); // awaited below, unless the command itself could not be run
   const kill = (): void => void process.signal(SIGKILL).catch(() => undefined); // ended meanwhile; `remove` kills all that is left
   signal.addEventListener('abort', kill, { once: true });
   try {

@@ -1,3 +1,4 @@
+import type { Background } from '#build/background.ts';
 import type { ContextTree } from '#build/context/tree.ts';
 import type { Tell } from '#build/events.ts';
 import type { FailedSteps } from '#build/failed.ts';
@@ -47,6 +48,8 @@ export interface StepRoom {
   options: ExecutionOptions;
   sources: StepSources;
   lease: ContentLease;
+  /** What of steps that are done is still being taken down. The build waits for it before it ends. */
+  ends: Background;
   /** The build's, and the first failure's. */
   signal: AbortSignal;
 }

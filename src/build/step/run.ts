@@ -14,13 +14,31 @@ import { noteStubs, removeStubs } from '#build/stubs.ts';
 /** What commands said last, for the error. */
 const TAIL_BYTES = 16 * 1024;
 
-/** RUN: a snapshot of the root, the command in it, and what it wrote as a layer. Of one that fails the root is kept. */
+/**
+ * RUN: a snapshot of the root, the command in it, and what it wrote as a layer. Of one that fails the root is kept. Sandbox, mount and
+ * snapshot are taken down beside the next step.
+ */
 export async function runStep(id: StepId, step: RunStep, root: StepStack, room: StepRoom): Promise<StepLayer> {
-  const { node, options, sources, lease, signal } = room;
+  const { log } = room.node;
   checkAllowed(step, room);
-  await using undo = new Undo((what, error) =>
-    node.log.error('undo of a build step failed', { what, error: describeChain(error) }),
+  const undo = new Undo((what, error) =>
+    log.error('undo of a build step failed', { what, error: describeChain(error) }),
   );
+  try {
+    return await layerOfCommand(id, step, root, room, undo);
+  } finally {
+    room.ends.add('the end of a command', undo.unwind());
+  }
+}
+
+async function layerOfCommand(
+  id: StepId,
+  step: RunStep,
+  root: StepStack,
+  room: StepRoom,
+  undo: Undo,
+): Promise<StepLayer> {
+  const { node, options, sources, lease, signal } = room;
   const { snapshots, overlays, stepLayers } = node;
   const sandboxId = newId(node.random);
   const snapshot = `build-${sandboxId}`;
@@ -51,10 +69,11 @@ export async function runStep(id: StepId, step: RunStep, root: StepStack, room: 
         limits: options.limits,
         output: (stream, source) => tellOutput(id, stream, source, tail, room),
       },
+      undo,
       signal,
     ),
   );
-  await overlays.unmount(mounted);
+  // The command has ended, and all that it started: what it wrote lies in `upper` whether or not the root is still mounted.
   const { upper } = await snapshots.rootfs(snapshot);
   await removeStubs(upper, stubs);
   if (code !== 0) {
