@@ -114,8 +114,9 @@ static void requests(struct watch *w, uint32_t events) {
   have -= at;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
+  if (argc > 1 && strcmp(argv[1], "dial") == 0) return dial(argc - 2, argv + 2);
   /* A signal to our owner's process group is for the owner: we go when it closes our input, and not before it has finished. */
   signal(SIGINT, SIG_IGN); signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN);
   prctl(PR_SET_NAME, "estiba-net");

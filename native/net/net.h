@@ -30,6 +30,8 @@ int watch_mod(struct watch *, uint32_t events);
 int netns_enter(const char *path);
 void netns_leave(void);
 
+int dial(int argc, char **argv);
+
 void op_netlink(uint32_t id, struct in *);
 void op_netns_make(uint32_t id, struct in *);
 void op_netns_drop(uint32_t id, struct in *);

@@ -9,6 +9,7 @@ import { planCgroup, removeOps } from '#kernel/cgroup/plan.ts';
 import { readStats } from '#kernel/cgroup/stats.ts';
 import type { Files } from '#kernel/files.ts';
 import { MS_NODEV, MS_NOSUID } from '#kernel/linux/mount-options.ts';
+import { dialIn } from '#kernel/netlink/dial.ts';
 import type { Op, Plan } from '#kernel/plan/plan.ts';
 import type { Host } from '#runtime/host.ts';
 
@@ -82,9 +83,10 @@ export class LinuxNodeHost implements NodeHost {
     return { cpuNs: cpu.usageNs, workingSetBytes: Math.max(0, memory.usageBytes - memory.inactiveFileBytes) };
   }
 
-  connect({ ip }: { ip: string | undefined }, port: number): Promise<Duplex> {
+  connect({ netns, ip }: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex> {
+    if (netns !== undefined) return dialIn(netns, port, ['127.0.0.1', '::1', ...(ip === undefined ? [] : [ip])]);
     return new Promise((resolve, reject) => {
-      const socket = connect({ host: ip ?? '127.0.0.1', port, allowHalfOpen: true });
+      const socket = connect({ host: 'localhost', port, allowHalfOpen: true });
       socket.once('error', reject);
       socket.once('connect', () => {
         socket.off('error', reject);
