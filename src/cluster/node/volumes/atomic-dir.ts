@@ -65,7 +65,9 @@ export function writeAtomically(dir: string, payload: Payload, options: AtomicOp
 /** New names after the swap, so that no link dangles; names of files that are gone go. */
 function linkNames(dir: string, payload: Payload): void {
   const wanted = new Set([...payload.keys()].map((path) => path.split('/')[0] ?? ''));
-  const present = new Set(readdirSync(dir).filter((name) => !name.startsWith('..')));
+  // Directories are mount points of other volumes inside this one.
+  const links = readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isSymbolicLink());
+  const present = new Set(links.map((entry) => entry.name).filter((name) => !name.startsWith('..')));
   for (const name of wanted) if (!present.has(name)) symlinkSync(join(DATA, name), join(dir, name));
   for (const name of present) if (!wanted.has(name)) rmSync(join(dir, name), { force: true });
 }

@@ -1,4 +1,5 @@
 import {
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -17,6 +18,7 @@ import { credentialsFor } from '#cluster/node/images.ts';
 import { namedBy } from '#cluster/node/objects.ts';
 import type { Self } from '#cluster/node/pod/fields.ts';
 import { writeAtomically } from '#cluster/node/volumes/atomic-dir.ts';
+import { nestedMountPoints } from '#cluster/node/volumes/nested.ts';
 import { subPath } from '#cluster/node/volumes/ownership.ts';
 import { type Payload, payloadOf } from '#cluster/node/volumes/payload.ts';
 import type { Pod, Volume } from '#spec/kubernetes/types.gen.ts';
@@ -101,6 +103,31 @@ describe('a directory that changes all at once', () => {
       stamp: String(stamps++),
     });
   };
+
+  it('keeps the mount points of other volumes inside it', () => {
+    const dir = mkdtempSync(join(root, 'atomic-'));
+    write(dir, { a: '1' });
+    const spec = {
+      containers: [
+        {
+          name: 'c',
+          volumeMounts: [
+            { name: 'outer', mountPath: '/etc/app/' },
+            { name: 'inner', mountPath: '/etc/app/certs' },
+            { name: 'deeper', mountPath: '/etc/app/certs/ca' },
+            { name: 'beside', mountPath: '/etc/apples' },
+            { name: 'outer', mountPath: '/part', subPath: 'a' },
+            { name: 'inner', mountPath: '/part/x' },
+          ],
+        },
+      ],
+    };
+    expect(nestedMountPoints('outer', spec)).toEqual(['certs']);
+    expect(nestedMountPoints('inner', spec)).toEqual(['ca']);
+    mkdirSync(join(dir, 'certs'));
+    write(dir, { b: '2' });
+    expect(readdirSync(dir).filter((name) => !name.startsWith('..'))).toEqual(['b', 'certs']);
+  });
 
   it('is swapped by one link; names follow; what is the same is left alone', () => {
     const dir = mkdtempSync(join(root, 'atomic-'));

@@ -10,7 +10,8 @@ import type { PodObjects } from '#cluster/node/objects.ts';
 import type { Self } from '#cluster/node/pod/fields.ts';
 import type { NodeHost } from '#cluster/node/seams.ts';
 import { type FileOwner, writeAtomically } from '#cluster/node/volumes/atomic-dir.ts';
-import { giveToGroup } from '#cluster/node/volumes/ownership.ts';
+import { nestedMountPoints } from '#cluster/node/volumes/nested.ts';
+import { giveToGroup, subPath } from '#cluster/node/volumes/ownership.ts';
 import { isPayloadVolume, payloadOf } from '#cluster/node/volumes/payload.ts';
 import type { PodTokens } from '#cluster/node/volumes/tokens.ts';
 import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
@@ -153,6 +154,7 @@ export class PodVolumes {
       mode: (mode, { token }) => (token && user !== undefined ? 0o600 : mode) | (group === undefined ? 0 : 0o440),
       stamp: stampOf(clock.now()),
     });
+    for (const inner of nestedMountPoints(volume.name, self.pod.spec)) await subPath(path, inner);
     return path;
   }
 
