@@ -13,7 +13,7 @@ import {
 import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
 import { compareQuantities } from '#spec/kubernetes/quantity.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Pod, StorageClass } from '#spec/kubernetes/types.gen.ts';
-import { NO_PROVISIONER, SELECTED_NODE, suits } from '#spec/kubernetes/volume-match.ts';
+import { NO_PROVISIONER, SELECTED_NODE, storageClassOf, suits } from '#spec/kubernetes/volume-match.ts';
 import { type ControllerDeps, type Reconciler, reconciler, writeStatus } from './loop.ts';
 import { isOver } from './pods.ts';
 
@@ -57,7 +57,8 @@ export function planClaim(
   storageClass: Live<StorageClass> | undefined,
 ): ClaimStep {
   if (claim.metadata.deletionTimestamp) return { do: 'nothing' };
-  const { volumeName, storageClassName } = claim.spec;
+  const { volumeName } = claim.spec;
+  const storageClassName = storageClassOf(claim);
   if (volumeName) {
     const volume = volumes.find((v) => v.metadata.name === volumeName);
     if (!volume) return claim.status?.phase === 'Bound' ? { do: 'lost' } : { do: 'wait', ...waitsFor(volumeName) };
@@ -189,7 +190,7 @@ export function volumeController(deps: ControllerDeps, provisioners: readonly Pr
       await claims.update({ ...claim, metadata: { ...claim.metadata, finalizers } });
       return DONE; // its own event brings it back
     }
-    const step = planClaim(claim, volumes.list(), classes.get(claim.spec.storageClassName ?? ''));
+    const step = planClaim(claim, volumes.list(), classes.get(storageClassOf(claim)));
     switch (step.do) {
       case 'nothing':
         return DONE;

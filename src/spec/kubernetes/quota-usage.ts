@@ -2,6 +2,7 @@ import type { Amounts } from './pod-resources.ts';
 import { podAmounts } from './pod-resources.ts';
 import { formatQuantity, nanoOf } from './quantity.ts';
 import type { PersistentVolumeClaim, Pod, ResourceQuota, Service } from './types.gen.ts';
+import { storageClassOf } from './volume-match.ts';
 
 /** Nano units by the name under which a quota counts them. */
 export type Usage = Record<string, bigint>;
@@ -38,8 +39,9 @@ export function objectUsage(resource: string, group: string, object: { metadata:
     const { spec } = object as PersistentVolumeClaim;
     const size = nanoOf(spec?.resources?.requests?.['storage']);
     usage['requests.storage'] = size;
-    if (spec?.storageClassName) {
-      const of = `${spec.storageClassName}.storageclass.storage.k8s.io`;
+    const storageClass = storageClassOf(object as PersistentVolumeClaim);
+    if (storageClass !== '') {
+      const of = `${storageClass}.storageclass.storage.k8s.io`;
       usage[`${of}/requests.storage`] = size;
       usage[`${of}/persistentvolumeclaims`] = NANO;
     }

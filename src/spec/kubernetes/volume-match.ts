@@ -6,6 +6,13 @@ import type { PersistentVolume, PersistentVolumeClaim } from './types.gen.ts';
 export const NO_PROVISIONER = 'kubernetes.io/no-provisioner';
 export const SELECTED_NODE = 'volume.kubernetes.io/selected-node';
 
+const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';
+
+/** The class of a claim or a volume: the annotation of before 1.6 still comes first, as upstream; '' is none. */
+export function storageClassOf({ metadata, spec }: PersistentVolume | PersistentVolumeClaim): string {
+  return metadata.annotations?.[CLASS_ANNOTATION] ?? spec?.storageClassName ?? '';
+}
+
 export function volumeReaches(volume: PersistentVolume, node: NamedNode): boolean {
   const required = volume.spec?.nodeAffinity?.required;
   return !required || matchesNodeSelector(required, node);
@@ -18,7 +25,7 @@ export function suits(volume: PersistentVolume, claim: PersistentVolumeClaim): b
   if (held && (held.name !== claim.metadata.name || held.namespace !== claim.metadata.namespace)) return false;
   if (held?.uid && held.uid !== claim.metadata.uid) return false;
   if (volume.metadata.deletionTimestamp) return false;
-  if ((spec?.storageClassName ?? '') !== (claim.spec.storageClassName ?? '')) return false;
+  if (storageClassOf(volume) !== storageClassOf(claim)) return false;
   if ((spec?.volumeMode ?? 'Filesystem') !== (claim.spec.volumeMode ?? 'Filesystem')) return false;
   if (!(claim.spec.accessModes ?? []).every((mode) => spec?.accessModes?.includes(mode))) return false;
   if (claim.spec.selector && !matchesSelector(claim.spec.selector, volume.metadata.labels)) return false;

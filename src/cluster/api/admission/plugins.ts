@@ -151,6 +151,8 @@ export const defaultTolerationSeconds: MutatingPlugin = {
   },
 };
 
+const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';
+
 /** A claim that names no class gets the default one; `""` means none at all. */
 export function defaultStorageClass(cache: Cache): MutatingPlugin {
   return {
@@ -158,8 +160,7 @@ export function defaultStorageClass(cache: Cache): MutatingPlugin {
     mutate({ resource, object, old }) {
       if (resource.facts.resource !== 'persistentvolumeclaims' || old) return;
       const spec = part(object, 'spec');
-      const chosen =
-        spec['storageClassName'] ?? object.metadata.annotations?.['volume.beta.kubernetes.io/storage-class'];
+      const chosen = spec['storageClassName'] ?? object.metadata.annotations?.[CLASS_ANNOTATION];
       const name =
         chosen === undefined
           ? defaultOf(cache, 'storageclasses', 'storageclass.kubernetes.io/is-default-class')

@@ -1,7 +1,7 @@
 import type { Live, ObjectKey } from '#cluster/client/resources.ts';
 import { matchesNodeTerm } from '#spec/kubernetes/node-match.ts';
 import type { PersistentVolume, PersistentVolumeClaim, StorageClass } from '#spec/kubernetes/types.gen.ts';
-import { NO_PROVISIONER, SELECTED_NODE, suits, volumeReaches } from '#spec/kubernetes/volume-match.ts';
+import { NO_PROVISIONER, SELECTED_NODE, storageClassOf, suits, volumeReaches } from '#spec/kubernetes/volume-match.ts';
 import type { NodeInfo } from '../state.ts';
 import type { Verdict } from '../verdict.ts';
 import type { FilterPlugin, NodeFilter } from './plugin.ts';
@@ -58,15 +58,14 @@ export const volumes: FilterPlugin = {
 
 /** A class that waits for its first consumer leaves the choice of node to us. */
 export function bindsLate(claim: PersistentVolumeClaim, facts: VolumeFacts): boolean {
-  const { storageClassName } = claim.spec;
-  return !!storageClassName && facts.storageClass(storageClassName)?.volumeBindingMode === 'WaitForFirstConsumer';
+  return facts.storageClass(storageClassOf(claim))?.volumeBindingMode === 'WaitForFirstConsumer';
 }
 
 function canBindOn(claim: Live<PersistentVolumeClaim>, node: NodeInfo, facts: VolumeFacts): boolean {
   const chosen = claim.metadata.annotations?.[SELECTED_NODE];
   if (chosen) return chosen === node.name;
   for (const volume of facts.freeVolumes()) if (suits(volume, claim) && volumeReaches(volume, node)) return true;
-  const storageClass = facts.storageClass(claim.spec.storageClassName ?? '');
+  const storageClass = facts.storageClass(storageClassOf(claim));
   if (!storageClass || storageClass.provisioner === NO_PROVISIONER) return false;
   const { allowedTopologies = [] } = storageClass;
   if (allowedTopologies.length === 0) return true;
