@@ -50,8 +50,11 @@ describe('helm 3 with a chart of its own making', () => {
     });
     await good('create web');
     const version = /^appVersion: "(.*)"$/m.exec(readFileSync(join(dir, 'web/Chart.yaml'), 'utf8'))?.[1];
-    const serving = [`nginx:${version}`, 'nginx:next'].map((image) => ({ image, ports: [80], ends: [] }));
-    const archive = standInArchive(join(dir, 'images'), [...serving, { image: 'busybox', ports: [], ends: [] }], []);
+    const serving = [`nginx:${version}`, 'nginx:next'].map((image) => ({ image, ports: [80], programs: [], ends: [] }));
+    const archive = standInArchive(join(dir, 'images'), [
+      ...serving,
+      { image: 'busybox', ports: [], programs: [], ends: [] },
+    ]);
     expect(await machine.run('docker', ['load', '-q', '-i', archive])).toMatchObject({ code: 0 });
   });
   afterAll(async () => {

@@ -15,12 +15,19 @@ const HELD: Readonly<Record<string, RegExp>> = {
   'calico-manifests-csi-driver.yaml': /hostPath type check failed: \/var\/lib\/kubelet is not a directory/,
   'k8s-device-plugin-deployments-static-nvidia-device-plugin.yaml': /hostPath type check failed/,
   'kubernetes-AI-vllm-deployment-vllm-deployment.yaml': /Insufficient nvidia\.com\/gpu/,
+  'kubernetes-archived-storage-minio-minio-distributed-statefulset.yaml':
+    /storageclass\.storage\.k8s\.io "standard" not found/,
   'kubernetes-databases-cassandra-cassandra-statefulset.yaml': /k8s\.io\/minikube-hostpath/,
   'kubernetes-databases-mysql-cinder-pd-mysql.yaml': /volumes of kind cinder cannot be mounted by this node/,
 };
 
-/** Programs that scripts in the manifests call by name. */
-const CALLED = ['/usr/bin/nodetool', '/ready-probe.sh', '/wait-shutdown', '/cockroach/cockroach', '/flannel'];
+/** Programs that scripts of the manifests call, by the image they are in. */
+const CALLED: readonly [image: RegExp, programs: readonly string[]][] = [
+  [/\/cassandra:/, ['/usr/bin/nodetool', '/ready-probe.sh']],
+  [/\/controller:/, ['/wait-shutdown']],
+  [/\/cockroach:/, ['/cockroach/cockroach']],
+  [/\/flannel-cni-plugin:/, ['/flannel']],
+];
 
 /** Runs against what another file of its project serves. */
 const NEEDS: Readonly<Record<string, string>> = {
@@ -55,7 +62,7 @@ describe('workloads of the shared corpus, their programs stood in for', () => {
     // Manifests that write to the node write to this machine: layers of its own over what all of this host share.
     for (const folder of ['/etc', '/opt', '/var/lib', '/run']) await overlay(machine, folder);
     const specs = [...objectsOf.values()].flat().flatMap((object) => podSpecOf(object) ?? []);
-    const archive = standInArchive(dir, standInsFor(specs), [...programsOf(specs), ...CALLED]);
+    const archive = standInArchive(dir, standInsFor(specs));
     const loaded = await machine.run('docker', ['load', '-q', '-i', archive]);
     expect(loaded.code, loaded.text).toBe(0);
   });
@@ -232,20 +239,20 @@ function standInsFor(specs: readonly PodSpec[]): StandIn[] {
   return [...byImage].map(([image, roles]) => ({
     image,
     ports: [...new Set(roles.flatMap(({ container }) => portsOf(container)))],
+    programs: [
+      ...roles.flatMap(({ container }) => programOf(container) ?? []),
+      ...CALLED.flatMap(([of, programs]) => (of.test(image) ? programs : [])),
+    ],
     ends: roles.filter(({ ends }) => ends).map(({ container }) => basename(container.command?.[0] ?? 'stand-in')),
     ...(roles.some(({ unprivileged }) => unprivileged) ? { user: '65534' } : {}),
   }));
 }
 
-/** Paths at which the manifests start programs; what has no slash is looked for in PATH. */
-function programsOf(specs: readonly PodSpec[]): string[] {
-  return rolesOf(specs).flatMap(({ container: { command } }) => {
-    const [program] = command ?? [];
-    if (program === undefined || /^(.*\/)?(ba)?sh$/.test(program)) return [];
-    return [program.includes('/') ? join('/', program) : join('/usr/local/bin', program)].filter(
-      (p) => basename(p) !== 'cp',
-    );
-  });
+/** The path at which the manifest starts the program; what has no slash is looked for in PATH. A shell and `cp` are real. */
+function programOf({ command }: Container): string | undefined {
+  const [program] = command ?? [];
+  if (program === undefined || /^(.*\/)?((ba)?sh|cp)$/.test(program)) return undefined;
+  return program.includes('/') ? join('/', program) : join('/usr/local/bin', program);
 }
 
 /** TCP ports that the container or its probes name. */

@@ -1,15 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -19,6 +10,8 @@ export interface StandIn {
   image: string;
   /** It answers here. */
   ports: readonly number[];
+  /** Paths at which it stands, besides the image's own entry point. */
+  programs: readonly string[];
   /** Names of programs that end at once. */
   ends: readonly string[];
   /** The image's own user; root when absent. */
@@ -32,25 +25,24 @@ const NC =
   '#!/bin/bash\nfor a; do [[ $a == -*z* ]] || rest+=("$a"); done\nexec busybox nc -w 5 "${rest[@]}" </dev/null\n';
 
 /**
- * An archive for `docker load` with an image for each stand-in: one layer with a shell, busybox, and the program of `stand-in.c` at every
- * path of `programs`.
+ * An archive for `docker load` with an image for each stand-in: a layer with a shell and busybox, which all share, and one with the
+ * program of `stand-in.c` at the image's own paths.
  */
-export function standInArchive(dir: string, standIns: readonly StandIn[], programs: readonly string[]): string {
+export function standInArchive(dir: string, standIns: readonly StandIn[]): string {
   const out = join(dir, 'archive');
   mkdirSync(out, { recursive: true });
-  const layer = join(out, 'layer.tar');
-  execFileSync('tar', ['-C', rootfs(join(dir, 'rootfs'), programs), '-cf', layer, '.']);
-  const diffId = `sha256:${createHash('sha256').update(readFileSync(layer)).digest('hex')}`;
-  const manifest = standIns.map(({ image, ports, ends, user = '' }, i) => {
+  const base = layer(out, 'base', baseOf(join(dir, 'base')));
+  const manifest = standIns.map(({ image, ports, programs, ends, user = '' }, i) => {
+    const own = layer(out, `own-${i}`, linksOf(join(dir, `own-${i}`), programs));
     const env = [
       'PATH=/usr/local/bin:/usr/bin:/bin',
       `STAND_IN_PORTS=${ports.join(' ')}`,
       `STAND_IN_ENDS=${ends.join(' ')}`,
     ];
     const config = { User: user, Env: env, Entrypoint: [PROGRAM], WorkingDir: '/' };
-    const document = { architecture: 'amd64', os: 'linux', config, rootfs: { type: 'layers', diff_ids: [diffId] } };
-    writeFileSync(join(out, `${i}.json`), JSON.stringify(document));
-    return { Config: `${i}.json`, RepoTags: [image], Layers: ['layer.tar'] };
+    const rootfs = { type: 'layers', diff_ids: [base.diffId, own.diffId] };
+    writeFileSync(join(out, `${i}.json`), JSON.stringify({ architecture: 'amd64', os: 'linux', config, rootfs }));
+    return { Config: `${i}.json`, RepoTags: [image], Layers: [base.file, own.file] };
   });
   writeFileSync(join(out, 'manifest.json'), JSON.stringify(manifest));
   const archive = join(dir, 'stand-ins.tar');
@@ -58,7 +50,18 @@ export function standInArchive(dir: string, standIns: readonly StandIn[], progra
   return archive;
 }
 
-function rootfs(root: string, programs: readonly string[]): string {
+function layer(out: string, name: string, root: string): { file: string; diffId: string } {
+  const file = `${name}.tar`;
+  execFileSync('tar', ['-C', root, '-cf', join(out, file), '.']);
+  return {
+    file,
+    diffId: `sha256:${createHash('sha256')
+      .update(readFileSync(join(out, file)))
+      .digest('hex')}`,
+  };
+}
+
+function baseOf(root: string): string {
   for (const folder of ['bin', 'etc', 'tmp', 'root', 'usr/bin', 'usr/local/bin'])
     mkdirSync(join(root, folder), { recursive: true });
   chmodSync(join(root, 'tmp'), 0o1777);
@@ -67,8 +70,7 @@ function rootfs(root: string, programs: readonly string[]): string {
   execFileSync('musl-gcc', ['-static', '-Os', '-o', join(root, PROGRAM), SOURCE]);
   copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
   for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).split('\n').filter(Boolean))
-    if (!existsSync(join(root, 'bin', applet))) symlinkSync('busybox', join(root, 'bin', applet));
-  for (const name of ['nc', 'sh']) rmSync(join(root, 'bin', name));
+    if (!/^(busybox|nc|sh)$/.test(applet)) symlinkSync('busybox', join(root, 'bin', applet));
   symlinkSync('bash', join(root, 'bin/sh')); // busybox's own shell would run its own nc
   writeFileSync(join(root, 'bin/nc'), NC, { mode: 0o755 });
   // A static busybox looks names up with the libraries of its glibc, which come with bash.
@@ -76,10 +78,15 @@ function rootfs(root: string, programs: readonly string[]): string {
     mkdirSync(join(root, dirname(file)), { recursive: true });
     copyFileSync(file, join(root, file));
   }
-  for (const path of programs) {
+  return root;
+}
+
+function linksOf(root: string, programs: readonly string[]): string {
+  for (const path of new Set(programs)) {
     mkdirSync(join(root, dirname(path)), { recursive: true });
-    if (!existsSync(join(root, path))) symlinkSync(PROGRAM, join(root, path));
+    symlinkSync(PROGRAM, join(root, path));
   }
+  mkdirSync(root, { recursive: true });
   return root;
 }
 
