@@ -34,6 +34,7 @@
 	X(renameFile, 14, "ss") \
 	X(setXattr, 15, "ssb") \
 	X(dumpXattrs, 16, "ss") \
+	X(setTime, 17, "sUu") \
 	X(fork, 20, "") \
 	X(clone, 21, "Ufu") \
 	X(setns, 22, "fsu") \
@@ -115,6 +116,7 @@ union args {
 	struct { struct arg from, to; } renameFile;
 	struct { struct arg path, name, value; } setXattr;
 	struct { struct arg path, to; } dumpXattrs;
+	struct { struct arg path, seconds, nanoseconds; } setTime;
 	struct { struct arg flags, cgroup, sibling; } clone;
 	struct { struct arg slot, path, type; } setns;
 	struct { struct arg flags; } unshare;

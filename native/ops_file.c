@@ -74,6 +74,14 @@ int op_chown(struct run *run, const union args *a)
 	return negative(lchown(str(a->chown.path), (uid_t)a->chown.uid.n, (gid_t)a->chown.gid.n));
 }
 
+int op_setTime(struct run *run, const union args *a)
+{
+	(void)run;
+	struct timespec at = { .tv_sec = (time_t)(int64_t)a->setTime.seconds.n, .tv_nsec = (long)a->setTime.nanoseconds.n };
+	struct timespec both[2] = { at, at };
+	return negative(utimensat(AT_FDCWD, str(a->setTime.path), both, AT_SYMLINK_NOFOLLOW));
+}
+
 int op_chmod(struct run *run, const union args *a)
 {
 	(void)run;

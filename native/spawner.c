@@ -40,7 +40,7 @@ static void write_record(struct run *run, const struct record *record) { record_
  * child. */
 static bool runs_here(const struct plan *plan)
 {
-	static const uint16_t QUICK[] = { OP_mkdir, OP_rmdir, OP_unlink, OP_symlink, OP_mknod, OP_chown, OP_chmod, OP_write, OP_renameFile,
+	static const uint16_t QUICK[] = { OP_mkdir, OP_rmdir, OP_unlink, OP_symlink, OP_mknod, OP_chown, OP_chmod, OP_setTime, OP_write, OP_renameFile,
 		OP_mount, OP_umount, OP_fsMount, OP_mountAttr, OP_netlink, OP_deviceFilter, OP_kill, OP_removeTree, OP_removeCgroup };
 	for (uint32_t i = 0; i < plan->steps + plan->undos; i++) {
 		struct op op = i < plan->steps ? plan_step(plan, i) : plan_undo(plan, i - plan->steps);

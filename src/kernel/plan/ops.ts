@@ -195,6 +195,11 @@ export const OPS = {
     says: 'attribute {name} of {path} = {value}',
   }, // links are not followed
   dumpXattrs: { code: 16, args: { path: 'str', to: 'str' }, says: 'list attributes below {path} in {to}' }, // format: src/image/xattrs.ts
+  setTime: {
+    code: 17,
+    args: { path: 'str', seconds: 'u64', nanoseconds: 'u32' },
+    says: 'time of {path} {seconds}.{nanoseconds}',
+  }, // access and change alike, links not followed; seconds before 1970 as two's complement
   // A file system in a file; the loop device goes with the mount.
   mountLoop: {
     code: 78,
