@@ -80,9 +80,12 @@ function commandOf({ global, flags, args }: CommandLine, context: CliContext, lo
   };
 }
 
-function defaultRoot({ uid, env }: CliContext): string {
+/** Root of a user namespace may not write to /run either; by `USER=root` a caller says that it is the host's, as runc reads it. */
+function defaultRoot({ uid, gid, env, files }: CliContext): string {
   const runtimeDir = env['XDG_RUNTIME_DIR'];
-  return uid !== 0 && runtimeDir ? posix.join(runtimeDir, 'estiba-oci') : '/run/estiba-oci';
+  if (!runtimeDir) return '/run/estiba-oci';
+  const isOrdinary = uid !== 0 || (env['USER'] !== 'root' && readHost({ uid, gid }, files).rootless);
+  return isOrdinary ? posix.join(runtimeDir, 'estiba-oci') : '/run/estiba-oci';
 }
 
 function isRootless(global: FlagValues, context: CliContext): boolean {
