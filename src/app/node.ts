@@ -20,7 +20,7 @@ import { imageEvent, type Keepers } from '#engine/core/images.ts';
 import { readSystem } from '#engine/core/system.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import { ImageStore } from '#image/images.ts';
-import { chooseDriver } from '#image/layer/driver.ts';
+import { chooseDriver, privilegeOf } from '#image/layer/driver.ts';
 import { WorkerPool } from '#image/layer/pool.ts';
 import { LayerStore } from '#image/layers.ts';
 import { SnapshotStore } from '#image/snapshots.ts';
@@ -117,8 +117,8 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
 
   const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
   const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
-  const isRoot = process.geteuid?.() === 0;
-  const driver = await chooseDriver({ scratch: dataRoot, isRoot, runPlan, log: logger('image') });
+  const privilege = privilegeOf(process.geteuid?.() ?? 0, await readFile('/proc/self/uid_map', 'utf8'));
+  const driver = await chooseDriver({ scratch: dataRoot, privilege, runPlan, log: logger('image') });
   const layers = await LayerStore.open({
     driver,
     dataRoot,

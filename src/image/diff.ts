@@ -2,14 +2,14 @@ import type { Stats } from 'node:fs';
 import { type FileHandle, lstat, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
-import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { EntryType, TarEntry } from '#image/tar/entry.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
 import { openAny, openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
 
 /**
  * What a container changed, from overlayfs' upper directory alone, without reading the layers below: a character device
- * 0:0 is a removed name, `trusted.overlay.opaque` a directory that hides what was below it.
+ * 0:0 is a removed name, `trusted.overlay.opaque` (`user.overlay.opaque` without the host's root) a directory that hides what was
+ * below it.
  */
 export interface Change {
   /** Relative to the root, without a leading slash. */
@@ -43,8 +43,11 @@ export async function existsInLayers(lower: readonly string[], path: string): Pr
 }
 
 export interface TarOptions {
-  /** Whole trees (export) have no whiteouts to write: a device 0:0 is then a device. */
-  whiteouts: boolean;
+  /**
+   * The attribute that marks opaque directories of an upper directory (`Rootfs.opaqueXattr`). False: a whole tree (export) has no
+   * whiteouts to write, and a device 0:0 is then a device.
+   */
+  whiteouts: string | false;
   /** What a path of the tree is called in the archive; itself when absent. */
   rename?: (path: string) => string;
   /** Nothing is written as younger than this (SOURCE_DATE_EPOCH). */
@@ -58,7 +61,7 @@ export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options:
   const ahead = new ReadAhead();
   for await (const { seen, entry } of members(tree, xattrs)) {
     const { path, stat } = seen;
-    if (options.whiteouts && isWhiteout(stat)) {
+    if (options.whiteouts !== false && isWhiteout(stat)) {
       ahead.add(header(clamp(emptyFile(rename(whiteoutOf(path)), stat))));
       continue;
     }
@@ -70,7 +73,7 @@ export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options:
       yield* ahead.take();
       yield* fileOf(seen.access, named);
     }
-    if (options.whiteouts && isOpaque(xattrs.get(path)))
+    if (options.whiteouts !== false && isOpaque(xattrs.get(path), options.whiteouts))
       ahead.add(header(clamp(emptyFile(rename(path === '' ? '.wh..wh..opq' : `${path}/.wh..wh..opq`), stat))));
     if (ahead.isFull) yield* ahead.take();
   }
@@ -214,8 +217,8 @@ function whiteoutOf(path: string): string {
   return `${path.slice(0, slash)}.wh.${path.slice(slash)}`;
 }
 
-function isOpaque(xattrs: ReadonlyMap<string, Uint8Array> | undefined): boolean {
-  return Buffer.from(xattrs?.get(OPAQUE_XATTR) ?? '').toString() === 'y';
+function isOpaque(xattrs: ReadonlyMap<string, Uint8Array> | undefined, attribute: string): boolean {
+  return Buffer.from(xattrs?.get(attribute) ?? '').toString() === 'y';
 }
 
 function isWhiteout(stat: Stats): boolean {
@@ -235,9 +238,12 @@ function timeOf(stat: Stats): { mtimeSec: number; mtimeNsec: number } {
   return { mtimeSec: Math.floor(stat.mtimeMs / 1000), mtimeNsec: 0 };
 }
 
+/** What overlayfs keeps for itself, in the host's namespace and (`userxattr`) in others. */
+const OVERLAY_OWN = /^(?:trusted|user)\.overlay\./;
+
 function withoutOverlay(xattrs: ReadonlyMap<string, Uint8Array> | undefined): Map<string, Uint8Array> | undefined {
   if (!xattrs) return undefined;
-  const kept = [...xattrs].filter(([name]) => !name.startsWith('trusted.overlay.') && name !== 'security.selinux');
+  const kept = [...xattrs].filter(([name]) => !OVERLAY_OWN.test(name) && name !== 'security.selinux');
   return kept.length > 0 ? new Map(kept) : undefined;
 }
 

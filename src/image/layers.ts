@@ -8,9 +8,11 @@ import { Serial } from '#base/queue.ts';
 import { integer, object, optional, string } from '#base/shape.ts';
 import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
+import { USER_OPAQUE_XATTR } from '#image/layer/directory-sink.ts';
 import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
 import type { SurveyJob } from '#image/layer/mounted.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
+import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import { type UnpackJob, unpackLayer } from '#image/layer/unpack.ts';
 import { LeaseTable } from '#image/leases.ts';
 import type { Survey } from '#image/survey.ts';
@@ -211,9 +213,14 @@ export class LayerStore {
     }
   }
 
-  /** What overlayfs has to be told besides its directories, where layers were unpacked without privilege. */
+  /** What overlayfs has to be told besides its directories: outside of the host's namespace it sees `user.` attributes alone. */
   get overlayOptions(): readonly string[] {
-    return this.#driver.ownership === 'mine' ? ['userxattr'] : [];
+    return this.#driver.ownership === 'keep' ? [] : ['userxattr'];
+  }
+
+  /** The attribute by which overlayfs marks a directory that hides those below it. */
+  get opaqueXattr(): string {
+    return this.#driver.ownership === 'keep' ? OPAQUE_XATTR : USER_OPAQUE_XATTR;
   }
 
   /** True while it is read, and for a while after it was unpacked: the image that it belongs to is about to be named. */

@@ -47,16 +47,17 @@ export class Overlays {
    * A package manager syncs each file, and a snapshot of this kind counts only once a layer was made of it, which is synced.
    */
   async mount(snapshot: string): Promise<string> {
-    const { lower, upper, work } = await this.#o.snapshots.rootfs(snapshot);
-    const options = kernelAtLeast(this.#o.kernelRelease, '5.10') ? ['volatile'] : [];
-    return this.#mount(`snapshot ${snapshot}`, { lower, upper, work, options });
+    const { lower, upper, work, options } = await this.#o.snapshots.rootfs(snapshot);
+    const volatile = kernelAtLeast(this.#o.kernelRelease, '5.10') ? ['volatile'] : [];
+    return this.#mount(`snapshot ${snapshot}`, { lower, upper, work, options: [...options, ...volatile] });
   }
 
   /** The layers, lowest first, to be read. A single one needs no overlay: its own mount is answered, and not ours to undo. */
   async view(layers: readonly Digest[]): Promise<string> {
     const lower = await this.#o.snapshots.view(layers);
     const [only] = lower;
-    return lower.length === 1 && only !== undefined ? only : this.#mount(`${layers.length} layers`, { lower });
+    if (lower.length === 1 && only !== undefined) return only;
+    return this.#mount(`${layers.length} layers`, { lower, options: this.#o.snapshots.overlayOptions });
   }
 
   /** A second call, or one for a layer's own mount, does nothing. */

@@ -27,6 +27,9 @@ export interface Rootfs {
   lower: string[];
   upper: string;
   work: string;
+  /** What overlayfs has to be told beside, and how it marks opaque directories then. */
+  options: readonly string[];
+  opaqueXattr: string;
 }
 
 const recordShape = object({
@@ -102,6 +105,10 @@ export class SnapshotStore {
     return this.#lower(layers);
   }
 
+  get overlayOptions(): readonly string[] {
+    return this.#options.layers.overlayOptions;
+  }
+
   has(id: string): boolean {
     return this.#known.has(id);
   }
@@ -129,7 +136,8 @@ export class SnapshotStore {
   /** What was written, as an OCI layer (tar, not compressed); nothing in it younger than `newestSec`. */
   async *diff(id: string, wish: { newestSec?: number } = {}): AsyncGenerator<Buffer> {
     const upper = this.#path(this.#get(id), 'fs');
-    yield* tarOf(walkDirectory(upper), await readXattrs(upper, this.#options.runPlan), { whiteouts: true, ...wish });
+    const { layers, runPlan } = this.#options;
+    yield* tarOf(walkDirectory(upper), await readXattrs(upper, runPlan), { whiteouts: layers.opaqueXattr, ...wish });
   }
 
   /** Removes it with all that was written. A second call, or one for an unknown id, does nothing. */
@@ -155,7 +163,8 @@ export class SnapshotStore {
 
   async #rootfs(record: SnapshotRecord): Promise<Rootfs> {
     const lower = await this.#lower(record.layers.map(parseDigest));
-    return { lower, upper: this.#path(record, 'fs'), work: this.#path(record, 'work') };
+    const { overlayOptions: options, opaqueXattr } = this.#options.layers;
+    return { lower, upper: this.#path(record, 'fs'), work: this.#path(record, 'work'), options, opaqueXattr };
   }
 
   async #lower(layers: readonly Digest[]): Promise<string[]> {

@@ -99,7 +99,7 @@ async function changesLayer(
   id: string,
   lease: Parameters<typeof makeLayer>[0]['lease'],
 ): Promise<MadeLayer | undefined> {
-  const { upper } = await parts.snapshots.rootfs(id);
+  const { upper, opaqueXattr } = await parts.snapshots.rootfs(id);
   const changed = withoutMountPoints(upper);
   const first = await changed.next();
   if (first.done) return undefined;
@@ -108,7 +108,7 @@ async function changesLayer(
     yield* changed;
   })();
   const xattrs = await readXattrs(upper, parts.runPlan);
-  return makeLayer({ ...parts, lease }, tarOf(all, xattrs, { whiteouts: true }));
+  return makeLayer({ ...parts, lease }, tarOf(all, xattrs, { whiteouts: opaqueXattr }));
 }
 
 /** The upper directory as a layer of Docker's has it: without its own top, and without what the runtime made to mount on. */

@@ -135,13 +135,13 @@ export class OverlayRoots implements RootSource {
   }
 
   async #mount(id: string): Promise<void> {
-    const { lower, upper, work } = await this.#o.snapshots.rootfs(id);
+    const { lower, upper, work, options } = await this.#o.snapshots.rootfs(id);
     const target = this.#point(id);
     await mkdir(target, { recursive: true, mode: 0o711 });
     await this.#o.runPlan({
       steps: [
         {
-          ...overlayMount({ lower, upper, work, target }, this.#o.kernelRelease),
+          ...overlayMount({ lower, upper, work, target, options }, this.#o.kernelRelease),
           where: 'host',
           because: `root of container ${id}`,
           undo: [{ op: 'umount', target, flags: MNT_DETACH }],

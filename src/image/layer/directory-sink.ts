@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { messageOf } from '#base/errors.ts';
+import { errnoOf, isCode, messageOf } from '#base/errors.ts';
 import type { Unpacked } from '#image/layer/erofs-sink.ts';
 import { type IdMap, isWhiteout, LayerTree, type Node, OPAQUE_XATTR } from '#image/layer/tree.ts';
 import type { TarEntry } from '#image/tar/entry.ts';
@@ -30,21 +30,31 @@ import type { Op } from '#kernel/plan/plan.ts';
  * No name of the layer is looked up on the host while its entries come: the tree is checked in memory first, then every
  * directory is made new, so no link can be on the way.
  *
- * What Node has no call for (attributes, devices, whiteouts) is left for the caller's plan, and so are the times of what that
- * plan would change.
+ * What Node has no call for (attributes, devices, whiteouts, nanoseconds) is left for the caller's plan, and so are the times of
+ * what that plan would change.
  */
 export interface Unfinished {
   ops: Op[];
   /** Further names of devices and pipes. */
   links: [from: string, to: string][];
-  times: [path: string, seconds: string][];
+  times: Time[];
 }
 
+type Time = Omit<Op<'setTime'>, 'op'>;
+
 /**
- * `keep`: owners, devices and attributes as the layer has them. `mine`: everything belongs to the user who unpacks, devices
- * are empty files and only `user.` attributes stay, as umoci's and Podman's rootless storage begins too.
+ * `keep`: owners, devices and attributes as the layer has them. `mapped`: the same by root of a user namespace, which may make no
+ * devices (they are empty files) and sets no attributes of the host's root. `mine`: everything belongs to the user who unpacks,
+ * and only `user.` attributes stay, as umoci's and Podman's rootless storage begins too.
  */
-export type Ownership = 'keep' | 'mine';
+export type Ownership = 'keep' | 'mapped' | 'mine';
+
+/** Attributes that the unpacker may set (xattr(7)): the kernel gives file capabilities of a user namespace its root's id. */
+const SETTABLE: Readonly<Record<Ownership, RegExp>> = {
+  keep: /^/,
+  mapped: /^(?:user\.|system\.posix_acl_|security\.capability$)/,
+  mine: /^user\./,
+};
 
 const BLOCK = 4096;
 const S_IFCHR = 0o020000;
@@ -159,9 +169,8 @@ export class DirectorySink implements TarConsumer {
       this.#describe(path, node);
       return true;
     } catch (cause) {
-      const entry = path.slice(this.#target.length + '/fs/'.length);
-      const rule = `cannot be made as a ${node.type} here: ${messageOf(cause)}`;
-      throw new LayerInvalid({ blob: this.#blob, entry, rule }, { cause });
+      if (isCode(cause, 'LAYER_INVALID')) throw cause;
+      throw this.#refused(path, `cannot be made as a ${node.type} here: ${messageOf(cause)}`, cause);
     }
   }
 
@@ -180,22 +189,19 @@ export class DirectorySink implements TarConsumer {
   #describe(path: string, node: Node): void {
     const { uid, gid } = node;
     const mode = this.#modeOf(node);
-    // As text: of a negative number Node makes the present time.
-    const seconds = String(node.mtimeSec + node.mtimeNsec / 1e9);
+    const isOwnerKept = this.#ownership !== 'mine';
     // An attribute of a file that its owner may not write is refused to everybody but root.
     const mayLack = this.#ownership === 'mine' && (node.xattrs !== undefined || node.opaque);
     if (this.#isLeft(node)) {
-      if (this.#ownership === 'keep') this.#left.ops.push({ op: 'chown', path, uid, gid });
+      if (isOwnerKept) this.#left.ops.push({ op: 'chown', path, uid, gid });
       this.#left.ops.push({ op: 'chmod', path, mode });
     } else {
-      if (this.#ownership === 'keep') lchownSync(path, uid, gid);
+      if (isOwnerKept) this.#own(path, node);
       if (node.type !== 'symlink') chmodSync(path, mode | (mayLack ? OWNER_WRITES : 0));
-      if (node.type !== 'dir') lutimesSync(path, seconds, seconds);
     }
-    if (node.type === 'dir' || this.#isLeft(node)) this.#left.times.push([path, seconds]);
+    this.#setTime(path, node);
     for (const [name, value] of node.xattrs ?? [])
-      if (this.#ownership === 'keep' || name.startsWith('user.'))
-        this.#left.ops.push({ op: 'setXattr', path, name, value });
+      if (SETTABLE[this.#ownership].test(name)) this.#left.ops.push({ op: 'setXattr', path, name, value });
     if (node.opaque) {
       const name = this.#ownership === 'keep' ? OPAQUE_XATTR : USER_OPAQUE_XATTR;
       this.#left.ops.push({ op: 'setXattr', path, name, value: Buffer.from('y') });
@@ -203,9 +209,34 @@ export class DirectorySink implements TarConsumer {
     if (mayLack && node.type !== 'symlink') this.#left.ops.push({ op: 'chmod', path, mode });
   }
 
+  #own(path: string, { uid, gid }: Node): void {
+    try {
+      lchownSync(path, uid, gid);
+    } catch (cause) {
+      // What user_namespaces(7) promises for an id without a mapping.
+      if (errnoOf(cause) !== 'EINVAL') throw cause;
+      const rule = `belongs to ${uid}:${gid}, an id that this user namespace has not: /etc/subuid and /etc/subgid give more`;
+      throw this.#refused(path, rule, cause);
+    }
+  }
+
+  #refused(path: string, rule: string, cause: unknown): Error {
+    const entry = path.slice(this.#target.length + '/fs/'.length);
+    return new LayerInvalid({ blob: this.#blob, entry, rule }, { cause });
+  }
+
+  /** Node takes seconds as a double, which is some 200 ns off for what is not whole. */
+  #setTime(path: string, node: Node): void {
+    const { mtimeSec: seconds, mtimeNsec: nanoseconds } = node;
+    if (node.type === 'dir' || this.#isLeft(node) || nanoseconds !== 0)
+      this.#left.times.push({ path, seconds: BigInt.asUintN(64, BigInt(seconds)), nanoseconds });
+    // As text: of a negative number Node makes the present time.
+    else lutimesSync(path, String(seconds), String(seconds));
+  }
+
   /** Who is not root must be able to read what is his, and to remove it. */
   #modeOf(node: Node): number {
-    if (this.#ownership === 'keep') return node.mode;
+    if (this.#ownership !== 'mine') return node.mode;
     return node.mode | (node.type === 'dir' ? 0o700 : 0o400);
   }
 

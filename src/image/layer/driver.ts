@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { link, lstat, lutimes, mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
+import { link, lstat, mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -14,7 +14,7 @@ import { temporaryName, withFile } from '#storage/files.ts';
  * How unpacked layers lie on disk. Both forms come from the same checked tree and pass the same tests:
  *
  *     erofs       layers/<name>.erofs, one file, mounted read-only   Linux 6.12 and mount(2)
- *     directory   layers/<name>.dir/fs, a tree                      everywhere; for `mine`, without any privilege
+ *     directory   layers/<name>.dir/fs, a tree                      everywhere; for `mapped` and `mine` without the host's root
  */
 export interface LayerDriver {
   readonly form: 'erofs' | 'directory';
@@ -71,27 +71,44 @@ export function directoryDriver(ownership: Ownership): LayerDriver {
     mount: () => undefined,
     directory: (path) => join(path, 'fs'),
     looksWhole: async (path) => (await stat(path)).isDirectory(),
-    checksum: (path) => checksumOfTree(join(path, 'fs')),
+    // Where all is one user's, who that is says nothing; and inside a user namespace he has another number.
+    checksum: (path) => checksumOfTree(join(path, 'fs'), { owners: ownership !== 'mine' }),
     sync: async () => undefined, // a checksum finds what a power cut took
     async complete(left, because, runPlan) {
       if (!left) return;
-      const steps = left.ops.map((op): Step => ({ ...op, where: 'host', because }));
-      for (let i = 0; i < steps.length; i += STEPS_AT_ONCE) await runPlan({ steps: steps.slice(i, i + STEPS_AT_ONCE) });
+      const run = async (ops: readonly Op[]): Promise<void> => {
+        const steps = ops.map((op): Step => ({ ...op, where: 'host', because }));
+        for (let i = 0; i < steps.length; i += STEPS_AT_ONCE)
+          await runPlan({ steps: steps.slice(i, i + STEPS_AT_ONCE) });
+      };
+      await run(left.ops);
       for (const [from, to] of left.links) await link(from, to);
-      for (const [path, seconds] of left.times) await lutimes(path, seconds, seconds);
+      await run(left.times.map((time) => ({ op: 'setTime', ...time })));
     },
   };
+}
+
+/** Who unpacks: the host's root, root of a user namespace, or somebody without any right over other ids. */
+export type Privilege = 'host' | 'namespace' | 'none';
+
+/** `uidMap`: /proc/self/uid_map, where the host's own namespace maps every id to itself. */
+export function privilegeOf(effectiveUid: number, uidMap: string): Privilege {
+  if (effectiveUid !== 0) return 'none';
+  if (/^\s*0\s+0\s+4294967295\s*$/.test(uidMap)) return 'host';
+  // With its own id alone (`unshare -r`) there is nobody else to give files to.
+  return /^\s*0\s+\d+\s+1\s*$/.test(uidMap) ? 'none' : 'namespace';
 }
 
 /** The best form that this kernel and this user have: an empty layer is made and mounted to see. */
 export async function chooseDriver(o: {
   /** A directory that exists, for the trial. */
   scratch: string;
-  isRoot: boolean;
+  privilege: Privilege;
   runPlan(plan: Plan): Promise<unknown>;
   log: Logger;
 }): Promise<LayerDriver> {
-  if (!o.isRoot) return directoryDriver('mine');
+  // Only the host's root mounts file systems of a kind that an image could attack (EROFS among them).
+  if (o.privilege !== 'host') return directoryDriver(o.privilege === 'namespace' ? 'mapped' : 'mine');
   const trial = temporaryName(join(o.scratch, 'layer'));
   const [file, target] = [join(trial, 'image'), join(trial, 'mnt')];
   try {
@@ -119,13 +136,13 @@ async function checksumOfFile(path: string): Promise<string> {
 }
 
 /** Of names, modes, owners, links, devices and contents; attributes are not read. */
-async function checksumOfTree(root: string): Promise<string> {
+async function checksumOfTree(root: string, { owners }: { owners: boolean }): Promise<string> {
   const hash = createHash('sha256');
   const pending = [''];
   for (let at = pending.pop(); at !== undefined; at = pending.pop()) {
     const path = join(root, at);
     const { mode, uid, gid, rdev, size } = await lstat(path);
-    hash.update(`${at}\0${mode} ${uid}:${gid} ${rdev}\0`);
+    hash.update(`${at}\0${mode} ${owners ? `${uid}:${gid}` : ''} ${rdev}\0`);
     if ((mode & S_IFMT) === S_IFDIR) for (const name of (await readdir(path)).sort()) pending.push(join(at, name));
     else if ((mode & S_IFMT) === S_IFLNK) hash.update(await readlink(path));
     else if ((mode & S_IFMT) === S_IFREG) {
