@@ -39,7 +39,7 @@ suites: setup-test build
 	tools/suites.sh
 
 soak: setup-test build
-	SOAK=full npx vitest run --project host soak
+	SOAK=full npx vitest run --project host soak engine-model
 
 bench: setup-test build
 	@tools/setup.sh suites

@@ -147,9 +147,10 @@ export function chooseProtocol(offered: string | undefined, ours: readonly strin
   return ours.find((p) => names.includes(p));
 }
 
-export function acceptHead(key: string, protocol: string): string {
+/** The head that accepts; without a protocol where none is agreed on (RFC 6455, 4.2.2). */
+export function acceptHead(key: string, protocol?: string): string {
   const accept = createHash('sha1')
     .update(key + GUID)
     .digest('base64');
-  return `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Protocol: ${protocol}\r\n\r\n`;
+  return `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n${protocol === undefined ? '' : `Sec-WebSocket-Protocol: ${protocol}\r\n`}\r\n`;
 }

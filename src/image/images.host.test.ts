@@ -219,6 +219,16 @@ describe('moving images', () => {
     expect(await other.content.ingests()).toEqual([]);
   });
 
+  it('an image that names a layer twice stacks it once', async () => {
+    const node = await make();
+    const same = 'touch -d 2001-02-03 a .';
+    const image = await addImage(node, 'twice:1', same, 'touch -d 2001-02-03 b .', same);
+    const layers = await node.images.layersOf(image);
+    expect(layers).toHaveLength(3);
+    expect(layers[0]).toBe(layers[2]);
+    expect((await node.snapshots.prepare('c', layers)).lower).toHaveLength(2);
+  });
+
   it('an image unpacks to the same tree as with umoci', async () => {
     const node = await make();
     const image = await addImage(

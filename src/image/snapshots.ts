@@ -169,7 +169,7 @@ export class SnapshotStore {
 
   async #lower(layers: readonly Digest[]): Promise<string[]> {
     if (layers.length === 0) return [join(this.#options.dataRoot, 'layers', 'none')];
-    return this.#options.layers.mount(layers);
+    return this.#options.layers.mount(topmost(layers));
   }
 
   async #write(id: string, record: SnapshotRecord): Promise<void> {
@@ -199,4 +199,12 @@ export class SnapshotStore {
     }
     this.#nextName = Math.max(0, ...[...names].map((n) => Number.parseInt(n, 36))) + 1;
   }
+}
+
+/**
+ * An image may name a layer twice (two steps that left the same, empty layers of old builders), and the kernel refuses to stack a
+ * directory twice (ELOOP). The upper one alone gives the same tree: whatever the lower holds or hides, the upper does too.
+ */
+function topmost(layers: readonly Digest[]): Digest[] {
+  return layers.filter((digest, i) => layers.lastIndexOf(digest) === i);
 }

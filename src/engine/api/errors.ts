@@ -4,6 +4,11 @@ export const NoSuchRoute = defineError('NO_SUCH_ROUTE', (d: { method: string; pa
   message: `page not found: ${d.method} ${d.path}`,
 }));
 
+export const NotAWebSocket = defineError('INVALID_ARGUMENT', (_: Record<never, never>) => ({
+  message: 'this call is for WebSocket clients alone',
+  hint: 'send Upgrade: websocket with a Sec-WebSocket-Key (RFC 6455), or use POST /containers/{id}/attach',
+}));
+
 export const MethodNotAllowed = defineError(
   'METHOD_NOT_ALLOWED',
   (d: { method: string; path: string; methods: string[] }) => ({

@@ -1,4 +1,5 @@
 import type { Readable, Writable } from 'node:stream';
+import type { WebSocket, WebSocketHandlers } from '#base/websocket.ts';
 
 /** What a handler answers. The server knows how to send each kind, over plain HTTP and over an upgraded connection. */
 export type Reply =
@@ -16,7 +17,12 @@ export type Reply =
   /** A file or archive as it comes. */
   | { kind: 'pipe'; status: number; type: string; headers?: Record<string, string>; body: Readable }
   /** Attach and exec: raw bytes both ways until either side ends. */
-  | { kind: 'hijack'; type: string; run: (connection: Hijacked, signal: AbortSignal) => Promise<void> };
+  | { kind: 'hijack'; type: string; run: (connection: Hijacked, signal: AbortSignal) => Promise<void> }
+  /** WebSocket messages both ways until either side closes. */
+  | { kind: 'websocket'; run: (open: WebSocketOpener, signal: AbortSignal) => Promise<void> };
+
+/** Messages of the client go to these handlers from here on. */
+export type WebSocketOpener = (handlers: WebSocketHandlers) => WebSocket;
 
 export interface Out {
   write(chunk: string | Uint8Array): Promise<void>;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
 import { defineError } from '#base/errors.ts';
 import { logger, silentSink } from '#base/log.ts';
 import { empty, json, jsonLines } from '#engine/api/reply.ts';
@@ -48,6 +49,13 @@ const handlers: Handlers = {
     status: 200,
     type: 'application/x-tar',
     body: Readable.from(['tar', 'ball']),
+  }),
+  ContainerAttachWebsocket: () => ({
+    kind: 'websocket',
+    run: (open) =>
+      new Promise((resolve) => {
+        const socket = open({ message: (text) => socket.send(Buffer.concat([text, text])), closed: resolve });
+      }),
   }),
   ExecStart: async (request) => {
     const options = await request.json();
@@ -213,6 +221,18 @@ describe('the API server', () => {
     expect(await raw([upgrade.replace('Content-Length: 13', 'Transfer-Encoding: chunked')], false)).toMatch(
       /^HTTP\/1\.1 400 /,
     );
+  });
+
+  it('speaks WebSocket where a call is made for it, and says so to others', async () => {
+    const client = new WebSocket(`ws+unix:${socketPath}:/containers/1/attach/ws`);
+    const said = new Promise((resolve) => client.on('message', (data) => resolve(String(data))));
+    client.on('open', () => client.send('ab'));
+    expect(await said).toBe('abab');
+    const closed = new Promise((resolve) => client.on('close', resolve));
+    client.close();
+    expect(await closed).toBe(1000);
+    const plain = await raw(['GET /containers/1/attach/ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'], false);
+    expect(plain).toMatch(/^HTTP\/1\.1 400 [\s\S]*WebSocket clients alone/);
   });
 
   it('hijacks without an upgrade too: output until the end, input from the body', async () => {

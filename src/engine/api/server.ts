@@ -5,7 +5,8 @@ import { pipeline } from 'node:stream/promises';
 import type { TlsOptions } from 'node:tls';
 import { describeChain, errnoOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
-import { BadBody, errorBody, MethodNotAllowed, NoSuchRoute, statusOf } from '#engine/api/errors.ts';
+import { acceptHead, WebSocket } from '#base/websocket.ts';
+import { BadBody, errorBody, MethodNotAllowed, NoSuchRoute, NotAWebSocket, statusOf } from '#engine/api/errors.ts';
 import type { Hijacked, Out, Reply } from '#engine/api/reply.ts';
 import { type RouteRow, Router } from '#engine/api/router.ts';
 import { hijackedInput, readUpgradeBody } from '#engine/api/upgrade.ts';
@@ -166,6 +167,9 @@ class PlainExchange implements Exchange {
         response.flushHeaders();
         await reply.run({ input: this.request, output: response }, this.signal);
         response.end();
+        return;
+      case 'websocket':
+        throw new NotAWebSocket({});
     }
   }
 
@@ -231,6 +235,14 @@ class UpgradedExchange implements Exchange {
     if (reply.kind === 'json' || reply.kind === 'text' || reply.kind === 'empty') {
       const body = reply.kind === 'json' ? `${JSON.stringify(reply.body)}\n` : reply.kind === 'text' ? reply.body : '';
       this.#answer(reply.status, body, reply.kind === 'json' ? 'application/json' : 'text/plain; charset=utf-8');
+      return;
+    }
+    if (reply.kind === 'websocket') {
+      const key = this.request.headers['sec-websocket-key'];
+      if (key === undefined || this.request.headers.upgrade?.toLowerCase() !== 'websocket') throw new NotAWebSocket({});
+      this.#answered = true;
+      this.#socket.write(acceptHead(key));
+      await reply.run((handlers) => new WebSocket(this.#socket, this.#head, handlers), this.signal);
       return;
     }
     // A client that offers to upgrade where there is nothing to upgrade to reads the answer until the end.

@@ -32,14 +32,14 @@ export class ContainerFiles {
 
   stat(wish: string, path: string): Promise<PathStat> {
     const record = this.#o.containers.find(wish);
-    return withRootView(record, this.#o, (view) => statPath(view, path, wish));
+    return withRootView(record, this.#o, { reads: true }, (view) => statPath(view, path, wish));
   }
 
   /** The path and what is below it, as a tar. */
   async read(wish: string, path: string, write: Write): Promise<void> {
     const { containers, tools } = this.#o;
     const record = containers.find(wish);
-    await withRootView(record, this.#o, (view) => packPath(view, path, wish, tools, write));
+    await withRootView(record, this.#o, { reads: true }, (view) => packPath(view, path, wish, tools, write));
     containers.tell(record, 'archive-path');
   }
 
@@ -48,7 +48,7 @@ export class ContainerFiles {
     const { containers, tools } = this.#o;
     const record = containers.find(wish);
     const { path, keepKinds } = how;
-    await withRootView(record, this.#o, async (view) => {
+    await withRootView(record, this.#o, { reads: false }, async (view) => {
       const owner = how.asUser ? await containers.user(record) : undefined;
       await unpackInto(view, { path, keepKinds, ...(owner ? { owner } : {}) }, wish, body, tools);
     });

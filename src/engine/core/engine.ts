@@ -1,4 +1,5 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
@@ -112,6 +113,8 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   const filesDir = join(runRoot, 'files');
   await mkdir(join(dataRoot, 'containers'), { recursive: true, mode: 0o711 });
   await mkdir(filesDir, { recursive: true, mode: 0o711 });
+  const emptyFile = join(runRoot, 'empty');
+  await writeFile(emptyFile, '', { mode: 0o644 });
   const roots = await OverlayRoots.open({
     images: floors.images,
     snapshots: floors.snapshots,
@@ -183,7 +186,22 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     nodeNetworks: new NodeNetworks({ networks: floors.networks, source: network, containers, events: floors.events }),
     roots,
     volumes: nodeVolumes,
-    files: new ContainerFiles({ containers, roots, volumes, snapshots: floors.snapshots, tools }),
+    files: new ContainerFiles({
+      containers,
+      roots,
+      volumes,
+      snapshots: floors.snapshots,
+      tools,
+      // As Docker has it: where a container that never started will have its own, the image's or empty ones.
+      networkFiles: ({ id, spec: { namespaces } }, root) => {
+        const own = namespaces.network.kind === 'private' || namespaces.network.kind === 'host';
+        const files = (own ? network.filesOf(id) : []).flatMap(({ path, source }): [string, string][] => {
+          if (existsSync(source)) return [[path, source]];
+          return floors.host.readInside(root, path) === undefined ? [[path, emptyFile]] : [];
+        });
+        return new Map(files);
+      },
+    }),
     commits: { ...floors, containers, runPlan },
     insight: new Insight({
       ...floors,

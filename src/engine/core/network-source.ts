@@ -58,7 +58,7 @@ export class NodeNetworkSource implements NetworkSource {
         namespace: `/proc/${wish.sharedWith.pid}/ns/net`,
         endpoints: {},
         ports: [],
-        files: this.#filesOf(wish.sharedWith.id),
+        files: this.filesOf(wish.sharedWith.id),
       };
     // The sandbox's network stands already, and its owner knows its addresses.
     if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
@@ -134,10 +134,11 @@ export class NodeNetworkSource implements NetworkSource {
       hostname: `${wish.hostname}\n`,
     };
     for (const [name, text] of Object.entries(texts)) await writeFile(join(dir, name), text, { mode: 0o644 });
-    return this.#filesOf(id);
+    return this.filesOf(id);
   }
 
-  #filesOf(id: string): Attachment['files'] {
+  /** Where a container's own `/etc/hosts` and its like are, once it has started. */
+  filesOf(id: string): Attachment['files'] {
     return FILES.map((name) => ({ path: `/etc/${name}`, source: join(this.#filesDir, id, name) }));
   }
 

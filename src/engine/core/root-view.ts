@@ -10,6 +10,8 @@ import type { Volumes } from '#volume/volumes.ts';
 export interface RootViewParts {
   roots: Pick<RootSource, 'mount' | 'unmount'>;
   volumes: Pick<Volumes, 'mount' | 'unmountAll'>;
+  /** `/etc/hosts` and its like, path inside → file on the host: what is mounted over the root while the container runs. */
+  networkFiles(record: ContainerRecord, root: string): ReadonlyMap<string, string>;
 }
 
 /** A container's files as its own programs see them, from outside. */
@@ -25,10 +27,11 @@ export interface RootView extends Root {
 export async function withRootView<T>(
   record: ContainerRecord,
   parts: RootViewParts,
+  how: { reads: boolean },
   use: (view: RootView) => Promise<T>,
 ): Promise<T> {
   const running = isRunning(record.state) ? await openRunning(record) : undefined;
-  if (!running) return withStopped(record, parts, use);
+  if (!running) return withStopped(record, parts, how, use);
   try {
     return await use({ directory: running.self, readonlyAt: (path) => readonlyAt(record, path) });
   } finally {
@@ -53,7 +56,8 @@ let views = 0;
 
 async function withStopped<T>(
   record: ContainerRecord,
-  { roots, volumes }: RootViewParts,
+  { roots, volumes, networkFiles }: RootViewParts,
+  how: { reads: boolean },
   use: (view: RootView) => Promise<T>,
 ): Promise<T> {
   const { id } = record;
@@ -61,7 +65,8 @@ async function withStopped<T>(
   const closing: (() => Promise<void>)[] = [];
   const directory = await roots.mount(id);
   try {
-    const over = new Map<string, string>();
+    // Written in the root itself, where the next start hides it: nobody may replace the files of a network that is not there.
+    const over = new Map(how.reads ? networkFiles(record, directory) : []);
     for (const mount of record.mounts) {
       const source = await sourceOf(mount, volumes, user, closing);
       if (source !== undefined) over.set(mount.target, source);

@@ -1,38 +1,28 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
+import { type AttachOptions, attachReply, attachWebSocketReply } from '#engine/api/docker/attach.ts';
 import { createRequest } from '#engine/api/docker/create.ts';
 import { sizesJson } from '#engine/api/docker/disk-usage.ts';
 import { type InspectPlaces, inspectContainer } from '#engine/api/docker/inspect.ts';
 import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
-import { joinStreams } from '#engine/api/docker/streams.ts';
 import { parseTime } from '#engine/api/docker/time.ts';
 import { updateRequest } from '#engine/api/docker/update.ts';
 import { empty, json, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
-import { compareVersions } from '#engine/api/version.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { NoSuchContainer } from '#engine/core/errors.ts';
 import { linkedNames, oldLinks, withoutLink } from '#engine/core/links.ts';
-import type { Attached } from '#engine/core/parts.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { MountSpec } from '#engine/core/spec.ts';
 import type { WaitCondition } from '#engine/core/waiters.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
-import { MULTIPLEXED_STREAM, RAW_STREAM } from '#spec/docker/frames.ts';
 
-export interface ContainerHandlersOptions {
-  containers: Containers;
+export interface ContainerHandlersOptions extends AttachOptions {
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
   ancestors: (image: string) => Promise<ReadonlySet<string>>;
-  /** What it said so far, for a client that attaches with `logs`. */
-  past: (
-    record: ContainerRecord,
-    wish: { stdout: boolean; stderr: boolean },
-    write: (chunk: Buffer) => Promise<void>,
-  ) => Promise<void>;
   sizes: (record: ContainerRecord) => Promise<{ rw: number; root: number }>;
   places: (record: ContainerRecord, withSizes: boolean) => Promise<InspectPlaces>;
 }
@@ -150,6 +140,7 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
     },
 
     ContainerAttach: (request) => attachReply(o, request, id(request)),
+    ContainerAttachWebsocket: (request) => attachWebSocketReply(o, request, id(request)),
 
     ContainerPrune: async ({ query }) => {
       const filters = parseFilters(textOf(query, 'filters')).allow('label', 'label!', 'until');
@@ -199,50 +190,6 @@ function waitReply(containers: Containers, request: ApiRequest, id: string): Rep
       await out.write(`${JSON.stringify({ StatusCode: exitCode, ...(error ? { Error: { Message: error } } : {}) })}\n`);
     },
   };
-}
-
-function attachReply({ containers, past }: ContainerHandlersOptions, request: ApiRequest, name: string): Reply {
-  const { query } = request;
-  const record = containers.find(name);
-  const { tty } = record.spec.process;
-  const wish = {
-    stdin: flag(query, 'stdin') && record.spec.process.stdin,
-    stdout: flag(query, 'stdout'),
-    stderr: flag(query, 'stderr'),
-    tty,
-    closeStdin: record.spec.process.stdinOnce,
-    detachKeys: query.get('detachKeys') ?? '',
-  };
-  const stream = flag(query, 'stream');
-  const type = tty || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM;
-  return {
-    kind: 'hijack',
-    type,
-    run: async (connection, signal) => {
-      if (flag(query, 'logs'))
-        await past(record, wish, (chunk) => new Promise((done) => connection.output.write(chunk, () => done())));
-      if (!stream) return;
-      const program = await attachedProgram(containers, record.id, wish.stdin, signal);
-      if (program) await joinStreams(connection, program, wish, signal);
-    },
-  };
-}
-
-/** Of a running container now; of one that is not, at its next start. Undefined when the client leaves before. */
-async function attachedProgram(
-  containers: Containers,
-  id: string,
-  stdin: boolean,
-  signal: AbortSignal,
-): Promise<Attached | undefined> {
-  if (isRunning(containers.find(id).state)) return containers.running(id).attach({ stdin });
-  return new Promise((resolve) => {
-    const cancel = containers.onNextStart(id, async (process) => resolve(await process.attach({ stdin })));
-    signal.addEventListener('abort', () => {
-      cancel();
-      resolve(undefined);
-    });
-  });
 }
 
 /** `--volumes-from`: the mounts of another container, where this one has none of its own. */

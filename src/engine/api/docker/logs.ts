@@ -44,12 +44,12 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
 export async function pastOutput(
   record: ContainerRecord,
   source: Pick<LogSource, 'path' | 'maxFiles'>,
-  wish: { stdout: boolean; stderr: boolean },
+  wish: { stdout: boolean; stderr: boolean; framed: boolean },
   write: (chunk: Buffer) => Promise<void>,
 ): Promise<void> {
   const { driver } = record.spec.logging;
   if (driver === 'none') return;
-  const print = printer({ tty: record.spec.process.tty, timestamps: false, details: '' });
+  const print = printer({ tty: !wish.framed, timestamps: false, details: '' });
   const files = await logFiles(source.path, source.maxFiles);
   await readLogs(files, driver === 'local' ? 'cri' : 'json', wish, (lines) => write(print(lines)));
 }

@@ -31,9 +31,6 @@ export function refusals(): Handlers {
     ImageAttestations: () => {
       throw new NotSupported({ what: 'reading attestations', instead: 'pull them with a registry client' });
     },
-    ContainerAttachWebsocket: () => {
-      throw new NotSupported({ what: 'attaching by WebSocket', instead: 'use POST /containers/{id}/attach' });
-    },
   };
 }
 

@@ -11,6 +11,8 @@ export interface JoinWish {
   stdout: boolean;
   stderr: boolean;
   tty: boolean;
+  /** Output in frames that say which stream it is of; absent: without a terminal. */
+  framed?: boolean;
   /** The program's input closes with the client's: of an exec, and of a container that is asked for it (StdinOnce). */
   closeStdin: boolean;
   detachKeys: string;
@@ -44,9 +46,14 @@ export async function joinStreams(
     if (signal.aborted) return finish('detached');
     signal.addEventListener('abort', onAbort);
     for (const [source, stream, wanted] of outputs) {
-      copyOutput(source, wanted ? connection.output : undefined, wish.tty ? undefined : stream, () => {
-        if (--open === 0) finish('ended');
-      });
+      copyOutput(
+        source,
+        wanted ? connection.output : undefined,
+        (wish.framed ?? !wish.tty) ? stream : undefined,
+        () => {
+          if (--open === 0) finish('ended');
+        },
+      );
     }
     if (!wish.stdin) {
       connection.input.resume(); // so that the client's leaving is seen
