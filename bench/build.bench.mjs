@@ -2,7 +2,7 @@
 // dockerd's classic builder, and beside the command lines of buildah and Podman; a context of 100 MB of which one file changed; two
 // stages that do not need each other. All without a network, which no step needs.
 //
-//   node bench/build.bench.mjs [ROUNDS]          prints medians in milliseconds; exit 1 when a goal is missed
+//   node bench/build.bench.mjs [ROUNDS] [alone]     prints medians in milliseconds; exit 1 when a goal is missed; `alone`: no peers
 import { execFileSync, spawn } from 'node:child_process';
 import {
   existsSync,
@@ -12,6 +12,7 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  statfsSync,
   writeFileSync,
 } from 'node:fs';
 import { request } from 'node:http';
@@ -21,10 +22,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const ROUNDS = Number(process.argv[2] ?? 5);
+const ALONE = process.argv[3] === 'alone';
 const GOALS = { cold: 800, cached: 30, changed: 250, resent: 150 };
 const NAME = 'ebenchbuild';
 const here = fileURLToPath(new URL('.', import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), 'estiba-bench-build-'));
+// Both daemons' run roots are where they are on a host, on a file system in memory.
+const TMPFS_MAGIC = 0x01021994;
+const memory = ['/run', '/dev/shm'].find((path) => existsSync(path) && statfsSync(path).type === TMPFS_MAGIC);
+const volatile = mkdtempSync(join(memory ?? tmpdir(), 'estiba-bench-build-'));
 const estiba = join(here, '../bin/estiba');
 const context = join(dir, 'context');
 const missed = [];
@@ -55,10 +61,10 @@ COPY --from=b /b /
 try {
   makeContext();
   const ours = await startOurs();
-  const docker = await startDocker();
+  const docker = ALONE ? undefined : await startDocker();
   await api(ours, { nocache: 1 }); // warm
   if (docker) await api(docker, { nocache: 1 });
-  const tools = commandLines();
+  const tools = ALONE ? {} : commandLines();
 
   await compare(
     'cold',
@@ -193,7 +199,7 @@ function api(socketPath, query) {
 }
 
 async function startOurs() {
-  const run = join(dir, 'run');
+  const run = join(volatile, 'run');
   const roots = ['--data-root', join(dir, 'data'), '--run-root', run];
   children.push(
     spawn(estiba, ['daemon', '--only', 'engine', '--name', NAME, ...roots], { stdio: ['ignore', 'ignore', 'ignore'] }),
@@ -213,7 +219,7 @@ async function startDocker() {
     '--data-root',
     join(dir, 'dd'),
     '--exec-root',
-    join(dir, 'de'),
+    join(volatile, 'de'),
     '-H',
     `unix://${socket}`,
   ];
@@ -291,11 +297,13 @@ function cleanUp() {
   const points = readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
     .map((line) => line.split(' ')[4] ?? '');
-  for (const point of points.reverse()) if (point.startsWith(`${dir}/`)) execFileSync('umount', ['-l', point]);
+  for (const point of points.reverse())
+    if (point.startsWith(`${dir}/`) || point.startsWith(`${volatile}/`)) execFileSync('umount', ['-l', point]);
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if (command.includes(dir) && /spawner|edge/.test(command)) process.kill(Number(pid));
+      if ((command.includes(dir) || command.includes(volatile)) && /spawner|edge/.test(command))
+        process.kill(Number(pid));
     } catch {
       // ended meanwhile
     }
@@ -314,5 +322,5 @@ function cleanUp() {
     const group = join('/sys/fs/cgroup', hierarchy, NAME);
     if (existsSync(group)) rmdirSync(group);
   }
-  rmSync(dir, { recursive: true, force: true });
+  for (const made of [dir, volatile]) rmSync(made, { recursive: true, force: true });
 }

@@ -96,6 +96,7 @@ async function sendContexts(
     else {
       const scanned = await scanContext(wish.directory, wish.ignore, hashFile(wish.directory));
       sent[name] = { id: await sendContext(daemon, scanned, signal) };
+      await scanned.noted;
     }
   }
   return sent;

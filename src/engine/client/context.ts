@@ -22,6 +22,8 @@ export interface ScannedContext {
   root: string;
   lines: ContextLine[];
   files: Map<string, { path: string; sizeBytes: number }>;
+  /** When what was hashed has been noted for the next time; sending need not wait for it. */
+  noted: Promise<void>;
 }
 
 const HASHES_AT_ONCE = 8;
@@ -83,8 +85,7 @@ export async function scanContext(
   };
   visit('');
   await Promise.all(hashing);
-  await cache.save();
-  return { root, lines, files };
+  return { root, lines, files, noted: cache.save() };
 }
 
 function namesIn(root: string, directory: string): string[] {
