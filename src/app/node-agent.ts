@@ -109,8 +109,9 @@ export function nodeAgent(wish: AgentWish): { agent: NodeAgent; running: Running
     clusterDns: wish.clusterDns,
     labels: {},
   };
-  const { containers, sandboxes, events, logPath } = node.engine;
-  const engine = { containers, sandboxes, events, logPath, logFiles: LOG_FILES };
+  const { containers, sandboxes, events, logPath, roots } = node.engine;
+  const writtenBytes = async (id: string): Promise<number> => (await roots.usage(id)).bytes;
+  const engine = { containers, sandboxes, events, logPath, logFiles: LOG_FILES, writtenBytes };
   const agent = new NodeAgent({
     client,
     clock,

@@ -12,6 +12,7 @@ import { MS_NODEV, MS_NOSUID } from '#kernel/linux/mount-options.ts';
 import { dialIn } from '#kernel/netlink/dial.ts';
 import type { Op, Plan } from '#kernel/plan/plan.ts';
 import type { Host } from '#runtime/host.ts';
+import { diskUsage } from '#storage/files.ts';
 
 const MNT_DETACH = 2;
 const CPU_PERIOD_US = 100_000;
@@ -81,6 +82,10 @@ export class LinuxNodeHost implements NodeHost {
     const { cpu, memory } = readStats(this.#places(path), files);
     if (!cpu || !memory) return undefined;
     return { cpuNs: cpu.usageNs, workingSetBytes: Math.max(0, memory.usageBytes - memory.inactiveFileBytes) };
+  }
+
+  async diskBytes(path: string): Promise<number> {
+    return (await diskUsage(path)).bytes;
   }
 
   connect({ netns, ip }: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex> {

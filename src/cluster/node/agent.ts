@@ -9,6 +9,7 @@ import { Informer } from '#cluster/client/informer.ts';
 import { DONE, type Requeue, WorkQueue } from '#cluster/client/queue.ts';
 import { keyIn, type Live, PODS, SERVICES } from '#cluster/client/resources.ts';
 import type { AgentDeps } from '#cluster/node/deps.ts';
+import { DiskWatch } from '#cluster/node/disk.ts';
 import { PodImages } from '#cluster/node/images.ts';
 import { PodObjects } from '#cluster/node/objects.ts';
 import { podCgroup, QOS_CLASSES } from '#cluster/node/pod/resources.ts';
@@ -55,6 +56,7 @@ export class NodeAgent {
   readonly #workers = new Map<string, PodWorker>();
   readonly #queue: WorkQueue;
   readonly #registration: Registration;
+  readonly #disk: DiskWatch;
   #unsubscribe: () => void = () => undefined;
   #cancelRefresh: () => void = () => undefined;
 
@@ -95,6 +97,12 @@ export class NodeAgent {
         });
       },
     });
+    this.#disk = new DiskWatch({
+      ...options,
+      pods: () => this.pods(),
+      volumePath: (uid, volume) => this.#deps.volumes.emptyDirPath(uid, volume),
+      evict: (uid, message) => this.#workers.get(uid)?.evict(message),
+    });
     this.#registration = new Registration({ client, clock, log, host, images, settings });
   }
 
@@ -111,6 +119,7 @@ export class NodeAgent {
       if (type === 'container' && uid !== undefined && this.#workers.has(uid)) this.#queue.add(uid);
     });
     this.#queue.start();
+    this.#disk.start();
     this.#scheduleRefresh();
   }
 
@@ -118,6 +127,7 @@ export class NodeAgent {
   async stop(): Promise<void> {
     this.#unsubscribe();
     this.#cancelRefresh();
+    this.#disk.stop();
     this.#registration.stop();
     await this.#queue.stop();
     for (const worker of this.#workers.values()) worker.close();

@@ -11,6 +11,8 @@ export interface NodeEngine {
   >;
   sandboxes: SandboxSource;
   events: Pick<Events, 'subscribe'>;
+  /** Bytes a container wrote into its own files. */
+  writtenBytes(id: string): Promise<number>;
   /** Where a container's log is. */
   logPath(id: string): string;
   logFiles: number;
@@ -41,6 +43,8 @@ export interface NodeHost {
   removePodCgroup(path: string): Promise<void>;
   /** Of a cgroup; `/` is the whole machine. Undefined: there is none. */
   usage(path: string): Usage | undefined;
+  /** Bytes on disk of a file or a whole tree; what is not there has none. */
+  diskBytes(path: string): Promise<number>;
   facts(): HostFacts;
   /** A stream to a port of a pod, as a program inside would have it: also to what listens on its loopback alone. */
   connect(place: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex>;

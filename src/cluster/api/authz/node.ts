@@ -1,4 +1,6 @@
-import { keyOf } from '#cluster/store/objects.ts';
+import { type KubeObject, keyOf } from '#cluster/store/objects.ts';
+import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
+import type { Pod } from '#spec/kubernetes/types.gen.ts';
 import { nodeNameOf, type User } from '../authn/user.ts';
 import type { Cache } from '../cache/cache.ts';
 import { isObject, type JsonObject } from '../codec/json.ts';
@@ -36,9 +38,17 @@ function isNamed(
     if (spec['nodeName'] !== node) continue;
     if (what.resource === 'serviceaccounts') {
       if (spec['serviceAccountName'] === what.name) return true;
+    } else if (what.resource === 'persistentvolumeclaims' && ownClaims(object).includes(what.name)) {
+      return true;
     } else if (names(spec, REFERENCES[what.resource] ?? NO_REFERENCES).has(what.name)) return true;
   }
   return false;
+}
+
+/** Claims of ephemeral volumes, which the spec does not name. */
+function ownClaims(object: KubeObject): string[] {
+  const pod = object as unknown as Pod;
+  return (pod.spec.volumes ?? []).flatMap((v) => (v.ephemeral && claimNameOf(pod, v)) ?? []);
 }
 
 function volumeIsUsed(cache: Cache, node: string, name: string): boolean {

@@ -32,6 +32,9 @@ export interface StatusInput {
   nowMs: number;
 }
 
+/** The node has taken the pod back. */
+export const EVICTED = 'Evicted';
+
 type Phase = NonNullable<PodStatus['phase']>;
 
 /** The whole status as the kubelet reports it, but for conditions of others, which are kept. Pure. */
@@ -207,6 +210,13 @@ function conditions(
       : containersReady;
   made.push({ type: 'Ready', ...ready }, { type: 'ContainersReady', ...containersReady });
   if (!known.some((c) => c.type === 'PodScheduled')) made.push({ type: 'PodScheduled', status: 'True' });
+  if (input.failed?.reason === EVICTED)
+    made.push({
+      type: 'DisruptionTarget',
+      status: 'True',
+      reason: 'TerminationByKubelet',
+      message: input.failed.message,
+    });
   const now = timestamp(input.nowMs);
   const generation = input.pod.metadata.generation;
   const own = made.map((condition): PodCondition => {

@@ -11,7 +11,7 @@ import { isOver, type PodSeen, type PodStep, planPod, SANDBOX } from '#cluster/n
 import { isSidecar, LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
 import { makeSandbox, type ReadyPod, refusal, releaseSandbox } from '#cluster/node/pod/sandbox.ts';
 import { ENDING, startContainer, unlessEnding } from '#cluster/node/pod/start.ts';
-import { podStatus } from '#cluster/node/pod/status.ts';
+import { EVICTED, podStatus } from '#cluster/node/pod/status.ts';
 import { Troubles } from '#cluster/node/pod/troubles.ts';
 import { ProbeWatch } from '#cluster/node/probe/watch.ts';
 import type { SandboxRecord } from '#engine/core/parts.ts';
@@ -25,8 +25,8 @@ const HOLD_MS = 300;
 const DEFAULT_GRACE_SECONDS = 30;
 /** As long as timers can be. */
 const MOST_MS = 2 ** 31 - 1;
-/** A pod the API has lost is ended without asking for long. */
-const LOST_GRACE_SECONDS = 1;
+/** A pod that the API has lost, or that uses what it may not, is ended without asking for long. */
+const LITTLE_GRACE_SECONDS = 1;
 
 /**
  * One pod of this node. `reconcile` reads what is, makes a plan, begins what it says and reports; what takes time runs beside it,
@@ -82,7 +82,7 @@ export class PodWorker {
     const before = this.#pod.metadata.deletionGracePeriodSeconds;
     if (pod) this.#pod = pod;
     else this.#lost = true;
-    const grace = pod ? pod.metadata.deletionGracePeriodSeconds : LOST_GRACE_SECONDS;
+    const grace = pod ? pod.metadata.deletionGracePeriodSeconds : LITTLE_GRACE_SECONDS;
     if (!pod || pod.metadata.deletionTimestamp) this.#stop.abort();
     if (before !== undefined && grace !== undefined && grace < before) this.#shorten(grace);
   }
@@ -96,6 +96,15 @@ export class PodWorker {
   close(): void {
     this.#closed = true;
     for (const { watch } of this.#probes.values()) watch.close();
+  }
+
+  /** The node takes back what the pod has: it ends for good. */
+  evict(message: string): void {
+    if (this.#ending(this.#deps.clock.now()) !== undefined) return;
+    this.#failed = { reason: EVICTED, message };
+    this.#deps.events.record(PODS, this.#pod, { type: 'Warning', reason: EVICTED, message });
+    this.#stop.abort();
+    this.#deps.wake(this.uid);
   }
 
   /** The objects that its volumes follow have changed, or a token is due. */
@@ -298,11 +307,12 @@ export class PodWorker {
     const { metadata, spec } = this.#pod;
     const leaving = this.#lost || metadata.deletionTimestamp !== undefined;
     const probeGrace = this.#probes.get(container.name)?.watch.condemned()?.graceSeconds;
-    const graceSeconds = this.#lost
-      ? LOST_GRACE_SECONDS
-      : leaving
-        ? (metadata.deletionGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS)
-        : (probeGrace ?? spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS);
+    const graceSeconds =
+      this.#lost || this.#failed?.reason === EVICTED
+        ? LITTLE_GRACE_SECONDS
+        : leaving
+          ? (metadata.deletionGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS)
+          : (probeGrace ?? spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS);
     this.#probes.get(container.name)?.watch.close();
     await endContainer(this.#deps, {
       pod: this.#pod,
@@ -459,6 +469,7 @@ export class PodWorker {
     await this.#write(this.#status(runs, clock.now(), true));
     if (!this.#settled) await releaseSandbox(this.#deps, this.#pod);
     this.#settled = true;
+    if (this.#failed?.reason === EVICTED) await this.#deps.volumes.dropEmptyDirs(this.uid);
     if (!leaving) return DONE;
     for (const list of runs.values())
       for (const run of list) await engine.containers.remove(run.id, { force: true, volumes: true });

@@ -64,6 +64,16 @@ export class PodVolumes {
     return this.#o.tokens.renewInMs(self.pod.metadata.uid);
   }
 
+  /** Where an emptyDir on disk is. */
+  emptyDirPath(uid: string, volume: string): string {
+    return join(this.#o.dataDir, uid, 'volumes', volume);
+  }
+
+  /** The disk that the pod's emptyDirs hold is given back; absent is fine. */
+  async dropEmptyDirs(uid: string): Promise<void> {
+    await rm(join(this.#o.dataDir, uid, 'volumes'), { recursive: true, force: true });
+  }
+
   /** Everything of the pod on this node; absent is fine. */
   async release(uid: string): Promise<void> {
     const volumes = join(this.#o.runDir, uid, 'volumes');
@@ -160,7 +170,7 @@ export class PodVolumes {
 
   #path(uid: string, volume: Volume): string {
     const onDisk = volume.emptyDir !== undefined && volume.emptyDir.medium !== 'Memory';
-    return join(onDisk ? this.#o.dataDir : this.#o.runDir, uid, 'volumes', volume.name);
+    return onDisk ? this.emptyDirPath(uid, volume.name) : join(this.#o.runDir, uid, 'volumes', volume.name);
   }
 }
 

@@ -1,0 +1,112 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Container, Pod, PodSpec } from '#spec/kubernetes/types.gen.ts';
+import { Machine, waitFor } from './machine.ts';
+
+const FOREVER = 'trap exit TERM; while :; do sleep 0.05; done';
+const PATIENCE_MS = 60_000;
+
+/** A pod of one container. */
+function pod(name: string, script: string, container: Partial<Container> = {}, spec: Partial<PodSpec> = {}): Pod {
+  const c = { name: 'c', image: 'busybox', imagePullPolicy: 'IfNotPresent' as const, command: ['sh', '-c', script] };
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, labels: { app: name } },
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ ...c, ...container }], ...spec },
+  };
+}
+
+describe('what pods may ask for, with real pods', () => {
+  let machine: Machine;
+  const ready = (name: string): Promise<string> =>
+    machine.kubectl(`wait --for=condition=Ready pod/${name} --timeout=60s`);
+
+  beforeAll(async () => {
+    machine = await Machine.open('feat');
+  });
+  afterAll(() => machine.close());
+
+  it('an ephemeral volume is a claim of the pod’s own, gone with it', async () => {
+    const volumeClaimTemplate = {
+      spec: { accessModes: ['ReadWriteOnce' as const], resources: { requests: { storage: '1Mi' } } },
+    };
+    await machine.apply(
+      pod(
+        'scratch',
+        `echo kept > /v/x; ${FOREVER}`,
+        { volumeMounts: [{ name: 'v', mountPath: '/v' }] },
+        { volumes: [{ name: 'v', ephemeral: { volumeClaimTemplate } }] },
+      ),
+    );
+    await ready('scratch');
+    expect(await machine.kubectl('get pvc scratch-v -o jsonpath={.status.phase}')).toBe('Bound');
+    expect(await machine.kubectl('exec scratch -- cat /v/x')).toBe('kept\n');
+    await machine.kubectl('delete pod scratch --wait');
+    await waitFor(
+      'its claim and volume to go',
+      PATIENCE_MS,
+      async () => (await machine.kubectl('get pvc,pv -o name')) === '',
+    );
+  });
+
+  it('a volume is mounted inside a config map’s', async () => {
+    await machine.kubectl('create configmap outer --from-literal=a=1');
+    await machine.kubectl('create configmap inner --from-literal=b=2');
+    const volumes = ['outer', 'inner'].map((name) => ({ name, configMap: { name } }));
+    const volumeMounts = [
+      { name: 'outer', mountPath: '/etc/app' },
+      { name: 'inner', mountPath: '/etc/app/more/inner' },
+    ];
+    await machine.apply(pod('nested', FOREVER, { volumeMounts }, { volumes }));
+    await ready('nested');
+    expect(await machine.kubectl('exec nested -- cat /etc/app/a /etc/app/more/inner/b')).toBe('12');
+    await machine.kubectl('delete pod nested --wait');
+  });
+
+  it('port-forward reaches what listens on the pod’s loopback alone', async () => {
+    await machine.apply(pod('shy', 'echo inside > /index.html; httpd -f -p 127.0.0.1:8080 -h /'));
+    await ready('shy');
+    const forward = machine.spawn('kubectl', ['port-forward', 'pod/shy', '18081:8080', '18082:8081']);
+    let said = '';
+    forward.stderr?.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    const get = (port: number) => machine.run('busybox', ['wget', '-qO-', `http://127.0.0.1:${port}`]);
+    await waitFor('the page', PATIENCE_MS, async () => (await get(18_081)).text === 'inside\n');
+    await get(18_082);
+    await waitFor('the reason', PATIENCE_MS, () => said.includes('dial tcp 127.0.0.1 port 8081: Connection refused'));
+    await machine.run('pkill', ['-x', 'kubectl']); // on this machine alone
+    await machine.kubectl('delete pod shy --wait');
+  });
+
+  it('a pod that goes over its emptyDir’s limit is evicted, and its disk is free again; one below it stays', async () => {
+    const filler = (megabytes: number) => `dd if=/dev/zero of=/v/x bs=1M count=${megabytes} 2>/dev/null; ${FOREVER}`;
+    const mounted = { volumeMounts: [{ name: 'v', mountPath: '/v' }] };
+    const volumes = [{ name: 'v', emptyDir: { sizeLimit: '2Mi' } }];
+    const limits = { limits: { 'ephemeral-storage': '2Mi' } };
+    await machine.apply(
+      pod('greedy', filler(3), mounted, { volumes }),
+      pod('modest', filler(1), mounted, { volumes }),
+      pod('writer', `dd if=/dev/zero of=/x bs=1M count=3 2>/dev/null; ${FOREVER}`, { resources: limits }),
+    );
+    await machine.kubectl('wait --for=jsonpath={.status.reason}=Evicted pod/greedy pod/writer --timeout=60s');
+    const greedy = await machine.get<Pod>('pod greedy');
+    expect(greedy.status).toMatchObject({
+      phase: 'Failed',
+      message: 'Usage of EmptyDir volume "v" exceeds the limit "2Mi". ',
+    });
+    expect(greedy.status?.conditions).toContainEqual(
+      expect.objectContaining({ type: 'DisruptionTarget', reason: 'TerminationByKubelet' }),
+    );
+    expect((await machine.get<Pod>('pod writer')).status?.message).toMatch(
+      /^Pod ephemeral local storage usage exceeds/,
+    );
+    expect(await machine.kubectl('get events --field-selector involvedObject.name=greedy,reason=Evicted')).toContain(
+      '2Mi',
+    );
+    const left = `${machine.dataRoot}/pods/${greedy.metadata.uid}/volumes`;
+    await waitFor('its disk', PATIENCE_MS, async () => (await machine.run('ls', [left])).code !== 0);
+    await ready('modest');
+    await machine.kubectl('delete pods --all --wait');
+  });
+});
