@@ -364,9 +364,14 @@ export class LayerStore {
 
   #computeChecksums(): void {
     this.#cancelChecksums?.();
-    this.#checksums ??= this.#checksumAll().finally(() => {
-      this.#checksums = undefined;
-    });
+    // What failed is tried again with the next layer, and a start without checksum unpacks anew.
+    const failed = (error: unknown): void =>
+      this.#options.log.error('layers could not be made durable', { error: describeChain(error) });
+    this.#checksums ??= this.#checksumAll()
+      .catch(failed)
+      .finally(() => {
+        this.#checksums = undefined;
+      });
   }
 
   async #checksumAll(): Promise<void> {
