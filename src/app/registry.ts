@@ -21,7 +21,7 @@ estiba registry user remove NAME
 estiba registry anonymous --allow ACTIONS:PATTERN...
 
 ACTIONS are some of pull,push,delete; a PATTERN is a repository's name with * for one part, ** for any number of them.
-Under the data root: blobs/, store/, registry/access.json (read at start), registry/token.key.
+Under the data root: blobs/, store/, registry/access.json (read anew when it changes), registry/token.key.
 `;
 
 const Usage = defineError('USAGE', (d: { why: string }) => ({

@@ -131,6 +131,11 @@ export class ImageStore {
     return this.#names.get(formatReference(name));
   }
 
+  /** Every name and what it points to; nothing is read from disk. */
+  *names(): Generator<[name: Reference, target: Digest]> {
+    for (const [name, target] of this.#names) yield [parseReference(name), target];
+  }
+
   async list(): Promise<Image[]> {
     const images = await Promise.all([...this.#targets.keys()].map((digest) => this.#image(digest).catch(unreadable)));
     return images.filter((image) => image !== undefined);

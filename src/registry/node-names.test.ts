@@ -103,6 +103,29 @@ describe('the registry and the images of one node', () => {
     expect(await digestAt('web', '1')).toBeNull();
   });
 
+  it('what nobody has pushed or asked for yet is in the catalog and among the tags, in order and in pages', async () => {
+    await push('pushed', 'b', 'first');
+    const target = await make('built');
+    const names = ['short:1', 'own/app:2', 'own/app:A', 'own/app:b'].map((name) =>
+      parseReference(name.startsWith('own') ? `${served.host}/${name}` : name),
+    );
+    await node.images.add(target, [...names, parseReference(`${served.host}/pushed:C`), parseReference('pushed:a')]);
+    await node.images.add(target, [parseReference('other.example/x:1')]);
+    await node.images.add(await make('theirs'), [parseReference('hub:1')]);
+    const theirs = (await node.images.get('hub:1')).target;
+    await node.images.add(theirs, [parseReference(`hub@${theirs.digest}`)]);
+
+    expect(await listed('/v2/_catalog', 'repositories', 10)).toEqual([['own/app', 'pushed', 'short']]);
+    expect(await listed('/v2/_catalog', 'repositories', 2)).toEqual([['own/app', 'pushed'], ['short']]);
+    expect(await listed('/v2/own/app/tags/list', 'tags', 1)).toEqual([['2'], ['A'], ['b']]);
+    expect(await listed('/v2/pushed/tags/list', 'tags', 2)).toEqual([['a', 'b'], ['C']]);
+    expect(await digestAt('own/app', 'A')).toBe(target.digest); // linked now, and still there once
+    expect(await listed('/v2/own/app/tags/list', 'tags', 10)).toEqual([['2', 'A', 'b']]);
+    await node.images.remove(`${served.host}/own/app:A`);
+    expect(await listed('/v2/own/app/tags/list', 'tags', 10)).toEqual([['2', 'b']]);
+    expect((await fetch(`${served.url}/v2/hub/tags/list`)).status).toBe(404);
+  });
+
   it('a push of what was built here to our own registry sends nothing twice', async () => {
     const target = await make('built');
     const name = `${served.host}/own:1`;
@@ -223,6 +246,17 @@ async function make(layer: string): Promise<{ digest: Digest; mediaType: string;
   for (const bytes of [tar, Buffer.from(config), Buffer.from(manifest)])
     await writeBlob(node.content, digestOf(bytes), [bytes]);
   return { digest: digestOf(manifest), mediaType: MEDIA.ociManifest, size: manifest.length };
+}
+
+/** All pages of a list. */
+async function listed(path: string, what: 'repositories' | 'tags', n: number): Promise<string[][]> {
+  const pages: string[][] = [];
+  for (let next: string | undefined = `${path}?n=${n}`; next; ) {
+    const answer: Response = await fetch(served.url + next);
+    pages.push(((await answer.json()) as Record<typeof what, string[]>)[what]);
+    next = /<(.*)>/.exec(answer.headers.get('link') ?? '')?.[1];
+  }
+  return pages;
 }
 
 async function digestAt(repository: string, tag: string): Promise<string | null> {

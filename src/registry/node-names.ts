@@ -62,6 +62,16 @@ export function nodeImageNames(o: NodeNamesOptions): ImageNames {
       }
       return builtHere(repository, tag, o.images);
     },
+
+    *list() {
+      const ours = new Set(o.authorities());
+      for (const [{ registry, repository, tag }] of o.images.names()) {
+        if (tag === undefined) continue;
+        if (ours.has(registry)) yield { repository, tag };
+        else if (registry === DEFAULT_REGISTRY && builtHere(repository, tag, o.images) !== undefined)
+          yield { repository: repository.replace(/^library\//, ''), tag };
+      }
+    },
   };
 }
 

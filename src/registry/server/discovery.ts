@@ -3,25 +3,55 @@ import type { Principal } from '#registry/server/access.ts';
 import { refuse } from '#registry/server/errors.ts';
 import type { Exchange } from '#registry/server/exchange.ts';
 import { annotationsOf, OCI_INDEX } from '#registry/server/manifest.ts';
-import type { ManifestRecord } from '#registry/server/repositories.ts';
+import type { ManifestRecord, Page } from '#registry/server/repositories.ts';
 import type { Services } from '#registry/server/services.ts';
 import type { Digest } from '#spec/image/digest.ts';
 
 /** GET of tags (end-8a, 8b), in lexical order without regard to case, in pages of `n` after `last`. */
 export async function listTags(x: Exchange, at: { repository: string }, s: Services): Promise<void> {
   const { repository: name } = at;
-  if (!(await s.repositories.exists(name))) refuse('NAME_UNKNOWN', undefined, { detail: { name } });
+  const own = [...s.names.list()].filter(({ repository }) => repository === name).map(({ tag }) => tag);
+  if (own.length === 0 && !(await s.repositories.exists(name))) refuse('NAME_UNKNOWN', undefined, { detail: { name } });
   const limit = pageSize(x, s);
-  const page = await s.repositories.tags(name, x.query.get('last') ?? '', limit);
-  const tags = page.items.map((t) => t.tag);
-  x.json({ name, tags }, linkAfter(x, page.more ? tags.at(-1) : undefined, limit));
+  const last = x.query.get('last') ?? '';
+  const tags: string[] = [];
+  let more = limit > 0;
+  for (let after = last; more && tags.length < limit; ) {
+    const page = await s.repositories.tags(name, after, limit - tags.length);
+    // What was adopted from the node and has gone there is unlinked later.
+    tags.push(...page.items.filter(({ tag, adopted }) => !adopted || own.includes(tag)).map(({ tag }) => tag));
+    after = page.items.at(-1)?.tag ?? after;
+    more = page.more;
+  }
+  const merged = merge({ items: tags, more }, own, { after: last, limit, order: tagOrder });
+  x.json({ name, tags: merged.items }, linkAfter(x, merged.more ? merged.items.at(-1) : undefined, limit));
 }
 
-/** GET of `/v2/_catalog` (Docker's registry API): the repositories the client may pull from. */
+/** As `Repositories` keeps them: without regard to case, and by case where that is all that differs. */
+function tagOrder(a: string, b: string): number {
+  const [x, y] = [`${a.toLowerCase()}!${a}`, `${b.toLowerCase()}!${b}`];
+  return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/** What the node has joins a page of what was pushed; nothing that comes after the page's end gets in. */
+function merge(
+  pushed: Page<string>,
+  own: readonly string[],
+  o: { after: string; limit: number; order: (a: string, b: string) => number },
+): Page<string> {
+  if (o.limit === 0) return { items: [], more: false };
+  const rest = own.filter((name) => o.after === '' || o.order(name, o.after) > 0);
+  const all = [...new Set([...pushed.items, ...rest])].sort(o.order);
+  return { items: all.slice(0, o.limit), more: pushed.more || all.length > o.limit };
+}
+
+/** GET of `/v2/_catalog` (Docker's registry API): the repositories the client may pull from, those of the node's own images too. */
 export async function listRepositories(x: Exchange, s: Services, principal: Principal): Promise<void> {
   const limit = pageSize(x, s);
+  const after = x.query.get('last') ?? '';
+  const own = [...s.names.list()].map(({ repository }) => repository).filter((name) => principal.may('pull', name));
   const repositories: string[] = [];
-  let last = x.query.get('last') ?? '';
+  let last = after;
   let more = limit > 0;
   while (more && repositories.length < limit) {
     const page = await s.repositories.list(last, limit - repositories.length);
@@ -29,7 +59,9 @@ export async function listRepositories(x: Exchange, s: Services, principal: Prin
     last = page.items.at(-1) ?? last;
     more = page.more;
   }
-  x.json({ repositories }, linkAfter(x, more && limit > 0 ? last : undefined, limit));
+  const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+  const merged = merge({ items: repositories, more }, own, { after, limit, order });
+  x.json({ repositories: merged.items }, linkAfter(x, merged.more ? merged.items.at(-1) : undefined, limit));
 }
 
 /** Bytes of annotations in one page of referrers; with more, the page ends early. */

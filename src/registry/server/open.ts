@@ -3,10 +3,10 @@ import { mkdir, readFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
-import { defineError, errnoOf, messageOf } from '#base/errors.ts';
+import { errnoOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { ContentStore } from '#image/content.ts';
-import { Access, accessFileShape } from '#registry/server/access.ts';
+import { AccessFileInvalid, LiveAccess } from '#registry/server/access-file.ts';
 import { collectLinks } from '#registry/server/gc.ts';
 import { Repositories } from '#registry/server/repositories.ts';
 import { createRegistryServer, type TlsKeys } from '#registry/server/server.ts';
@@ -23,7 +23,7 @@ import { writeFileAtomic } from '#storage/files.ts';
 import type { Store } from '#storage/store.ts';
 
 export interface RegistryOptions {
-  /** The registry's own folder: `access.json` (read) and `token.key` (made when absent). */
+  /** The registry's own folder: `access.json` (read, anew when it changes) and `token.key` (made when absent). */
   folder: string;
   content: ContentStore;
   store: Store;
@@ -46,20 +46,11 @@ export interface Registry {
   close(): Promise<void>;
 }
 
-export const AccountsMissing = defineError('REGISTRY_ACCOUNTS_MISSING', (d: { path: string }) => ({
-  message: `${d.path} does not exist, and the registry is to listen on more than loopback`,
-  hint: 'make accounts with "estiba registry user add", or let everybody in with --open',
-}));
-
-export const AccessFileInvalid = defineError('REGISTRY_ACCESS_FILE', (d: { path: string; why: string }) => ({
-  message: `${d.path}: ${d.why}`,
-}));
-
 /** A registry over a node's content store; the caller says where it listens. */
 export async function openRegistry(options: RegistryOptions): Promise<Registry> {
   const { folder, content, store, clock, log } = options;
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const access = await readAccess(join(folder, 'access.json'), options.openWithoutAccounts);
+  const access = await LiveAccess.open(join(folder, 'access.json'), options);
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const uploads = new Uploads(content, clock, limits.blobMaxBytes);
   const repositories = new Repositories(store, clock);
@@ -88,22 +79,6 @@ export async function openRegistry(options: RegistryOptions): Promise<Registry> 
       await uploads.close();
     },
   };
-}
-
-async function readAccess(path: string, openWithoutAccounts: boolean): Promise<Access> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-    return undefined;
-  });
-  if (text === undefined) {
-    if (openWithoutAccounts) return Access.everyone();
-    throw new AccountsMissing({ path });
-  }
-  try {
-    return Access.fromFile(accessFileShape(JSON.parse(text), '$'));
-  } catch (cause) {
-    throw new AccessFileInvalid({ path, why: messageOf(cause) }, { cause });
-  }
 }
 
 /** Tokens outlive a restart: the key is kept. */

@@ -1,6 +1,9 @@
+import { rm } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { FakeClock } from '#base/clock.ts';
+import { logger } from '#base/log.ts';
 import { writeBlob } from '#image/content.ts';
 import { hashPassword, hashSecret, patternOf } from '#registry/server/access.ts';
 import { collectBytes, registryRoots } from '#registry/server/gc.ts';
@@ -8,6 +11,7 @@ import { parseRoute } from '#registry/server/route.ts';
 import { type TestRegistry, testRegistry } from '#registry/server/testing.ts';
 import { parseScopes } from '#registry/server/tokens.ts';
 import { type Digest, digestOf } from '#spec/image/digest.ts';
+import { writeFileAtomic } from '#storage/files.ts';
 
 const OCI = 'application/vnd.oci.image.manifest.v1+json';
 const INDEX = 'application/vnd.oci.image.index.v1+json';
@@ -210,6 +214,7 @@ describe('manifests', () => {
         void seen.push(`+${repository}:${tag}@${digest}`),
       untagged: async (repository: string, tag: string) => void seen.push(`-${repository}:${tag}`),
       find: async () => undefined,
+      list: () => [],
     };
     await using r = await testRegistry({ names });
     const digest = await pushImage(r, 'a', 'v1', 'x');
@@ -225,6 +230,8 @@ describe('the node', () => {
       tagged: async () => undefined,
       untagged: async () => undefined,
       find: async (r: string, t: string) => local.get(`${r}:${t}`),
+      list: () =>
+        [...local.keys()].map((name) => ({ repository: name.split(':')[0] ?? '', tag: name.split(':')[1] ?? '' })),
     };
     await using r = await testRegistry({ names });
     const keep = async (text: string): Promise<Digest> =>
@@ -326,6 +333,48 @@ describe('accounts', () => {
     expect([other.status, other.headers.get('www-authenticate')?.includes('insufficient_scope')]).toEqual([401, true]);
     await clock.advance(310_000);
     expect((await fetch(`${r.url}/v2/team/app/manifests/v1`, { headers: bearer })).status).toBe(401);
+  });
+
+  it('are read anew when their file changes; a bad or lost one leaves them as they were, and the log says so once', async () => {
+    const lines: string[] = [];
+    const log = logger('registry', { write: (line) => void lines.push(line), now: () => 0 });
+    await using r = await testRegistry({ access: await access(), log });
+    const path = join(r.folder, 'access.json');
+    const { anonymous, accounts } = await access();
+    const may = async (name: string, secret: string) =>
+      (await fetch(`${r.url}/v2/`, { headers: basic(name, secret) })).status === 200;
+    const query = 'service=estiba-registry&scope=repository:team/app:pull';
+    const issued = await fetch(`${r.url}/auth/token?${query}`, { headers: basic('robot$ci', 's3cret') });
+    const bearer = { authorization: `Bearer ${((await issued.json()) as { token: string }).token}` };
+    expect((await fetch(`${r.url}/v2/`, { headers: bearer })).status).toBe(200);
+
+    const bob = { name: 'bob', secret: hashSecret('new'), rules: [] };
+    await writeFileAtomic(path, JSON.stringify({ anonymous, accounts: [accounts[0], bob] }));
+    expect([await may('bob', 'new'), await may('robot$ci', 's3cret'), await may('alice', 'pw')]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    expect((await fetch(`${r.url}/v2/`, { headers: bearer })).status).toBe(401); // its account is gone
+
+    for (const bad of ['{"accounts": [', '{"accounts": [{"name": "eve"}]}']) {
+      lines.length = 0;
+      await writeFileAtomic(path, bad);
+      expect([await may('bob', 'new'), await may('eve', '')]).toEqual([true, false]);
+      expect(lines).toEqual([
+        expect.stringMatching(/error registry accounts and rights stay as they were.*access\.json/),
+      ]);
+    }
+    await rm(path);
+    expect([await may('bob', 'new'), (await fetch(`${r.url}/v2/`)).status]).toEqual([true, 401]);
+    expect(lines.at(-1)).toContain('ENOENT');
+  });
+
+  it('come into being while the registry runs: from then on it is not open to all', async () => {
+    await using r = await testRegistry();
+    expect((await fetch(`${r.url}/v2/`)).status).toBe(200);
+    await writeFileAtomic(join(r.folder, 'access.json'), JSON.stringify(await access()));
+    expect((await fetch(`${r.url}/v2/`)).status).toBe(401);
   });
 
   it('blobs are not mounted out of repositories the client may not read', async () => {

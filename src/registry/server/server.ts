@@ -45,6 +45,7 @@ async function serve(request: IncomingMessage, response: ServerResponse, s: Serv
   response.setHeader('x-content-type-options', 'nosniff');
   try {
     const route = parseRoute(x.path);
+    await s.access.refresh();
     const right = METHODS[route.to][x.method] ?? wrongMethod(route);
     if (route.to === 'token') return await tokens.issue(x);
     const principal = await tokens.identify(x);
@@ -100,7 +101,7 @@ function run(x: Exchange, route: Route, s: Services, principal: Principal): Prom
  */
 function ping(x: Exchange, principal: Principal, s: Services): void {
   const hasToken = x.header('authorization') !== undefined;
-  if (!s.access.open && principal.name === undefined && !hasToken) s.tokens.demandLogin(x);
+  if (!s.access.current.open && principal.name === undefined && !hasToken) s.tokens.demandLogin(x);
   x.json({});
 }
 

@@ -1,7 +1,7 @@
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
 import type { ContentStore } from '#image/content.ts';
-import type { Access } from '#registry/server/access.ts';
+import type { LiveAccess } from '#registry/server/access-file.ts';
 import type { Repositories } from '#registry/server/repositories.ts';
 import type { Tokens } from '#registry/server/tokens.ts';
 import type { Uploads } from '#registry/server/uploads.ts';
@@ -12,7 +12,7 @@ export interface Services {
   repositories: Repositories;
   content: ContentStore;
   uploads: Uploads;
-  access: Access;
+  access: LiveAccess;
   tokens: Tokens;
   names: ImageNames;
   clock: Clock;
@@ -36,6 +36,8 @@ export interface ImageNames {
   untagged(repository: string, tag: string): Promise<void>;
   /** The image the node itself has under the registry's name: one that was built or tagged here, and never pushed. */
   find(repository: string, tag: string, host?: string): Promise<Digest | undefined>;
+  /** Every name under which `find` has one; a name may come twice. */
+  list(): Iterable<{ repository: string; tag: string }>;
 }
 
 /** For a registry that serves no node. */
@@ -43,6 +45,7 @@ export const noImageNames: ImageNames = {
   tagged: async () => undefined,
   untagged: async () => undefined,
   find: async () => undefined,
+  list: () => [],
 };
 
 export interface Limits {

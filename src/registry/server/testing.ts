@@ -13,6 +13,8 @@ import { memoryStore } from '#storage/memory.ts';
 export interface TestRegistry extends AsyncDisposable {
   registry: Registry;
   content: ContentStore;
+  /** Where `access.json` is. */
+  folder: string;
   /** `http://127.0.0.1:port` */
   url: string;
   /** `127.0.0.1:port` */
@@ -42,6 +44,7 @@ export async function testRegistry(
   return {
     registry,
     content,
+    folder,
     host,
     url: `${options.tls ? 'https' : 'http'}://${host}`,
     [Symbol.asyncDispose]: async () => {

@@ -3,7 +3,8 @@ import type { Clock } from '#base/clock.ts';
 import { isCode } from '#base/errors.ts';
 import { array, object, oneOf, optional, string } from '#base/shape.ts';
 import { formatChallenge } from '#registry/http/challenge.ts';
-import type { Access, Grant, Principal } from '#registry/server/access.ts';
+import type { Grant, Principal } from '#registry/server/access.ts';
+import type { LiveAccess } from '#registry/server/access-file.ts';
 import { refuse } from '#registry/server/errors.ts';
 import type { Exchange } from '#registry/server/exchange.ts';
 import { type Action, isRepository } from '#registry/server/route.ts';
@@ -23,11 +24,11 @@ import { type Action, isRepository } from '#registry/server/route.ts';
  */
 export class Tokens {
   readonly #key: Uint8Array;
-  readonly #access: Access;
+  readonly #access: LiveAccess;
   readonly #clock: Clock;
   readonly service: string;
 
-  constructor(options: { key: Uint8Array; access: Access; clock: Clock; service: string }) {
+  constructor(options: { key: Uint8Array; access: LiveAccess; clock: Clock; service: string }) {
     this.#key = options.key;
     this.#access = options.access;
     this.#clock = options.clock;
@@ -39,10 +40,10 @@ export class Tokens {
     const [, scheme = '', credentials = ''] = /^(\w+)\s+(.+)$/.exec(x.header('authorization') ?? '') ?? [];
     switch (scheme.toLowerCase()) {
       case '':
-        return this.#access.anonymous();
+        return this.#access.current.anonymous();
       case 'basic': {
         const { name, password } = parseBasic(credentials);
-        const principal = await this.#access.authenticate(name, password, this.#clock.now());
+        const principal = await this.#access.current.authenticate(name, password, this.#clock.now());
         return principal ?? this.demandLogin(x, 'wrong user name or password');
       }
       case 'bearer':
@@ -114,7 +115,7 @@ export class Tokens {
     if (form.get('grant_type') !== 'password')
       refuse('UNSUPPORTED', 'only grant_type=password is known', { status: 400 });
     const [name, password] = [form.get('username') ?? '', form.get('password') ?? ''];
-    const principal = await this.#access.authenticate(name, password, this.#clock.now());
+    const principal = await this.#access.current.authenticate(name, password, this.#clock.now());
     return {
       principal: principal ?? refuse('UNAUTHORIZED', 'wrong user name or password'),
       scopes: form.getAll('scope'),
@@ -132,7 +133,7 @@ export class Tokens {
         clockTolerance: 5,
       });
       const { access } = claims(payload, 'token');
-      return this.#access.holder(payload.sub || undefined, access ?? [], nowMs);
+      return this.#access.current.holder(payload.sub || undefined, access ?? [], nowMs);
     } catch (error) {
       if (isCode(error, 'INVALID_VALUE') || (error instanceof Error && 'code' in error)) return undefined;
       throw error;
