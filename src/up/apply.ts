@@ -164,6 +164,9 @@ async function applyOrReplace(cluster: Cluster, object: UpObject): Promise<void>
   }
 }
 
+/** A new version may be given seconds; the old one, which has to come back, gets at least this. */
+const UNDO_MIN_MS = 120_000;
+
 export interface WaitOptions {
   clock: Clock;
   timeoutMs: number;
@@ -217,7 +220,10 @@ async function look(
   });
 }
 
-/** Brings back what was applied before; an app that is new goes. */
+/**
+ * Brings back what was applied before, and waits until it is: pods of the version that failed would otherwise be counted, scaled and
+ * served beside it by whatever comes next. An app that is new goes. Throws as `waitReady` does.
+ */
 export async function undo(
   cluster: Cluster,
   plan: AppPlan,
@@ -231,7 +237,9 @@ export async function undo(
     return;
   }
   const back = await rehearse(cluster, { ...plan, objects: before.objects });
-  await applyDeed(cluster, plan, back, progress, wait);
+  const patient = { ...wait, timeoutMs: Math.max(wait.timeoutMs, UNDO_MIN_MS) };
+  await applyDeed(cluster, plan, back, progress, patient);
+  await waitReady(cluster, plan.app, back.objects, progress, patient);
 }
 
 /** The namespace an app lives in, found by its name. */

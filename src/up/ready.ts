@@ -21,9 +21,10 @@ export function readinessOf(object: LiveObject, world: World): Readiness {
       const { metadata, spec, status } = object as unknown as Deployment;
       const wanted = spec.replicas ?? 1;
       const late = status?.conditions?.find((c) => c.type === 'Progressing' && c.reason === 'ProgressDeadlineExceeded');
-      if (late) return { state: 'failed', says: late.message ?? 'its progress deadline is over' };
       const { updatedReplicas = 0, availableReplicas = 0, replicas = 0 } = status ?? {};
       const seen = (status?.observedGeneration ?? 0) >= (metadata.generation ?? 0);
+      // Of the version before, until the controller has looked at this one.
+      if (late && seen) return { state: 'failed', says: late.message ?? 'its progress deadline is over' };
       if (seen && updatedReplicas >= wanted && replicas <= updatedReplicas && availableReplicas >= wanted) return READY;
       return waiting(
         `${Math.min(updatedReplicas, availableReplicas)} of ${wanted} ready`,
