@@ -7,8 +7,10 @@
  * The daemon stays (`make demo-clean` takes all away), and a second run takes seconds. Ends with non-zero when a step fails.
  */
 import { existsSync } from 'node:fs';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { endpoints, ensureDaemon } from './demo/daemon.mjs';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { daemonPid, endpoints, ensureDaemon, stopDaemon } from './demo/daemon.mjs';
+import { explain } from './demo/failed.mjs';
+import { takeVolatile } from './demo/host.mjs';
 import {
   ask,
   DAEMON_LOG,
@@ -45,11 +47,16 @@ const WEIGHTS = {
   pages: 5,
 };
 const progress = new Progress(Object.values(WEIGHTS));
+/** Whether this run started the daemon, which then ends with it when it comes to nothing. */
+let isOurDaemon = false;
 
 try {
   await progress.step('Debian packages', WEIGHTS.packages, (say) => must('tools/setup.sh', ['base', 'demo'], say));
   await progress.step('Estiba itself', WEIGHTS.build, (say) => build(say));
-  await progress.step('the daemon', WEIGHTS.daemon, ensureDaemon);
+  await progress.step('the daemon', WEIGHTS.daemon, async (say) => {
+    isOurDaemon = (await daemonPid()) === undefined;
+    return ensureDaemon(say);
+  });
   await progress.step('secrets', WEIGHTS.secrets, makeSecrets);
   await progress.step('debian:bookworm', WEIGHTS.debian, ensureDebian);
   await bothOrNone(bringUpWordpress(), bringUpWiki());
@@ -58,8 +65,39 @@ try {
   await tell();
 } catch (error) {
   progress.end();
-  process.stderr.write(`\nmake demo failed: ${error.message}\n${hintFor(error.message)}\n`);
+  const [left, host] = [await leave(), await setUp()];
+  process.stderr.write(
+    `\n${explain({ message: error.message, step: error.step ?? 'the end', host, left, log: DAEMON_LOG })}`,
+  );
   process.exit(1);
+}
+
+/** A daemon that this run started, and that runs nothing, ends again with all that a reboot would take. */
+async function leave() {
+  const kept = 'what was fetched and built stays for the next run; `make demo-clean` takes that away, too';
+  try {
+    const works = (await daemonPid()) !== undefined && (await ask(ESTIBA, ['ps', '--quiet'])).trim() !== '';
+    if (works) return `the daemon goes on, with what came up; ${kept}`;
+    if (!isOurDaemon) return `nothing of this run; ${kept}`;
+    await stopDaemon();
+    await takeVolatile();
+    await rm(RUN_ROOT, { recursive: true, force: true });
+    return `nothing runs; ${kept}`;
+  } catch (error) {
+    return `perhaps more than there should be (${error.message}): \`make demo-clean\` takes it away`;
+  }
+}
+
+/** Whom this machine asks for packages. */
+async function setUp() {
+  const [sites, npmRegistry] = await Promise.all([
+    ask('apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages']).catch(() => ''),
+    ask('npm', ['config', 'get', 'registry']).catch(() => ''),
+  ]);
+  return {
+    mirrors: [...new Set(sites.split('\n').filter((site) => site !== ''))],
+    npmRegistry: npmRegistry.trim().split('\n').at(-1),
+  };
 }
 
 async function build(say) {
@@ -119,7 +157,9 @@ async function bringUpWiki() {
 /** Both are let come to their end, so that what one left does not race with what is said of the other. */
 async function bothOrNone(...works) {
   const failed = (await Promise.allSettled(works)).filter(({ status }) => status === 'rejected');
-  if (failed.length > 0) throw new Error(failed.map(({ reason }) => reason.message).join('\n\n'));
+  if (failed.length === 0) return;
+  const [message, step] = ['message', 'step'].map((word) => failed.map(({ reason }) => reason[word]));
+  throw Object.assign(new Error(message.join('\n\n')), { step: step.join(' and ') });
 }
 
 /** `#1 97.2s Unpacking …` without its number. */
@@ -180,16 +220,4 @@ The daemon goes on; its log is ${DAEMON_LOG}
   make demo-blows     kills, floods and breaks what runs, and reads both pages back after each blow
   make demo-clean     stops everything and removes it, and shows that nothing is left
 `);
-}
-
-function hintFor(message) {
-  if (
-    /Temporary failure resolving|Could not connect|Failed to fetch|Connection timed out|mmdebstrap|E: Unable/.test(
-      message,
-    )
-  )
-    return 'A Debian package mirror did not answer. The mirrors are those of /etc/apt/sources.list; `apt-get update` shows whether they do.';
-  if (/npm/.test(message)) return 'npm did not get its packages; `npm config get registry` shows where from.';
-  if (/EADDRINUSE|in use|listens on/.test(message)) return 'Ports 8080, 8081 and 8443 of 127.0.0.1 must be free.';
-  return `Run it again: what is done stays done. The daemon's log is ${DAEMON_LOG}.`;
 }

@@ -10,10 +10,10 @@ const MODULES = join(TREE, 'node_modules');
 
 if (!isInstalled()) {
   if (lstatSync(MODULES, { throwIfNoEntry: false })?.isSymbolicLink()) refuse();
-  const { status, error } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
-    cwd: TREE,
-    stdio: 'inherit',
-  });
+  // npm's own pauses (10 s, then a minute) would keep two minutes from whoever has no network.
+  const patience = ['--fetch-retry-mintimeout=2000', '--fetch-retry-maxtimeout=10000'];
+  const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', ...patience];
+  const { status, error } = spawnSync('npm', args, { cwd: TREE, stdio: 'inherit' });
   if (error) process.stderr.write(`npm: ${error.message}\n`);
   process.exitCode = status ?? 1;
 }

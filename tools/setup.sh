@@ -15,10 +15,12 @@ command -v apt-get >/dev/null || { echo "no apt-get here; install by hand: ${mis
 echo "installing ${missing[*]}"
 # Peers bring services that would start at once; a policy of 101 forbids it, and is taken away again if it was ours.
 policy=/usr/sbin/policy-rc.d
+log=$(mktemp)
+made=("$log")
+trap 'rm -f "${made[@]}"' EXIT
 if [ ! -e $policy ]; then
-  printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy; trap 'rm -f $policy' EXIT
+  made+=("$policy"); printf '#!/bin/sh\nexit 101\n' > $policy; chmod +x $policy
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" > /tmp/estiba-apt.$$.log 2>&1 || { tail -20 /tmp/estiba-apt.$$.log >&2; exit 1; }
-rm -f /tmp/estiba-apt.$$.log
+apt-get install -y -qq --no-install-recommends "${missing[@]}" > "$log" 2>&1 || { tail -20 "$log" >&2; exit 1; }

@@ -140,7 +140,10 @@ async function debianLayer(
 ): Promise<BlobInfo> {
   const sources = await packageSources(plan.suite);
   if (sources.length === 0)
-    throw new BootstrapFailed({ reference: name, why: 'this host has no Debian package sources' });
+    throw new BootstrapFailed({
+      reference: name,
+      why: 'apt has read no Debian package sources on this host (`apt-get update` does)',
+    });
   for (const line of sources) onProgress({ at: 'note', text: `from ${line}` });
   const args = ['--variant=minbase', '--format=tar', plan.suite, '-', ...sources];
   const ref = `bootstrap/${plan.suite}`;
@@ -183,8 +186,14 @@ async function collect(
   if (status !== 0)
     throw new BootstrapFailed({
       reference: name,
-      why: `${program} ended with ${status}: ${said.trim().split('\n').at(-1)}`,
+      why: `${program} ended with ${status}: ${reasonIn(said)}`,
     });
+}
+
+/** apt's first error is the reason, those below it (`mmdebstrap failed to run`) only follow from it. */
+function reasonIn(said: string): string {
+  const lines = said.trim().split('\n');
+  return lines.find((line) => line.startsWith('E: ')) ?? lines.at(-1) ?? '';
 }
 
 /** The host's own lines for its release, turned to the suite that is wanted: same mirrors, same components. */

@@ -100,7 +100,7 @@ describe('the first minute, from a copy of the tree', () => {
       { path: string; text: string }
     >;
     const printed = await promisify(execFile)(join(tree, 'bin/estiba'), ['--run-root', RUN_ROOT, 'ui']);
-    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium' });
     try {
       const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ignoreHTTPSErrors: true });
       const page = await context.newPage();

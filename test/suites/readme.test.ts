@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Example, examplesOf } from '../book/chapter.ts';
 import { expectSaid, Shell, SYSTEM_PATH } from '../book/shell.ts';
+import { copyOfThisMachine } from './room/copy.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
@@ -19,20 +20,6 @@ const ELSEWHERE: Record<string, string> = {
   'systemctl disable --now estiba': 'the same',
   'journalctl -u estiba': 'the same',
 };
-
-/**
- * A machine to install on: this one's files, with everything that is written to them kept in memory. What daemons keep is on a
- * file system of its own, since overlays do not stand on overlays; temporary files and the tree's are the host's.
- */
-const INSTALL_ROOM = `
-  mount -t tmpfs tmpfs /mnt
-  mkdir /mnt/upper /mnt/work /mnt/root
-  mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
-  for place in /dev /sys /tmp; do mount --rbind $place /mnt/root$place; done
-  mount -t proc proc /mnt/root/proc
-  for place in /run /var/lib/estiba; do mkdir -p /mnt/root$place; mount -t tmpfs tmpfs /mnt/root$place; done
-  here=$PWD; mkdir -p /mnt/root/mnt/host; cd /mnt/root; pivot_root . mnt/host; umount -l /mnt/host
-  cd "$here"`;
 
 describe('the README', () => {
   const tour = examplesOf(section('A tour'));
@@ -60,7 +47,12 @@ describe('the README', () => {
   });
 
   it('installs, serves, upgrades and removes as it says', { timeout: 15 * MINUTE_MS }, async () => {
-    const options = { cwd: ROOT, hostNetwork: true, prepare: INSTALL_ROOM, env: { PATH: SYSTEM_PATH } };
+    const options = {
+      cwd: ROOT,
+      hostNetwork: true,
+      prepare: copyOfThisMachine('/var/lib/estiba'),
+      env: { PATH: SYSTEM_PATH },
+    };
     await using shell = await Shell.open(options);
     for (const example of service) {
       if (isFirstDaemon(example, service)) await shell.become(WITHOUT_NETWORK);

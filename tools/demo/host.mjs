@@ -68,7 +68,8 @@ export async function unmountAll() {
 }
 
 export async function links() {
-  return (await readdir('/sys/class/net')).filter((name) => name === `${NAME}0` || name.startsWith(`${NAME}-`));
+  const names = JSON.parse(await ask('ip', ['-json', 'link'])).map(({ ifname }) => ifname);
+  return names.filter((name) => name === `${NAME}0` || name.startsWith(`${NAME}-`));
 }
 
 export async function removeLinks() {

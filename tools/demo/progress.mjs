@@ -34,6 +34,8 @@ export class Progress {
         running.now = now;
       });
       if (typeof answer === 'string') note = answer;
+    } catch (error) {
+      throw Object.assign(error, { step: name });
     } finally {
       this.#running.delete(name);
     }
