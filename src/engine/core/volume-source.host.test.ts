@@ -188,6 +188,25 @@ describe('volumes of containers', () => {
     }
   });
 
+  it('bind a file as it is, and make a directory where nothing is', async () => {
+    const { source } = await node();
+    const bind = (path: string): MountSpec => ({
+      type: 'bind',
+      source: join(directory, path),
+      target: '/x',
+      readonly: false,
+      recursive: true,
+      createSource: true,
+    });
+    writeFileSync(join(directory, 'site.conf'), 'as it is');
+    for (const path of ['site.conf', 'made/here']) {
+      const [record] = await source.resolve('c1', [bind(path)]);
+      expect(record && (await source.attach('c1', record))).toMatchObject({ source: join(directory, path) });
+    }
+    expect(statSync(join(directory, 'site.conf')).isFile()).toBe(true);
+    expect(statSync(join(directory, 'made/here')).isDirectory()).toBe(true);
+  });
+
   it('show files as the user that was asked for, and keep their owner outside', async () => {
     const { source } = await node();
     chownSync(join(rootfs, 'data'), 1000, 1000);

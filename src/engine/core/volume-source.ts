@@ -1,4 +1,5 @@
 import { mkdir, stat } from 'node:fs/promises';
+import { errnoOf } from '#base/errors.ts';
 import { BadMount } from '#engine/core/errors.ts';
 import { idMapFor } from '#engine/core/owner-map.ts';
 import type { VolumeSource, WithRoot } from '#engine/core/parts.ts';
@@ -120,7 +121,7 @@ export class NodeVolumeSource implements VolumeSource {
   }
 
   async #bind(record: MountRecord, wish: BindMount): Promise<OciMount> {
-    if (wish.createSource) await mkdir(wish.source, { recursive: true, mode: 0o755 });
+    if (wish.createSource) await makeUnlessThere(wish.source);
     return {
       destination: wish.target,
       type: 'bind',
@@ -157,5 +158,14 @@ async function checkSource(source: string): Promise<void> {
     await stat(source);
   } catch (cause) {
     throw new BadMount({ type: 'bind', rule: `bind source path does not exist: ${source}` }, { cause });
+  }
+}
+
+/** What is there may be a file as well: `--volume ./site.conf:/etc/site.conf`. */
+async function makeUnlessThere(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o755 });
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
   }
 }
