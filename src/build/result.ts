@@ -43,7 +43,7 @@ export function imageConfig(built: Built): ImageConfig {
       ...(stack?.own ? {} : { empty_layer: true }),
     };
   });
-  if (atMs === 0) atMs = built.nowMs;
+  if (atMs === 0 && epochSec === undefined) atMs = built.nowMs;
   const author = target.author ?? baseConfig?.author;
   return {
     created: new Date(atMs).toISOString(),
