@@ -238,7 +238,7 @@ describe('sub-resources', () => {
     await api.ask('POST', PODS, pod('evicted', { nodeName: 'n1' }, { labels: { budget: 'b' } }));
     await api.ask('PUT', `${PODS}/evicted/status`, {
       ...(await api.ask('GET', `${PODS}/evicted`)).body,
-      status: { phase: 'Running' },
+      status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
     });
     const budgets = '/apis/policy/v1/namespaces/default/poddisruptionbudgets';
     const { body: budget } = await api.ask('POST', budgets, {
@@ -261,6 +261,34 @@ describe('sub-resources', () => {
     await api.ask('PUT', `${budgets}/b/status`, status(1));
     expect((await api.ask('POST', `${PODS}/evicted/eviction`, eviction)).code).toBe(201);
     expect((await api.ask('GET', `${PODS}/evicted`)).body.metadata.deletionTimestamp).toBeDefined();
+  });
+
+  it('a pod that is not ready goes as its budget’s policy says, and spends nothing', async () => {
+    const budgets = '/apis/policy/v1/namespaces/default/poddisruptionbudgets';
+    const spec = { minAvailable: 1, selector: { matchLabels: { budget: 'u' } } };
+    const { body: budget } = await api.ask('POST', budgets, { metadata: { name: 'u' }, spec });
+    const evict = async (name: string, currentHealthy: number, policy?: string): Promise<number> => {
+      await api.ask('POST', PODS, pod(name, { nodeName: 'n1' }, { labels: { budget: 'u' } }));
+      const { body } = await api.ask('GET', `${PODS}/${name}`);
+      await api.ask('PUT', `${PODS}/${name}/status`, { ...body, status: { phase: 'Running' } });
+      const unhealthyPodEvictionPolicy = policy ?? null;
+      const type = 'application/merge-patch+json';
+      await api.ask('PATCH', `${budgets}/u`, { spec: { unhealthyPodEvictionPolicy } }, { type });
+      const status = {
+        observedGeneration: 9,
+        disruptionsAllowed: 0,
+        currentHealthy,
+        desiredHealthy: 1,
+        expectedPods: 2,
+      };
+      await api.ask('PUT', `${budgets}/u/status`, { ...budget, metadata: { name: 'u' }, status });
+      const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name } };
+      return (await api.ask('POST', `${PODS}/${name}/eviction`, eviction)).code;
+    };
+    expect(await evict('u1', 1)).toBe(201);
+    expect(await evict('u2', 0)).toBe(429);
+    expect(await evict('u3', 0, 'IfHealthyBudget')).toBe(429);
+    expect(await evict('u4', 0, 'AlwaysAllow')).toBe(201);
   });
 
   it('autoscaling/v1 and v2 are one object', async () => {

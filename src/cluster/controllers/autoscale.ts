@@ -2,7 +2,7 @@ import { messageOf } from '#base/errors.ts';
 import { DONE, type Requeue } from '#cluster/client/queue.ts';
 import { HPAS, type KubeObject, keyIn, type Live, PODS, type Resource, timestamp } from '#cluster/client/resources.ts';
 import { resourceOfKind } from '#spec/kubernetes/facts.ts';
-import { nanoOf } from '#spec/kubernetes/quantity.ts';
+import { milliOf, nanoOf } from '#spec/kubernetes/quantity.ts';
 import { formatRequirements, matchesRequirements, parseSelector } from '#spec/kubernetes/selector.ts';
 import type {
   HorizontalPodAutoscaler,
@@ -38,6 +38,22 @@ export interface PodUsage {
 
 const SYNC_MS = 15_000;
 const TOLERANCE = 0.1;
+
+/** How far use may be from its target before anything is done: down and up, as parts of one. */
+export interface Tolerance {
+  down: number;
+  up: number;
+}
+
+export function toleranceOf({ spec: { behavior } }: HorizontalPodAutoscaler): Tolerance {
+  const part = (rules: HPAScalingRules | undefined): number =>
+    rules?.tolerance === undefined ? TOLERANCE : milliOf(rules.tolerance) / 1000;
+  return { down: part(behavior?.scaleDown), up: part(behavior?.scaleUp) };
+}
+
+function isWithin(ratio: number, { down, up }: Tolerance): boolean {
+  return ratio >= 1 - down && ratio <= 1 + up;
+}
 const DOWN_WINDOW_SECONDS = 300;
 // A pod that has just started burns cpu to start; its figure says nothing about the load.
 const CPU_INITIALIZATION_MS = 300_000;
@@ -63,6 +79,7 @@ export function proposeReplicas(
   usage: ReadonlyMap<string, PodUsage>,
   current: number,
   nowMs: number,
+  tolerance: Tolerance = { down: TOLERANCE, up: TOLERANCE },
 ): MetricResult | { wrong: { reason: string; message: string } } {
   const source =
     spec.type === 'Resource' ? spec.resource : spec.type === 'ContainerResource' ? spec.containerResource : undefined;
@@ -98,11 +115,11 @@ export function proposeReplicas(
     });
     const all = [...counted, ...silent];
     const again = ratioOf(all, target);
-    if (Math.abs(1 - again) <= TOLERANCE || again > 1 !== grows) return current;
+    if (isWithin(again, tolerance) || again > 1 !== grows) return current;
     const wished = Math.ceil(again * all.length);
     return grows ? Math.max(current, wished) : Math.min(current, wished);
   };
-  const within = Math.abs(1 - ratio) <= TOLERANCE;
+  const within = isWithin(ratio, tolerance);
   const replicas = within
     ? current
     : missing.length + unready.length > 0
@@ -321,7 +338,9 @@ export function autoscaleController(deps: ControllerDeps, metrics: PodMetrics): 
     }
     const selected = podsOf(hpa, scale.status?.selector ?? '');
     const usage = await metrics.usage(hpa.metadata.namespace ?? '', selected);
-    const results = (hpa.spec.metrics ?? []).map((m) => proposeReplicas(m, selected, usage, current, nowMs));
+    const results = (hpa.spec.metrics ?? []).map((m) =>
+      proposeReplicas(m, selected, usage, current, nowMs, toleranceOf(hpa)),
+    );
     const good = results.filter((r): r is MetricResult => 'replicas' in r);
     const bad = results.find((r): r is { wrong: { reason: string; message: string } } => 'wrong' in r);
     const top = good.reduce<MetricResult | undefined>((a, b) => (a && a.replicas >= b.replicas ? a : b), undefined);

@@ -10,6 +10,9 @@ export const VolumeNotReady = defineError('VOLUME_NOT_READY', (d: { volume: stri
   message: `MountVolume.SetUp failed for volume "${d.volume}" : ${d.message}`,
 }));
 
+/** A claim asks for what a directory of the node cannot be. */
+export const CannotProvision = defineError('CANNOT_PROVISION', (d: { why: string }) => ({ message: d.why }));
+
 /** The node will never run this pod. */
 export const PodRefused = defineError('POD_REFUSED', (d: { reason: string; message: string }) => ({
   message: d.message,

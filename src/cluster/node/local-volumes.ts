@@ -1,6 +1,7 @@
 import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Live } from '#cluster/client/resources.ts';
+import { CannotProvision } from '#cluster/node/errors.ts';
 import type { PersistentVolume, PersistentVolumeClaim } from '#spec/kubernetes/types.gen.ts';
 
 /** The default StorageClass: a directory of this node a claim, in the shape of the controllers' `Provisioner`. */
@@ -16,7 +17,7 @@ export class LocalVolumes {
     this.#node = options.node;
   }
 
-  /** The same volume for the same claim, however often it is asked. */
+  /** The same volume for the same claim, however often it is asked. CANNOT_PROVISION: it asks for what a directory is not. */
   async provision({
     name,
     claim,
@@ -24,6 +25,13 @@ export class LocalVolumes {
     name: string;
     claim: Live<PersistentVolumeClaim>;
   }): Promise<NonNullable<PersistentVolume['spec']>> {
+    const { spec } = claim;
+    const source = spec.dataSourceRef ?? spec.dataSource;
+    if (source)
+      throw new CannotProvision({ why: `volumes are made empty: ${source.kind} ${source.name} is not copied` });
+    if (spec.volumeMode === 'Block')
+      throw new CannotProvision({ why: 'volumes are directories: volumeMode Block is not served' });
+    if (spec.selector) throw new CannotProvision({ why: 'claim.spec.selector is for volumes that are there already' });
     const path = join(this.#dir, name);
     await mkdir(path, { recursive: true, mode: 0o711 });
     await chmod(path, 0o777); // any user of a pod may write; only root comes as far as here on the host

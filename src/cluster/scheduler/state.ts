@@ -253,6 +253,10 @@ function hostPortsOf(pod: Pod): HostPort[] {
   );
 }
 
+function besides(selector: LabelSelector, more: LabelSelector['matchExpressions'] = []): LabelSelector {
+  return { ...selector, matchExpressions: [...(selector.matchExpressions ?? []), ...more] };
+}
+
 function termsOf(pod: Live<Pod>, namespacesWith: NamespaceLookup): Term[] {
   const { podAffinity, podAntiAffinity } = pod.spec.affinity ?? {};
   const term = (kind: Term['kind'], required: boolean, weight: number, t: PodAffinityTerm): Term => {
@@ -262,7 +266,12 @@ function termsOf(pod: Live<Pod>, namespacesWith: NamespaceLookup): Term[] {
       const value = pod.metadata.labels?.[key];
       if (value !== undefined) extra[key] = value;
     }
-    const count = countKey(namespaces, t.labelSelector, { extra });
+    const others = (t.mismatchLabelKeys ?? []).flatMap((key) => {
+      const value = pod.metadata.labels?.[key];
+      return value === undefined ? [] : [{ key, operator: 'NotIn' as const, values: [value] }];
+    });
+    const selector = others.length === 0 || !t.labelSelector ? t.labelSelector : besides(t.labelSelector, others);
+    const count = countKey(namespaces, selector, { extra });
     return {
       id: `${kind} ${required} ${weight} ${t.topologyKey} ${count.id}`,
       kind,

@@ -24,8 +24,9 @@ import {
 import { KIND_RULES } from '../validation/kinds.ts';
 import { validateMetadata, validateMetadataUpdate } from '../validation/metadata.ts';
 import { validateTypes } from '../validation/types.ts';
+import { unserved } from '../validation/unserved.ts';
 import { UPDATE_RULES } from '../validation/updates.ts';
-import type { Context } from './context.ts';
+import { type Context, warn } from './context.ts';
 
 /**
  * Reads and writes of objects, whatever their kind. A write's main path:
@@ -130,6 +131,7 @@ export class Registry {
     await this.#o.admission.mutate({ resource, object, old: undefined, context });
     resource.hooks.beforeCreate?.(object, { now: this.now(), allocators: this.#o.allocators });
     this.#validate(resource, object);
+    for (const text of unserved(object)) warn(context, text);
     const release = await this.#o.admission.validate({ resource, object, old: undefined, context });
     try {
       trackUpdateUnlessApplied(resource, undefined, object, context, this.now());
@@ -206,6 +208,7 @@ export class Registry {
       resource.hooks.beforeUpdate?.(object, old, { now: this.now(), allocators: this.#o.allocators });
       this.#countGeneration(resource, object, old);
       this.#validate(resource, object, old);
+      for (const text of unserved(object)) warn(context, text);
     } else await this.#o.admission.mutate({ resource, object, old, context });
     const release = await this.#o.admission.validate({ resource, object, old, context });
     try {

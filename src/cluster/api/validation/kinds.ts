@@ -331,7 +331,12 @@ function priorityClass(o: KubeObject): FieldError[] {
 function pod(o: KubeObject): FieldError[] {
   const node = spec(o)['nodeName'];
   const wrong = typeof node === 'string' && node !== '' ? dnsSubdomain(node) : undefined;
-  return wrong ? [invalid('spec.nodeName', node, wrong)] : [];
+  return [
+    ...(wrong ? [invalid('spec.nodeName', node, wrong)] : []),
+    ...(list(spec(o)['ephemeralContainers']).length > 0
+      ? [fieldForbidden('spec.ephemeralContainers', 'cannot be set on create')]
+      : []),
+  ];
 }
 
 function node(o: KubeObject): FieldError[] {

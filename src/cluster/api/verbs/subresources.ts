@@ -7,6 +7,7 @@ import type {
   Binding,
   DeleteOptions,
   LabelSelector,
+  Pod,
   PodDisruptionBudget,
   Scale,
   TokenRequest,
@@ -218,6 +219,7 @@ async function spendDisruption(call: Call, pod: KubeObject, dryRun: boolean): Pr
   const [budget] = selecting;
   if (!budget) return;
   const { name } = budget.object.metadata;
+  if (mayGoUnwell(budget.object as unknown as PodDisruptionBudget, pod as unknown as Pod)) return;
   await registry.update(
     budgets,
     { namespace: pod.metadata.namespace, name },
@@ -262,6 +264,14 @@ async function spendDisruption(call: Call, pod: KubeObject, dryRun: boolean): Pr
       };
     },
   );
+}
+
+/** A pod that is not ready is not what a budget protects: it goes as the budget's policy says, and costs nothing. */
+function mayGoUnwell({ spec, status }: PodDisruptionBudget, pod: Pod): boolean {
+  if (pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True')) return false;
+  if (spec.unhealthyPodEvictionPolicy === 'AlwaysAllow') return true;
+  const { currentHealthy = 0, desiredHealthy = 0 } = status ?? {};
+  return desiredHealthy > 0 && currentHealthy >= desiredHealthy;
 }
 
 // ---- binding: the scheduler's verdict, written once

@@ -88,6 +88,12 @@ export function refusal({ spec }: Pod): { reason: string; message: string } | un
   if (spec.os && spec.os.name !== 'linux')
     return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
   if (spec.hostUsers === false) return refuse('hostUsers: false (a user namespace of its own)');
+  if (spec.resourceClaims?.length) return refuse('resourceClaims (devices are not allocated)');
+  if (spec.securityContext?.supplementalGroupsPolicy === 'Strict')
+    return {
+      reason: 'SupplementalGroupsPolicyNotSupported',
+      message: 'SupplementalGroupsPolicy=Strict is not supported in this node',
+    };
   if (spec.runtimeClassName) return refuse(`runtimeClassName: ${spec.runtimeClassName}`);
   const all = [...spec.containers, ...(spec.initContainers ?? [])];
   if (all.some((c) => (c.volumeDevices ?? []).length > 0)) return refuse('volumeDevices (raw block devices)');
