@@ -280,6 +280,25 @@ describe('any sequence of transactions', () => {
   }, 60_000);
 });
 
+describe('a lazy transaction', () => {
+  it('is in the file when it is answered, and seen once it is synced: by the next that is not lazy, or after a while', async () => {
+    const directory = await scratch();
+    const clock = new FakeClock();
+    const store = await open(directory, { clock });
+    const lazily = (key: string, value: string): Promise<unknown> =>
+      store.txn({ ops: [{ do: 'put', key, value: bytes(value) }], lazy: true });
+    await lazily('a', 'written before anybody waits');
+    const log = (await readdir(directory)).find((name) => name.endsWith('.log')) ?? '';
+    expect(await readFile(join(directory, log), 'utf8')).toContain('written before anybody waits');
+    expect(await get(store, 'a')).toBeUndefined();
+    await put(store, 'b', bytes('2'));
+    expect((await get(store, 'a'))?.modRevision).toBe(2);
+    await lazily('a', 'again');
+    clock.advance(1_000);
+    await expect.poll(async () => text((await get(store, 'a'))?.value)).toBe('again');
+  });
+});
+
 describe('kill -9', () => {
   it('of a writer with eight hands loses nothing it had acknowledged', async () => {
     const directory = await scratch();

@@ -14,19 +14,30 @@ export interface ValueRef {
   bytes: Uint8Array | undefined;
 }
 
+interface Queued {
+  file: LogFile;
+  at: number;
+  bytes: Buffer;
+  /** The kernel has it; it is not synced yet. */
+  written: boolean;
+}
+
+/** Writes up to this go to the page cache from this thread; larger ones might wait for the disk. */
+const SMALL_BYTES = 64 * 1024;
 /** Values of the last writes held in memory, for watches. */
 const RECENT_BYTES = 8 * 1024 * 1024;
 /** What a key with one version takes beside its value: its text, its record and its index entry, rounded. */
 export const ENTRY_BYTES = 128;
 
 /**
- * Group commit: records are queued in order; one write and one sync take everything that queued up meanwhile. After a
+ * Group commit: records are queued in order; one write and one sync take everything that queued up meanwhile. A lazy record is
+ * written at once and synced with the next. After a
  * failed write or sync nobody knows what the disk holds (the kernel may have dropped the pages and forgotten the error),
  * so the journal stays broken until it is opened again.
  */
 export class LogJournal implements Journal<ValueRef> {
   #current: LogFile;
-  #queue: { file: LogFile; at: number; bytes: Buffer }[] = [];
+  #queue: Queued[] = [];
   /** Records queued and records synced since the start. */
   #queued = 0;
   #syncedCount = 0;
@@ -58,7 +69,7 @@ export class LogJournal implements Journal<ValueRef> {
     const at = file.end;
     file.end += bytes.length;
     this.appendedBytes += bytes.length;
-    this.#queue.push({ file, at, bytes });
+    this.#queue.push({ file, at, bytes, written: false });
     this.#queued++;
     if (record.kind !== 'change') return [];
     return record.entries.map(({ key, value }, i) => {
@@ -72,6 +83,11 @@ export class LogJournal implements Journal<ValueRef> {
         bytes: bytes.subarray(offset, offset + value.length),
       });
     });
+  }
+
+  written(): void {
+    if (this.#broken) throw this.#broken;
+    for (const record of this.#queue) this.#writeSoon(record);
   }
 
   async synced(): Promise<void> {
@@ -148,21 +164,42 @@ export class LogJournal implements Journal<ValueRef> {
     return this.#flushing;
   }
 
-  async #write(batch: { file: LogFile; at: number; bytes: Buffer }[]): Promise<void> {
+  /** By this thread: a small write goes to the page cache in microseconds, where a thread of the pool would take a hundred. */
+  #writeSoon(record: Queued): void {
+    if (record.written) return;
+    try {
+      record.file.write(record.bytes, record.at);
+    } catch (cause) {
+      throw this.#break(record.file, cause);
+    }
+    record.written = true;
+  }
+
+  #break(file: LogFile, cause: unknown): Error {
+    this.#broken = new StoreBroken({ path: file.path, during: messageOf(cause) }, { cause });
+    return this.#broken;
+  }
+
+  async #write(batch: Queued[]): Promise<void> {
+    if (batch.reduce((sum, { bytes }) => sum + bytes.length, 0) <= SMALL_BYTES)
+      for (const record of batch) this.#writeSoon(record);
     let from = 0;
     while (from < batch.length) {
       const first = batch[from];
       if (!first) break;
       let to = from;
       while (to < batch.length && batch[to]?.file === first.file) to++;
+      const records = batch.slice(from, to);
+      const last = records.at(-1);
       try {
-        await first.file.writeAndSync(
-          batch.slice(from, to).map((b) => b.bytes),
-          first.at,
-        );
+        if (records.every(({ written }) => written) && last) await first.file.sync(last.at + last.bytes.length);
+        else
+          await first.file.writeAndSync(
+            records.map((b) => b.bytes),
+            first.at,
+          );
       } catch (cause) {
-        this.#broken = new StoreBroken({ path: first.file.path, during: messageOf(cause) }, { cause });
-        throw this.#broken;
+        throw this.#break(first.file, cause);
       }
       from = to;
     }

@@ -25,11 +25,13 @@ import { type Feed, LocalWatch } from '#storage/watch.ts';
  *     txn ── decide against the newest state ──▶ journal.append ──▶ index.apply ──▶ journal.synced ──▶ answer
  *
  * Transactions are decided one after the other without waiting for the disk; many share one sync. Answers, ranges and
- * watches only ever show what is synced.
+ * watches only ever show what is synced; the answer to a lazy transaction alone comes before.
  */
 export interface Journal<R> {
   /** Takes a record in, in order, and says at once where its values will lie. Refuses STORE_FULL and STORE_BROKEN. */
   append(record: JournalRecord): (R | undefined)[];
+  /** Hands the kernel all that was appended before: a kill of this process loses it no more, a power cut may. */
+  written(): void;
   /** Resolves when all that was appended before is durable. */
   synced(): Promise<void>;
   read(ref: R): Uint8Array;
@@ -74,6 +76,7 @@ export class LocalStore<R> implements Store {
   #durable: number;
   #closed = false;
   #cancelExpiry: (() => void) | undefined;
+  #cancelSettling: (() => void) | undefined;
 
   constructor(options: LocalStoreOptions<R>) {
     this.#journal = options.journal;
@@ -108,7 +111,8 @@ export class LocalStore<R> implements Store {
     if (decision.entries.length > 0) {
       this.#commit({ kind: 'change', revision: decision.revision, entries: decision.entries });
     }
-    await this.#settled();
+    if (txn.lazy) this.#settleSoon();
+    else await this.#settled();
     this.#forgetOldHistory();
     return { succeeded: decision.succeeded, revision: decision.revision, results: decision.results };
   }
@@ -178,6 +182,7 @@ export class LocalStore<R> implements Store {
     if (this.#closed) return;
     this.#closed = true;
     this.#cancelExpiry?.();
+    this.#cancelSettling?.();
     for (const watch of this.#watches) watch.cancel();
     await this.#journal.close();
   }
@@ -269,6 +274,15 @@ export class LocalStore<R> implements Store {
     for (const watch of this.#watches) watch.wake();
   }
 
+  /** One sync for all that is written lazily within a while, if no other transaction has had one by then. */
+  #settleSoon(): void {
+    this.#journal.written();
+    this.#cancelSettling ??= this.#clock.after(LAZY_MS, () => {
+      this.#cancelSettling = undefined;
+      this.#settled().catch(() => undefined); // the journal is broken then, and every call says so
+    });
+  }
+
   #forgetOldHistory(): void {
     const oldest = this.#durable - this.#keepRevisions;
     if (this.#closed || oldest - this.#index.compactedRevision < this.#keepRevisions) return;
@@ -357,6 +371,8 @@ export class LocalStore<R> implements Store {
 const EMPTY = new Uint8Array(0);
 /** How long one call may hold the event loop before it lets others run. */
 const SLICE_MS = 4;
+/** How long a lazy transaction waits for another one's sync. */
+const LAZY_MS = 50;
 
 function wanted(query: { limit?: number; countOnly?: boolean }): number {
   if (query.countOnly) return 0;

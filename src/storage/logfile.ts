@@ -1,4 +1,4 @@
-import { closeSync, fdatasync, openSync, readSync, writev } from 'node:fs';
+import { closeSync, fdatasync, openSync, readSync, writeSync, writev } from 'node:fs';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { StoreCorrupt } from '#storage/errors.ts';
@@ -37,8 +37,19 @@ export class LogFile {
       done += bytesWritten;
       rest = dropBytes(rest, bytesWritten);
     }
+    await this.sync(position + total);
+  }
+
+  /** What is written is the kernel's: a kill of this process loses it no more. */
+  write(bytes: Buffer, position: number): void {
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(this.#fd, bytes, done, bytes.length - done, position + done);
+  }
+
+  /** `end`: where what is written by now ends. */
+  async sync(end: number): Promise<void> {
     await fdatasyncAsync(this.#fd);
-    this.synced = position + total;
+    this.synced = end;
   }
 
   readValue(offset: number, length: number): Buffer {

@@ -16,6 +16,7 @@ export function memoryStore(clock: Clock): Store {
         });
       },
       synced: () => Promise.resolve(),
+      written: () => undefined,
       read: (bytes) => bytes,
       hold: () => () => undefined,
       forget: (version) => {

@@ -1,7 +1,7 @@
 import { messageOf } from '#base/errors.ts';
 import type { Shape } from '#base/shape.ts';
 import { RecordInvalid } from '#storage/errors.ts';
-import { get, type KeyValue, prefix, put, remove, type Store } from '#storage/store.ts';
+import { get, type KeyValue, prefix, put, remove, type Store, type TxnOp } from '#storage/store.ts';
 
 /** JSON records below one prefix of the node's store. */
 export class Records<T> {
@@ -26,11 +26,18 @@ export class Records<T> {
   }
 
   async put(id: string, record: T): Promise<void> {
-    await put(this.#store, this.#prefix + id, Buffer.from(JSON.stringify(record)));
+    await put(this.#store, this.#prefix + id, bytesOf(record));
   }
 
   async remove(id: string): Promise<void> {
     await remove(this.#store, { key: this.#prefix + id });
+  }
+
+  /** `put`, and `remove` without a record, for what a power cut may take back: see `lazy` in store.ts. */
+  async note(id: string, record: T | undefined): Promise<void> {
+    const key = this.#prefix + id;
+    const op: TxnOp = record === undefined ? { do: 'delete', key } : { do: 'put', key, value: bytesOf(record) };
+    await this.#store.txn({ ops: [op], lazy: true });
   }
 
   #parse(kv: KeyValue): T {
@@ -40,4 +47,8 @@ export class Records<T> {
       throw new RecordInvalid({ key: `${kv.key}: ${messageOf(cause)}` }, { cause });
     }
   }
+}
+
+function bytesOf(record: unknown): Buffer {
+  return Buffer.from(JSON.stringify(record));
 }

@@ -94,6 +94,12 @@ export type TxnOp =
   | ({ do: 'range' } & Omit<RangeQuery, 'revision'>);
 
 export interface Txn {
+  /**
+   * Answered before it is durable. A kill of this process loses nothing; a power cut may take it back, and then all that came
+   * after it. It is durable once a later transaction without this word is answered, and within moments by itself. A driver
+   * without the notion makes it durable at once.
+   */
+  lazy?: boolean;
   when?: readonly Compare[];
   /** Done when every comparison holds. A key may be put at most once in a transaction, and not be put and deleted. */
   ops: readonly TxnOp[];
