@@ -189,6 +189,7 @@ static int remove_below(struct run *run, int dir, dev_t device, int depth, int *
 
 int op_removeTree(struct run *run, const union args *a)
 {
+	enum { ATTEMPTS = 5 };
 	const char *path = str(a->removeTree.path);
 	struct stat st;
 	int names = 0;
@@ -198,9 +199,14 @@ int op_removeTree(struct run *run, const union args *a)
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir < 0) return -errno;
 	int rc = negative(fstat(dir, &st));
-	if (rc == 0) rc = remove_below(run, dir, st.st_dev, 0, &names);
+	/* Who is being ended may write into it while it goes (a shim its last words): then once more. */
+	for (int attempt = 0; rc == 0 && attempt < ATTEMPTS; attempt++) {
+		rc = remove_below(run, dir, st.st_dev, 0, &names);
+		if (rc < 0 || rmdir(path) == 0 || errno == ENOENT) break;
+		rc = attempt < ATTEMPTS - 1 && errno == ENOTEMPTY ? negative(lseek(dir, 0, SEEK_SET)) : -errno;
+	}
 	close(dir);
-	return rc < 0 ? rc : absent_is_fine(negative(rmdir(path)));
+	return rc;
 }
 
 /* -- cgroups */

@@ -49,8 +49,12 @@ void write_exit(struct shim *shim, const struct process *process)
 	if (process->number == 0) text(name, sizeof name, "exit");
 	else text(name, sizeof name, "exec.%s", process->name);
 	size_t n = text(line, sizeof line, "%d %d %lu\n", process->status, shim->ooms > 0, (unsigned long)process->exited_ns);
-	/* Tried for a while: a full disk must not lose what only we know. */
-	for (int attempt = 0; write_state(shim->dir, name, line, n, process->number == 0) < 0 && attempt < 50; attempt++) usleep(100000);
+	/* Tried for a while: a full disk must not lose what only we know. With its directory gone (ENOENT) nobody wants to know it. */
+	for (int attempt = 0; attempt < 50; attempt++) {
+		int rc = write_state(shim->dir, name, line, n, process->number == 0);
+		if (rc >= 0 || rc == -ENOENT) return;
+		usleep(100000);
+	}
 }
 
 /* -- memory: "oom_kill N" in v2's memory.events and in v1's memory.oom_control (Linux 4.13) */
