@@ -1,5 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
+import { frameLines } from '#engine/api/docker/log-frames.ts';
 import { flag, textOf } from '#engine/api/docker/query.ts';
 import { parseTime } from '#engine/api/docker/time.ts';
 import { NotSupported } from '#engine/api/errors.ts';
@@ -7,7 +8,14 @@ import type { Reply } from '#engine/api/reply.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
 import { followLogs, type LogSource } from '#engine/core/log-follow.ts';
-import { type LogFormat, type LogLine, type LogWish, logFiles, readLogs } from '#engine/core/log-reader.ts';
+import {
+  type LogFormat,
+  type LogLine,
+  type LogWish,
+  logFiles,
+  readLogBytes,
+  readLogs,
+} from '#engine/core/log-reader.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import { frameHeader, MULTIPLEXED_STREAM, RAW_STREAM, STDERR, STDOUT } from '#spec/docker/frames.ts';
 
@@ -34,7 +42,13 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
     run: async (out, signal) => {
       const files = await logFiles(source.path, source.maxFiles);
       const put = (lines: LogLine[]): Promise<void> => out.write(print(lines));
-      const place = await readLogs(files, format, wish, put);
+      const { stdout, stderr } = wish;
+      const isPlain = !wish.since && !wish.until && !flag(query, 'timestamps') && details === '';
+      const place = isPlain
+        ? await readLogBytes(files, wish.tail, (bytes) =>
+            out.write(frameLines(bytes, { format, stdout, stderr, framed: !tty })),
+          )
+        : await readLogs(files, format, wish, put);
       if (flag(query, 'follow')) await followLogs(source, format, withoutTail(wish), put, signal, place);
     },
   };
