@@ -31,7 +31,7 @@ export async function openBuilder(floors: Floors, engine: Engine, options: NodeO
     overlays,
     sandbox: {
       intents: join(runRoot, 'build-sandboxes'),
-      network: new NodeNetworkSource({ networks, filesDir: join(runRoot, 'files') }),
+      network: new NodeNetworkSource({ networks, filesDir: join(runRoot, 'files'), runPlan }),
       processes: new ShimProcesses({
         spawner,
         shims: join(runRoot, 'shims'),

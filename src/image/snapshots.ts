@@ -1,11 +1,13 @@
-import { chmod, chown, lstat, mkdir, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstatSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { array, object, oneOf, string } from '#base/shape.ts';
 import { type Change, changes, existsInLayers, tarOf } from '#image/diff.ts';
 import { LayerInUse, SnapshotExists, SnapshotNotFound, TooManyLayers } from '#image/errors.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import { walkDirectory } from '#kernel/beneath.ts';
+import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
@@ -20,7 +22,8 @@ import type { Store } from '#storage/store.ts';
  *     D/snapshots/<name>/work     its work directory
  *     D/layers/none               the lower directory of an image without layers
  *
- * A record with `state: making` or `going` is an intent: start finishes the removal.
+ * A record with `state: going` is an intent: start finishes the removal; directories without a record go as well. Records are
+ * written lazily: whoever has a root file system has a record of his own that is durable after it.
  */
 export interface Rootfs {
   /** overlayfs' order, uppermost first; mounted. */
@@ -69,30 +72,32 @@ export class SnapshotStore {
 
   /**
    * A root file system over these layers, lowest first. Undone whole when it fails. `volatile`: nobody looks for it after a restart,
-   * and so nothing about it has to reach the disk (three writes that would be waited for).
+   * and so nothing about it has to reach the disk.
    */
   async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<Rootfs> {
     if (this.#known.has(id)) throw new SnapshotExists({ id });
     if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
     const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'making', layers: [...layers] };
-    this.#known.set(id, record);
+    this.#known.set(id, record); // from here its layers are in use
     if (wish.volatile) this.#volatile.add(id);
     try {
-      await this.#write(id, record);
       const rootfs = await this.#rootfs(record);
-      await mkdir(rootfs.upper, { recursive: true, mode: 0o755 });
-      await mkdir(rootfs.work, { mode: 0o700 });
-      // The upper directory is the container's `/`: it looks as the lowest layer's root does.
-      const root = await lstat(rootfs.lower.at(-1) ?? '/');
-      await chown(rootfs.upper, root.uid, root.gid);
-      await chmod(rootfs.upper, root.mode & 0o7777);
+      await this.#options.runPlan(planDirectories(id, rootfs));
       record.state = 'ready';
-      await this.#write(id, record);
+      await this.#note(id, record);
       return rootfs;
     } catch (error) {
       await this.remove(id);
       throw error;
     }
+  }
+
+  /** It goes: who asks for it finds it gone, and `remove` takes its data; after a crash the next start does. */
+  async retire(id: string): Promise<void> {
+    const record = this.#known.get(id);
+    if (!record || record.state === 'going') return;
+    record.state = 'going';
+    await this.#note(id, record);
   }
 
   /** Of a snapshot that is there, mounting layers that a reboot took out. */
@@ -144,8 +149,7 @@ export class SnapshotStore {
   async remove(id: string): Promise<void> {
     const record = this.#known.get(id);
     if (!record) return;
-    record.state = 'going';
-    await this.#write(id, record);
+    await this.retire(id);
     await this.#finishRemoval(id, record);
   }
 
@@ -172,8 +176,8 @@ export class SnapshotStore {
     return this.#options.layers.mount(topmost(layers));
   }
 
-  async #write(id: string, record: SnapshotRecord): Promise<void> {
-    if (!this.#volatile.has(id)) await this.#records.put(id, record);
+  async #note(id: string, record: SnapshotRecord | undefined): Promise<void> {
+    if (!this.#volatile.has(id)) await this.#records.note(id, record);
   }
 
   #path(record: SnapshotRecord, part: 'fs' | 'work' | ''): string {
@@ -181,8 +185,12 @@ export class SnapshotStore {
   }
 
   async #finishRemoval(id: string, record: SnapshotRecord): Promise<void> {
-    await rm(this.#path(record, ''), { recursive: true, force: true });
-    if (!this.#volatile.delete(id)) await this.#records.remove(id);
+    const because = `what ${id} wrote goes with it`;
+    await this.#options.runPlan({
+      steps: [{ op: 'removeTree', where: 'host', because, path: this.#path(record, '') }],
+    });
+    await this.#note(id, undefined);
+    this.#volatile.delete(id);
     this.#known.delete(id);
   }
 
@@ -207,4 +215,20 @@ export class SnapshotStore {
  */
 function topmost(layers: readonly Digest[]): Digest[] {
   return layers.filter((digest, i) => layers.lastIndexOf(digest) === i);
+}
+
+/** One request to the spawner, where five turns through threads would each cost as much. */
+function planDirectories(id: string, { lower, upper, work }: Rootfs): Plan {
+  // The upper directory is the container's `/`: it looks as the lowest layer's root does.
+  const { uid, gid, mode } = lstatSync(lower.at(-1) ?? '/');
+  const common = { where: 'host', because: `what ${id} writes` } as const;
+  return {
+    steps: [
+      { op: 'mkdir', ...common, path: dirname(upper), mode: 0o777, flags: MKDIR_MAY_EXIST },
+      { op: 'mkdir', ...common, path: upper, mode: 0o755, flags: 0 },
+      { op: 'mkdir', ...common, path: work, mode: 0o700, flags: 0 },
+      { op: 'chown', ...common, path: upper, uid, gid },
+      { op: 'chmod', ...common, path: upper, mode: mode & 0o7777 },
+    ],
+  };
 }

@@ -42,7 +42,7 @@ import { holdsFor, type PortWish, resolvePorts } from '#network/ports.ts';
 import { deleteNetwork, deleteSandbox, loadNetworks, loadSandboxes, putNetwork, putSandbox } from '#network/records.ts';
 import { addAll, createTable, gateElement, networkElements, portElements, removeTable } from '#network/ruleset.ts';
 import { type NetStep, runAll, runStep, runSteps } from '#network/steps.ts';
-import type { Store } from '#storage/store.ts';
+import type { Store, TxnOp } from '#storage/store.ts';
 
 export interface NetworksOptions {
   /** Names the nftables table, the default bridge and links; at most 8 characters of it are used for links. */
@@ -187,13 +187,21 @@ export class Networks {
   }
 
   async attach(request: AttachRequest): Promise<Sandbox> {
+    try {
+      return await this.#attach(request);
+    } finally {
+      this.#pool.fill();
+    }
+  }
+
+  async #attach(request: AttachRequest): Promise<Sandbox> {
     await using undo = new Undo();
     const netns = await this.#pool.take();
     undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
     const sandbox = this.#reserve(request, netns);
     undo.add('reservation', () => this.#release(sandbox));
-    await this.#o.store.txn({ ops: [putSandbox(sandbox)] });
-    undo.add('record', () => this.#o.store.txn({ ops: [deleteSandbox(sandbox.id)] }));
+    await this.#note(putSandbox(sandbox));
+    undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
 
     if (sandbox.ports.length > 0) await this.#gate.refresh();
     const plugs = sandbox.endpoints.map((endpoint) => this.#plug(endpoint));
@@ -223,7 +231,7 @@ export class Networks {
     await this.#teardown([
       { do: 'dropNetns', what: `drop network namespace of ${sandbox.name}`, because: 'it goes', path: sandbox.netns },
     ]);
-    await this.#o.store.txn({ ops: [deleteSandbox(id)] });
+    await this.#note(deleteSandbox(id));
     this.#release(sandbox);
   }
 
@@ -407,6 +415,11 @@ export class Networks {
     const sandbox = this.#sandboxes.get(id);
     if (!sandbox) throw new EndpointNotFound({ container: id, network: 'any' });
     return sandbox;
+  }
+
+  /** Lazily: a sandbox is gone with the power, and its record says no more than that one stood. */
+  async #note(op: TxnOp): Promise<void> {
+    await this.#o.store.txn({ ops: [op], lazy: true });
   }
 
   async #replace(before: Sandbox, after: Sandbox, undo: Undo): Promise<void> {

@@ -31,10 +31,9 @@ export class NamespacePool {
     return this.#ready;
   }
 
+  /** Whoever takes one calls `fill` when he is done: the helper that makes the next one is the same that plugs this one. */
   async take(): Promise<string> {
-    const path = this.#ready.shift() ?? (await this.#make());
-    this.fill();
-    return path;
+    return this.#ready.shift() ?? (await this.#make());
   }
 
   /** Makes what is missing, one at a time and behind everybody's back. */

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 
@@ -62,9 +62,10 @@ async function readFields(path: string): Promise<string[] | undefined> {
   return (await readOr(path))?.trim().split(' ');
 }
 
+/** By this thread: a line in memory, read in microseconds. */
 async function readOr(path: string): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch (error) {
     // ESRCH: the process ended while its file was read.
     if (['ENOENT', 'ESRCH', 'ENOTDIR'].includes(errnoOf(error) ?? '')) return undefined;

@@ -219,7 +219,7 @@ export class Containers {
       if (record.state.phase === 'paused')
         throw new WrongPhase({ message: `Container ${record.id} is already paused` });
       await process.pause();
-      await this.#o.registry.saveState(record, { phase: 'paused' });
+      await this.#o.registry.noteState(record, { phase: 'paused' });
       this.tell(record, 'pause');
     });
   }
@@ -379,7 +379,7 @@ export class Containers {
     const { id, spec, process } = record;
     const run = this.#runs.get(id);
     if (!run) return;
-    await this.#o.registry.saveState(record, { stoppedByHand: true });
+    await this.#o.registry.noteState(record, { stoppedByHand: true }); // durable with the record of its end
     const { timeoutSeconds } = spec.stop;
     const graceMs =
       how.graceMs ?? (timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : timeoutSeconds * 1000);
@@ -402,7 +402,7 @@ export class Containers {
   }
 
   async #healthChanged(id: string, health: HealthState, became: HealthState['status'] | undefined): Promise<void> {
-    await this.#o.registry.saveState(this.find(id), { health });
+    await this.#o.registry.noteState(this.find(id), { health }); // probed anew after a boot
     if (!became) return;
     const record = this.find(id);
     this.tell(record, `health_status: ${became}`);

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
@@ -111,7 +111,13 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   const { dataRoot, runRoot } = settings;
   const logPath = (id: string): string => join(dataRoot, 'containers', id, `${id}-json.log`);
   const filesDir = join(runRoot, 'files');
-  await mkdir(join(dataRoot, 'containers'), { recursive: true, mode: 0o711 });
+  const logsDir = join(dataRoot, 'containers');
+  const removeLogs = async (id: string): Promise<void> => {
+    const path = join(logsDir, id);
+    const because = `logs of container ${id} go with it`;
+    await floors.spawner.run({ steps: [{ op: 'removeTree', where: 'host', because, path }] });
+  };
+  await mkdir(logsDir, { recursive: true, mode: 0o711 });
   await mkdir(filesDir, { recursive: true, mode: 0o711 });
   const emptyFile = join(runRoot, 'empty');
   await writeFile(emptyFile, '', { mode: 0o644 });
@@ -147,6 +153,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     log: floors.log,
   });
   const network = new NodeNetworkSource({
+    runPlan,
     networks: floors.networks,
     filesDir,
     tell: (action, id, container) => {
@@ -172,7 +179,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     settings: {
       cgroupParent: settings.cgroupParent,
       logPath,
-      removeLogs: (id) => rm(dirname(logPath(id)), { recursive: true, force: true }),
+      removeLogs,
       stopGraceMs: settings.stopGraceMs,
       execs: join(runRoot, 'execs'),
       devices: devicesOf,
@@ -230,6 +237,8 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
           .map((r) => r.id),
       );
       await roots.sweep((id) => running.has(id));
+      // Of a container that was forgotten just before a crash.
+      for (const id of await readdir(logsDir)) if (!registry.get(id)) await removeLogs(id);
     },
     close: () => containers.close(),
   };

@@ -48,6 +48,7 @@ export class FakeNode {
         return `/roots/${id}`;
       },
       unmount: async (id) => void this.held.delete(`mount ${id}`),
+      retire: async (id) => void this.held.delete(`mount ${id}`),
       remove: async (id) => void this.held.delete(`root ${id}`),
       shareMemory: async (id) => this.#take('roots.shareMemory', `memory ${id}`),
       memoryOf: (id) => `/shm/${id}`,

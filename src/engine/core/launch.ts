@@ -54,7 +54,7 @@ export class Launcher {
     const { parts, registry } = this.#o;
     const { id } = record;
     try {
-      await registry.saveState(record, { phase: 'starting', error: '' });
+      await registry.noteState(record, { phase: 'starting', error: '' });
       const { rootfs, network } = await this.#rootAndNetwork(record, undo);
       undo.add('volumes', () => parts.volumes.detach(id));
       if (record.spec.namespaces.ipc.kind === 'shareable') {
@@ -68,7 +68,7 @@ export class Launcher {
       for (const join of this.#joiners.get(id) ?? []) await join(process);
       this.#joiners.delete(id);
       await this.#recordRunning(id, process, { ...network, linkEnv });
-      await process.start();
+      await Promise.all([process.start(), registry.settled()]);
       undo.keep();
       return process;
     } catch (error) {
@@ -197,7 +197,7 @@ export class Launcher {
   ): Promise<void> {
     const { registry, clock } = this.#o;
     const record = registry.find(id);
-    await registry.saveState(
+    await registry.noteState(
       { ...record, endpoints, ports, ...(linkEnv ? { linkEnv } : {}) },
       {
         phase: 'running',

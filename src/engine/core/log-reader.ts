@@ -26,7 +26,7 @@ export interface LogPlace {
   offset: number;
 }
 
-const CHUNK_BYTES = 256 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 
 /** A rotated log, oldest file first: `path.2`, `path.1`, `path`. */
 export async function logFiles(path: string, maxFiles: number): Promise<string[]> {
@@ -57,14 +57,23 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /** Lines of the files in order. `put` is called with whole batches, so that 200 MB do not cost two million promises. */
-export async function readLogs(
+export function readLogs(
   files: readonly string[],
   format: LogFormat,
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
 ): Promise<LogPlace | undefined> {
+  return readLogBytes(files, wish.tail, parsed(format, wish, put));
+}
+
+/** The same without a look at what the lines say: `take` gets whole lines as they stand in the files, good until it is done. */
+export async function readLogBytes(
+  files: readonly string[],
+  tail: number | undefined,
+  take: (bytes: Buffer) => Promise<void>,
+): Promise<LogPlace | undefined> {
   let place: LogPlace | undefined;
-  const starts = wish.tail === undefined ? files.map(() => 0) : await tailStarts(files, wish.tail);
+  const starts = tail === undefined ? files.map(() => 0) : await tailStarts(files, tail);
   for (const [index, file] of files.entries()) {
     const start = starts[index];
     if (start === undefined) continue;
@@ -72,7 +81,7 @@ export async function readLogs(
     if (!handle) continue;
     try {
       const { ino } = await handle.stat();
-      place = { ino, offset: await readFrom(handle, start, format, wish, put) };
+      place = { ino, offset: await readBytes(handle, start, take) };
     } finally {
       await handle.close();
     }
@@ -81,28 +90,47 @@ export async function readLogs(
 }
 
 /** Reads to the present end; returns the offset behind the last whole line. */
-export async function readFrom(
+export function readFrom(
   handle: FileHandle,
   start: number,
   format: LogFormat,
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
 ): Promise<number> {
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-  let rest: Buffer = Buffer.alloc(0);
+  return readBytes(handle, start, parsed(format, wish, put));
+}
+
+async function readBytes(handle: FileHandle, start: number, take: (bytes: Buffer) => Promise<void>): Promise<number> {
+  // Most logs are short, and a follower reads a line at a time.
+  let buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, Math.max((await handle.stat()).size - start, 0) + 1));
+  let kept = 0;
   let offset = start;
   for (;;) {
-    const { bytesRead } = await handle.read(buffer, 0, CHUNK_BYTES, offset + rest.length);
+    const { bytesRead } = await handle.read(buffer, kept, buffer.length - kept, offset + kept);
     if (bytesRead === 0) return offset;
-    const bytes =
-      rest.length === 0 ? buffer.subarray(0, bytesRead) : Buffer.concat([rest, buffer.subarray(0, bytesRead)]);
-    const end = bytes.lastIndexOf(10) + 1;
-    const lines = parseLines(bytes.subarray(0, end), format).filter((line) => wanted(line, wish));
-    if (lines.length > 0) await put(lines);
-    rest = Buffer.from(bytes.subarray(end));
+    const filled = kept + bytesRead;
+    const end = buffer.subarray(0, filled).lastIndexOf(NEWLINE) + 1;
+    if (end > 0) await take(buffer.subarray(0, end));
+    if (end === 0 && filled === buffer.length)
+      buffer = Buffer.concat([buffer], buffer.length * 2); // one line, longer than that
+    else buffer.copyWithin(0, end, filled);
+    kept = filled - end;
     offset += end;
   }
 }
+
+function parsed(
+  format: LogFormat,
+  wish: LogWish,
+  put: (lines: LogLine[]) => Promise<void>,
+): (bytes: Buffer) => Promise<void> {
+  return async (bytes) => {
+    const lines = parseLines(bytes, format).filter((line) => wanted(line, wish));
+    if (lines.length > 0) await put(lines);
+  };
+}
+
+const NEWLINE = 10;
 
 function wanted(line: LogLine, wish: LogWish): boolean {
   if (!wish[line.stream]) return false;

@@ -33,22 +33,29 @@ export async function makeContainer(
   return created;
 }
 
-/** The same taken back. It does not run any more; the intent to remove it is on disk first, so that a crash finishes it. */
+/**
+ * The same taken back; it does not run any more. Nothing that lasts is destroyed before it is forgotten for good: a removal that
+ * a power cut forgets has not happened. After a kill alone the next daemon finds the intent, and goes on.
+ */
 export async function unmakeContainer(
   { parts, registry, removeLogs }: Makings,
   record: ContainerRecord,
   removeAnonymous: boolean,
 ): Promise<void> {
   const { id } = record;
-  await registry.saveState(record, { phase: 'removing' });
+  // Volumes of its own go with their data before it does: their intent has to last.
+  const destroys = removeAnonymous && record.mounts.some(({ type }) => type === 'volume');
+  await (destroys
+    ? registry.saveState(record, { phase: 'removing' })
+    : registry.noteState(record, { phase: 'removing' }));
   await parts.processes.remove(id);
   await Promise.all([
     parts.network.release(id),
-    parts.roots.remove(id),
+    parts.roots.retire(id),
     parts.volumes.release(id, record.mounts, { removeAnonymous }),
-    removeLogs(id),
   ]);
   await registry.forget(id);
+  await Promise.all([parts.roots.remove(id), removeLogs(id)]);
 }
 
 async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: string) => Promise<T>): Promise<T> {

@@ -6,6 +6,7 @@ import { logger, silentSink } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
+import { runPlan } from '#kernel/plan/execute.ts';
 import type { Edge } from '#network/edge.ts';
 import { Networks } from '#network/networks.ts';
 import { memoryStore } from '#storage/memory.ts';
@@ -55,7 +56,12 @@ describe('a container’s network, from its wishes to its record', () => {
     });
     const hostResolv = join(world.dir, 'resolv.conf');
     writeFileSync(hostResolv, 'nameserver 127.0.0.53\nnameserver 192.0.2.53\nsearch lan\n');
-    source = new NodeNetworkSource({ networks, filesDir: join(world.dir, 'files'), hostResolv });
+    source = new NodeNetworkSource({
+      networks,
+      filesDir: join(world.dir, 'files'),
+      hostResolv,
+      runPlan,
+    });
   });
   afterAll(async () => {
     await networks.removeAll();

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { constants, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseLink } from '#engine/core/links.ts';
 import type { Attachment, AttachWish, NetworkSource } from '#engine/core/parts.ts';
 import type { EndpointRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, EndpointSpec } from '#engine/core/spec.ts';
 import { formatIp } from '#kernel/netlink/ip.ts';
+import { MKDIR_MAY_EXIST, MKDIR_PARENTS } from '#kernel/plan/ops.ts';
+import type { Plan } from '#kernel/plan/plan.ts';
 import { EndpointNotFound } from '#network/errors.ts';
 import { hostsFile, parseResolv, resolvFile } from '#network/files.ts';
 import type { DnsSettings, Endpoint, Network, Protocol, Sandbox } from '#network/model.ts';
@@ -16,26 +18,33 @@ const HOST_RESOLV = '/etc/resolv.conf';
 const HOST_GATEWAY = 'host-gateway';
 const NONE = 'none';
 const FILES = ['hosts', 'resolv.conf', 'hostname'] as const;
+const OF_FILES = { where: 'host', because: 'names and resolvers, as the container sees them' } as const;
+/** In place: a container that runs has the very file mounted. */
+const REWRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
 
 /**
  * A container's wishes in the network layer's words, and its answers in the container's record. The files a container sees as
- * `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` are written below `filesDir`, one directory a container.
+ * `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` are written below `filesDir`, one directory a container: by a plan, one
+ * request where each file would take three turns through threads.
  */
 export class NodeNetworkSource implements NetworkSource {
   readonly #networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
   readonly #filesDir: string;
+  readonly #runPlan: (plan: Plan) => Promise<unknown>;
   readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
     networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
     filesDir: string;
+    runPlan: (plan: Plan) => Promise<unknown>;
     hostResolv?: string;
     /** Hears of containers that join networks and leave them, as runs begin and end. */
     tell?: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   }) {
     this.#networks = options.networks;
     this.#filesDir = options.filesDir;
+    this.#runPlan = options.runPlan;
     this.#tell = options.tell ?? (() => undefined);
     this.#hostResolv = options.hostResolv ?? HOST_RESOLV;
   }
@@ -113,15 +122,14 @@ export class NodeNetworkSource implements NetworkSource {
 
   async release(id: string): Promise<void> {
     await this.detach(id);
-    await rm(join(this.#filesDir, id), { recursive: true, force: true });
+    await this.#runPlan({ steps: [{ op: 'removeTree', ...OF_FILES, path: join(this.#filesDir, id) }] });
   }
 
   async #writeFiles(id: string, wish: AttachWish, sandbox: Sandbox | undefined): Promise<Attachment['files']> {
     const dir = join(this.#filesDir, id);
-    await mkdir(dir, { recursive: true, mode: 0o711 });
     const networks = sandbox?.endpoints.map((e) => this.#networks.find(e.network)) ?? [];
     const embedded = networks.some((network) => network.names);
-    const host = parseResolv(await readFile(this.#hostResolv, 'utf8'));
+    const host = parseResolv(readFileSync(this.#hostResolv, 'utf8'));
     const addresses = sandbox?.endpoints.flatMap((e) => [e.ipv4, e.ipv6].filter((ip) => ip !== undefined)) ?? [];
     const texts: Record<(typeof FILES)[number], string> = {
       hosts: hostsFile({
@@ -133,7 +141,15 @@ export class NodeNetworkSource implements NetworkSource {
       'resolv.conf': resolvFile(dnsOf(wish.spec), host, embedded),
       hostname: `${wish.hostname}\n`,
     };
-    for (const [name, text] of Object.entries(texts)) await writeFile(join(dir, name), text, { mode: 0o644 });
+    await this.#runPlan({
+      steps: [
+        { op: 'mkdir', ...OF_FILES, path: dir, mode: 0o711, flags: MKDIR_PARENTS | MKDIR_MAY_EXIST },
+        ...FILES.map((name) => {
+          const data = Buffer.from(texts[name]);
+          return { op: 'write' as const, ...OF_FILES, path: join(dir, name), data, flags: REWRITE, mode: 0o644 };
+        }),
+      ],
+    });
     return this.filesOf(id);
   }
 

@@ -43,6 +43,8 @@ export interface RootSource {
   /** Where config.json's root is; mounted when the container starts. */
   mount(id: string): Promise<string>;
   unmount(id: string): Promise<void>;
+  /** Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. */
+  retire(id: string): Promise<void>;
   remove(id: string): Promise<void>;
   /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
   readFile(id: string, path: string): Promise<string>;

@@ -1,4 +1,5 @@
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { existsSync, mkdirSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
@@ -43,6 +44,9 @@ export interface ShimProcessesOptions {
   clock: Clock;
 }
 
+const SHOWS_WITHIN_MS = 500;
+const LOOK_EVERY_MS = 5;
+
 /** Containers' processes behind shims: config.json → plan → shim. Nothing here is held that a restart could not find again. */
 export class ShimProcesses implements ProcessSource {
   readonly #o: ShimProcessesOptions;
@@ -55,9 +59,9 @@ export class ShimProcesses implements ProcessSource {
     const { spawner } = this.#o;
     const dir = this.#dir(id);
     const { plan, record } = this.#plan(id, config);
-    await mkdir(dir, { recursive: true, mode: 0o700 });
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
     try {
-      if (io.log.format !== 'none') await mkdir(dirname(io.log.path), { recursive: true, mode: 0o700 });
+      if (io.log.format !== 'none') mkdirSync(dirname(io.log.path), { recursive: true, mode: 0o700 });
       const oomCgroup = oomGroup(record);
       const shim = await spawner.create(plan, {
         dir,
@@ -124,21 +128,41 @@ export class ShimProcesses implements ProcessSource {
     try {
       const { record, config, init, status } = loadContainer(root, id, files);
       if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
-      await spawner.run(planRemove(record));
+      await this.#removeAll(id, planRemove(record));
     } catch (error) {
       if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
+      await this.#removeAll(id);
     }
-    await spawner.run(planForget(root, id));
-    await rm(this.#dir(id), { recursive: true, force: true });
+  }
+
+  /** In one request: what was made for it, what the runtime knew of it, what its shim left. */
+  async #removeAll(id: string, made?: Plan): Promise<void> {
+    const dir = this.#dir(id);
+    const state = planForget(this.#o.root, id).steps;
+    if (!made && !existsSync(dir) && !existsSync(paths(this.#o.root, id).dir)) return;
+    const because = 'it has ended, and whoever asked how has been told';
+    await this.#o.spawner.run({
+      steps: [...(made?.steps ?? []), ...state, { op: 'removeTree', where: 'host', because, path: dir }],
+    });
   }
 
   /** A daemon that was killed leaves shims that go on making their container: without this one would live on, and nobody would know it. */
   async #endUnfinished(id: string): Promise<void> {
+    await this.#untilItShows(id);
     try {
       await (await Shim.connect(this.#dir(id))).shutdown();
     } catch (error) {
       if (!isCode(error, 'SHIM_VANISHED', 'CONNECTION_LOST')) throw error;
     }
+  }
+
+  /** A shim that was asked for just before the daemon was killed has not opened its door yet; it does within moments, or never. */
+  async #untilItShows(id: string): Promise<void> {
+    const { clock, files } = this.#o;
+    const signs = ['shim.sock', 'pid', 'exit'].map((name) => join(this.#dir(id), name));
+    const giveUpMs = clock.monotonic() + SHOWS_WITHIN_MS;
+    while (!signs.some((path) => files.exists(path)) && clock.monotonic() < giveUpMs)
+      await new Promise<void>((done) => clock.after(LOOK_EVERY_MS, done));
   }
 
   /** The kernel operations by which the container was made, decided anew from its configuration; undefined when it does not run. */

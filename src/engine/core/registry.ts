@@ -7,8 +7,9 @@ const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 const NAME_MAX_LENGTH = 255;
 
 /**
- * All containers the node knows: the store holds them, memory finds them. A record is written before it is seen, so that who
- * reads after an answer finds what the answer said, also after a power cut.
+ * All containers the node knows: the store holds them, memory finds them. A record is written before it is seen. What a request
+ * is answered by is durable then; steps on the way are written lazily, before it in the same log, so that a power cut leaves
+ * either none of them or the first few.
  */
 export class ContainerRegistry {
   readonly #store: Store;
@@ -57,12 +58,15 @@ export class ContainerRegistry {
     if (holder !== undefined) throw new NameTaken({ name, holder });
   }
 
-  /** The name is taken from here on, before the first write is done: two requests cannot both have it. */
+  /**
+   * The name is taken from here on, before the first write is done: two requests cannot both have it. Lazily, since what is
+   * made by this record is swept without it as well, after a power cut.
+   */
   async add(record: ContainerRecord): Promise<void> {
     this.checkName(record.name);
     this.#byName.set(record.name, record.id);
     try {
-      await this.#write(record);
+      await this.#write(record, { lazy: true });
     } catch (error) {
       this.#byName.delete(record.name);
       throw error;
@@ -80,6 +84,19 @@ export class ContainerRegistry {
     const changed = { ...record, state: { ...record.state, ...change } };
     await this.save(changed);
     return changed;
+  }
+
+  /** The same, lazily: a kill of this daemon does not lose it; a power cut may, and takes what the record speaks of along. */
+  async noteState(record: ContainerRecord, change: Partial<ContainerState>): Promise<ContainerRecord> {
+    const changed = { ...record, state: { ...record.state, ...change } };
+    await this.#write(changed, { lazy: true });
+    this.#remember(changed);
+    return changed;
+  }
+
+  /** All that was noted is durable. */
+  async settled(): Promise<void> {
+    await this.#store.txn({ ops: [] });
   }
 
   async rename(record: ContainerRecord, name: string): Promise<ContainerRecord> {
@@ -108,8 +125,9 @@ export class ContainerRegistry {
     this.#byName.set(record.name, record.id);
   }
 
-  async #write(record: ContainerRecord): Promise<void> {
+  async #write(record: ContainerRecord, how: { lazy?: boolean } = {}): Promise<void> {
     await this.#store.txn({
+      ...how,
       ops: [{ do: 'put', key: PREFIX + record.id, value: Buffer.from(JSON.stringify(record)) }],
     });
   }

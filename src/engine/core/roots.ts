@@ -1,12 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { errnoOf, isCode } from '#base/errors.ts';
+import { isCode } from '#base/errors.ts';
 import { KeyedSerial } from '#base/queue.ts';
 import type { FoundImage, RootSource } from '#engine/core/parts.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Rootfs, SnapshotStore } from '#image/snapshots.ts';
 import { overlayMount } from '#kernel/overlay.ts';
+import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
 
@@ -75,6 +76,13 @@ export class OverlayRoots implements RootSource {
     });
   }
 
+  retire(id: string): Promise<void> {
+    return this.#serial.run(id, async () => {
+      await this.#unmount(id);
+      await this.#o.snapshots.retire(id);
+    });
+  }
+
   remove(id: string): Promise<void> {
     return this.#serial.run(id, async () => {
       await this.#unmount(id);
@@ -137,32 +145,26 @@ export class OverlayRoots implements RootSource {
   async #mount(id: string): Promise<void> {
     const { lower, upper, work, options } = await this.#o.snapshots.rootfs(id);
     const target = this.#point(id);
-    await mkdir(target, { recursive: true, mode: 0o711 });
+    const common = { where: 'host', because: `root of container ${id}` } as const;
     await this.#o.runPlan({
       steps: [
-        {
-          ...overlayMount({ lower, upper, work, target, options }, this.#o.kernelRelease),
-          where: 'host',
-          because: `root of container ${id}`,
-          undo: [{ op: 'umount', target, flags: MNT_DETACH }],
-        },
+        { op: 'mkdir', ...common, path: target, mode: 0o711, flags: MKDIR_MAY_EXIST },
+        { ...overlayMount({ lower, upper, work, target, options }, this.#o.kernelRelease), ...common },
       ],
     });
   }
 
   async #unmount(id: string): Promise<void> {
     const target = this.#point(id);
-    if (this.#uses.has(id)) {
-      await this.#o.runPlan({
-        steps: [{ op: 'umount', where: 'host', because: `root of container ${id} goes`, target, flags: MNT_DETACH }],
-      });
-      this.#uses.delete(id);
-    }
-    try {
-      await rmdir(target); // not `rm`: should it be mounted against all we know, nothing of it is lost
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error;
-    }
+    const common = { where: 'host', because: `root of container ${id} goes` } as const;
+    if (!this.#uses.has(id) && !existsSync(target)) return;
+    await this.#o.runPlan({
+      steps: [
+        ...(this.#uses.has(id) ? [{ op: 'umount' as const, ...common, target, flags: MNT_DETACH }] : []),
+        { op: 'rmdir', ...common, path: target }, // the whole tree is never removed here: should it be mounted against all we know, nothing is lost
+      ],
+    });
+    this.#uses.delete(id);
   }
 
   #point(id: string): string {
