@@ -1,3 +1,4 @@
+import { isCode, messageOf } from '#base/errors.ts';
 import { BuildPlanFailed, UnknownTarget } from '#build/errors.ts';
 import type { BuildGraph, BuildStep, HistoryLine, PlannedStage, StepDetail, StepId } from '#build/graph.ts';
 import { platformArgs, Scope } from '#build/scope.ts';
@@ -7,6 +8,8 @@ import type { BuildWarning, LineRange } from '#spec/dockerfile/errors.ts';
 import { expandWord } from '#spec/dockerfile/expand.ts';
 import type { Dockerfile, Stage } from '#spec/dockerfile/instructions.ts';
 import { parseTrigger } from '#spec/dockerfile/instructions.ts';
+import { parsePlatform } from '#spec/image/platform.ts';
+import { parseReference } from '#spec/image/reference.ts';
 
 /** What a build is asked for, besides the Dockerfile and its files. */
 export interface BuildOptions {
@@ -149,6 +152,7 @@ export class Planner {
     if (other) return this.plan(other);
     if (/^\d+$/.test(name))
       this.fail(lines, `there is no stage ${name}`, `the file has ${this.file.stages.length} stages, counted from 0`);
+    this.#checkReference(name, lines);
     const image = this.image(name, this.options.targetPlatform);
     return image && { root: image.root };
   }
@@ -216,6 +220,9 @@ export class Planner {
         'give the ARG a default, or set it with --build-arg',
       );
     const platform = stage.platform === undefined ? this.options.targetPlatform : expandWord(stage.platform, scope);
+    this.#checked(stage.node.lines, PLATFORM_RULE, 'PLATFORM_INVALID', () =>
+      parsePlatform(platform, { os: 'linux', architecture: 'amd64' }),
+    );
     const given = this.options.imageContexts?.get(reference);
     const parent =
       this.options.contexts.has(reference) || given !== undefined
@@ -244,11 +251,28 @@ export class Planner {
         ...(planned.base ? { image: planned.base } : {}),
       };
     }
+    if (given === undefined) this.#checkReference(reference, stage.node.lines);
     const image = this.image(given ?? reference, platform);
     if (!image) return undefined;
     const { OnBuild: triggers = [], ...settings } = image.resolved?.settings ?? {};
     const origin = image.resolved ? { image: { reference, digest: image.resolved.digest } } : {};
     return { root: image.root, settings, history: [], triggers, platform, ...origin };
+  }
+
+  /** An image by its id is none of the names that a registry would take. */
+  #checkReference(reference: string, lines: LineRange): void {
+    if (/^[a-f0-9]{12,64}$/.test(reference)) return;
+    this.#checked(lines, REFERENCE_RULE, 'REFERENCE_INVALID', () => parseReference(reference));
+  }
+
+  /** What another part refuses has its line here. */
+  #checked(lines: LineRange, rule: string, code: string, parse: () => unknown): void {
+    try {
+      parse();
+    } catch (error) {
+      if (!isCode(error, code)) throw error;
+      this.fail(lines, messageOf(error), rule);
+    }
   }
 
   #scope(stage: Stage, settings: ImageSettings): Scope {
@@ -272,6 +296,9 @@ export class Planner {
     return values;
   }
 }
+
+const REFERENCE_RULE = 'an image is [REGISTRY/]NAME[:TAG][@DIGEST], the name in lower case';
+const PLATFORM_RULE = 'a platform is OS/ARCHITECTURE[/VARIANT], such as linux/amd64';
 
 /** What a stage starts from. */
 export interface StageBase {

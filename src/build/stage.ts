@@ -132,7 +132,8 @@ export class StageBuilder {
   #run(i: Of<'run'>, node: SyntaxNode): boolean {
     const mounts: PlannedMount[] = [];
     for (const text of i.mounts) {
-      const mount = this.#mount(text, node);
+      const agents = mounts.filter((known) => known.type === 'ssh').length;
+      const mount = this.#mount(text, agents, node);
       if (!mount) return false;
       mounts.push(mount);
     }
@@ -156,7 +157,8 @@ export class StageBuilder {
     return true;
   }
 
-  #mount(text: string, node: SyntaxNode): PlannedMount | undefined {
+  /** `agents`: how many of the command's mounts before this one lead to an ssh agent. */
+  #mount(text: string, agents: number, node: SyntaxNode): PlannedMount | undefined {
     const mount = parseMount(this.#expand(text, node), (problem, rule) =>
       this.#fail(node, `--mount: ${problem}`, rule),
     );
@@ -171,7 +173,7 @@ export class StageBuilder {
         return { ...rest, target: below(target ?? `/run/secrets/${mount.id}`) };
       }
       case 'ssh':
-        return { ...mount, target: below(mount.target ?? `/run/buildkit/ssh_agent.${this.#at}`) };
+        return { ...mount, target: below(mount.target ?? `/run/buildkit/ssh_agent.${agents}`) };
       case 'cache': {
         const { from, ...rest } = mount;
         const source = from === undefined ? undefined : this.#planner.source(from, this.#stage, node.lines);
@@ -197,13 +199,11 @@ export class StageBuilder {
   }
 
   #copy(i: Of<'copy'>, node: SyntaxNode): boolean {
-    const source =
-      i.from === undefined
-        ? { root: this.#context() }
-        : this.#planner.source(this.#expand(i.from, node), this.#stage, node.lines);
-    if (!source) return false;
+    const from =
+      i.from === undefined ? undefined : this.#planner.source(this.#expand(i.from, node), this.#stage, node.lines);
+    if (i.from !== undefined && !from) return false;
     const items = i.sources.map(
-      (path): CopyItem => ({ from: source.root, path: this.#expand(path, node), unpack: false }),
+      (path): CopyItem => ({ from: from ? from.root : this.#context(), path: this.#expand(path, node), unpack: false }),
     );
     this.#copyStep(i, items, i.parents, node);
     return true;
