@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
@@ -96,6 +96,15 @@ describe('the builder on real shims', () => {
     }
   }
 
+  async function fileOf({ image }: Finished, path: string): Promise<string> {
+    const root = await fixture.builder.node.overlays.view(await fixture.images.images.layersOf(image));
+    try {
+      return readFileSync(join(root, path), 'utf8');
+    } finally {
+      await fixture.builder.node.overlays.unmount(root);
+    }
+  }
+
   it('copies, runs and sets, and does nothing of it again the second time', async () => {
     const text =
       'FROM busybox\nWORKDIR /app\nCOPY a.txt .\nRUN cat a.txt && echo made > made && mkdir d\nENV X=1\nCMD ["cat", "made"]\n';
@@ -179,6 +188,45 @@ describe('the builder on real shims', () => {
     const filtered = await build(text, {}, { options: { ...OPTIONS, noCache: new Set(['b']) } });
     expect([filtered.cached, filtered.output]).toEqual([1, 'a\nb\n']);
     expect((await build(text)).cached).toBe(4);
+  });
+
+  it('takes what stands on a stage from the cache when the stage was run again and its files came out the same', async () => {
+    const text = [
+      'FROM busybox AS made',
+      'COPY source .',
+      'RUN mkdir out && tr a-z A-Z < source | tr -d " " > out/it && chmod 750 out',
+      'FROM busybox',
+      'COPY --from=made /out /out',
+      'RUN cat /out/it > /seen',
+    ].join('\n');
+    const first = await build(text, { source: 'one two\n' });
+    const again = await build(text, { source: 'one  two\n' });
+    const ran = again.events.flatMap((e) => (e.at === 'start' ? (again.graph.steps[e.step]?.title ?? '') : []));
+    expect(ran.map((title) => title.replace(/^.*\/\d+ /, '').split(' ')[0])).toEqual(['COPY', 'RUN', 'COPY']);
+    expect(again.image.id).toBe(first.image.id);
+    expect((await build(text, { source: 'one  two\n' })).events.filter((e) => e.at === 'start')).toEqual([]);
+    const other = await build(text, { source: 'three\n' });
+    expect(other.image.id).not.toBe(first.image.id);
+    expect(await fileOf(other, 'seen')).toBe('THREE\n');
+  });
+
+  it('builds anew on a named context whose files have changed', async () => {
+    const text = 'FROM base\nCOPY --from=busybox / /\nRUN cat given > seen';
+    const on = async (given: string): Promise<Outcome> =>
+      build(
+        text,
+        {},
+        {
+          contexts: new Map([
+            ['', (await context({})).get('')],
+            ['base', (await context({ given })).get('')],
+          ]) as BuildRequest['contexts'],
+          options: { ...OPTIONS, contexts: new Set(['base']) },
+        },
+      );
+    expect(await fileOf(await on('one'), 'seen')).toBe('one');
+    expect(await fileOf(await on('two'), 'seen')).toBe('two');
+    expect((await on('one')).cached).toBeGreaterThan(1);
   });
 
   it('runs independent stages at once', async () => {

@@ -32,8 +32,15 @@ const stepShape = object({
   createdAtMs: integer(),
   usedAtMs: integer(),
   uses: integer({ min: 0 }),
+  /** What it did and to what, by the layers that it read instead of the steps that made them: see `equal`. */
+  inputs: optional(string()),
+  /** Of a copy from another stage: digest of all that it put, times apart. */
+  files: optional(string()),
 });
 export type StepRecord = Out<typeof stepShape>;
+
+/** What is remembered of a step; `createdAtMs` of one that was known by another key. */
+export type StepResult = Omit<StepRecord, 'createdAtMs' | 'usedAtMs' | 'uses'> & { createdAtMs?: number };
 
 export interface StepCacheOptions {
   store: Store;
@@ -75,6 +82,8 @@ export class StepCache {
   readonly #steps: Records<StepRecord>;
   readonly #blobs: Records<StepLayer['blob']>;
   readonly #known = new Map<string, StepRecord>();
+  /** Keys by their records' `inputs`. */
+  readonly #byInputs = new Map<string, Set<string>>();
   readonly #packed = new Map<Digest, StepLayer['blob']>();
   /** Layers that builds under way stand on, counted. */
   readonly #held = new Map<Digest, number>();
@@ -87,7 +96,7 @@ export class StepCache {
 
   static async open(options: StepCacheOptions): Promise<StepCache> {
     const cache = new StepCache(options);
-    for (const [key, record] of await cache.#steps.all()) cache.#known.set(key, record);
+    for (const [key, record] of await cache.#steps.all()) cache.#note(key, record);
     for (const [diffId, packed] of await cache.#blobs.all()) if (isDigest(diffId)) cache.#packed.set(diffId, packed);
     return cache;
   }
@@ -97,19 +106,37 @@ export class StepCache {
   }
 
   /** Known at once; written when `stored` says that its layers are there for good, and nobody waits for that. */
-  remember(key: string, step: { title: string; layers: StepLayer[]; own: boolean }, stored: Promise<void>): StepRecord {
+  remember(key: string, step: StepResult, stored: Promise<void>): StepRecord {
     const nowMs = this.#o.clock.now();
-    const { title, layers, own } = step;
-    const record: StepRecord = { title, layers, own: own ? 1 : 0, createdAtMs: nowMs, usedAtMs: nowMs, uses: 0 };
-    this.#known.set(key, record);
+    const record: StepRecord = { createdAtMs: nowMs, ...step, usedAtMs: nowMs, uses: 0 };
+    this.#note(key, record);
     const write = stored.then(() => (this.#known.get(key) === record ? this.#steps.put(key, record) : undefined));
     this.#o.background.add('the record of a step', write);
     return record;
   }
 
+  /**
+   * What did the same to the same layers, whatever steps these came from: when a stage was run again and its files came out as they
+   * were, what stands on them has not changed.
+   */
+  equal(inputs: string): StepRecord[] {
+    return [...(this.#byInputs.get(inputs) ?? [])].flatMap((key) => this.#known.get(key) ?? []);
+  }
+
   async forget(key: string): Promise<void> {
+    const inputs = this.#known.get(key)?.inputs ?? '';
     this.#known.delete(key);
+    const keys = this.#byInputs.get(inputs);
+    keys?.delete(key);
+    if (keys?.size === 0) this.#byInputs.delete(inputs);
     await this.#steps.remove(key);
+  }
+
+  #note(key: string, record: StepRecord): void {
+    this.#known.set(key, record);
+    if (record.inputs === undefined) return;
+    const keys = this.#byInputs.get(record.inputs) ?? new Set();
+    this.#byInputs.set(record.inputs, keys.add(key));
   }
 
   touch(key: string): void {
@@ -162,15 +189,18 @@ export class StepCache {
     return roots;
   }
 
-  /** Each step with what it takes on disk by itself. */
+  /** Each step with what it takes on disk by itself; a layer that several gave counts once. */
   async list(): Promise<CacheEntry[]> {
     const inImages = await this.#imageLayers();
+    const counted = new Set<Digest>();
     return [...this.#known].map(([id, record]) => {
       const top = record.own === 1 ? record.layers.at(-1) : undefined;
+      const isFirst = top !== undefined && !counted.has(top.diffId);
+      if (top) counted.add(top.diffId);
       return {
         id,
         title: record.title,
-        bytes: top ? this.#bytesOf(top) : 0,
+        bytes: isFirst ? this.#bytesOf(top) : 0,
         createdAtMs: record.createdAtMs,
         usedAtMs: record.usedAtMs,
         uses: record.uses,

@@ -1,15 +1,16 @@
 import { EstibaError } from '#base/errors.ts';
 import { Limiter } from '#base/queue.ts';
 import { Background } from '#build/background.ts';
+import type { StepRecord, StepResult } from '#build/cache.ts';
 import { treeDigest } from '#build/context/tree.ts';
 import { selectionKey } from '#build/copy/select.ts';
 import { BuildCancelled, StepFailed } from '#build/errors.ts';
 import { stepFailed } from '#build/failure.ts';
-import { type BuildStep, inputsOf, type StepId, stepKey } from '#build/graph.ts';
+import { type BuildStep, copiedRoots, inputsOf, type StepId, stepKey } from '#build/graph.ts';
 import type { StepLayer } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
 import { once } from '#build/once.ts';
-import { copyStep, workdirStep } from '#build/step/copy.ts';
+import { copyStep, type Made, workdirStep } from '#build/step/copy.ts';
 import type { ExecutionOptions, StepRoom, StepStack } from '#build/step/room.ts';
 import { runStep } from '#build/step/run.ts';
 import { StepSources } from '#build/step/sources.ts';
@@ -26,6 +27,7 @@ export class Execution {
   readonly #node: BuildNode;
   readonly #o: ExecutionOptions;
   readonly #keys = new Map<StepId, Promise<string>>();
+  readonly #contents = new Map<StepId, Promise<string>>();
   readonly #stacks = new Map<StepId, Promise<StepStack>>();
   readonly #commands: Limiter;
   readonly #abort = new AbortController();
@@ -109,15 +111,29 @@ export class Execution {
       default: {
         const inputs = inputsOf(step);
         const keys = new Map<StepId, string>();
-        for (const input of inputs) keys.set(input, await this.#key(input));
+        const root = 'root' in step ? step.root : undefined;
+        for (const input of inputs) {
+          const isWhole = input === root && this.#room.sources.isContext(input);
+          keys.set(input, isWhole ? await this.#wholeContext(input) : await this.#key(input));
+        }
         const epoch = this.#o.epochSec === undefined ? '' : `epoch ${this.#o.epochSec} `;
-        return stepKey(step, (input) => keys.get(input) ?? '', epoch + (await this.#content(step)));
+        return stepKey(step, (input) => keys.get(input) ?? '', epoch + (await this.#content(id, step)));
       }
     }
   }
 
+  /** Of a context that a stage stands on (`FROM context`): all of it counts. */
+  async #wholeContext(id: StepId): Promise<string> {
+    const { sources } = this.#room;
+    return once(this.#contents, id, async () => selectionKey(await sources.selection(id, '/', undefined, false)));
+  }
+
   /** What exactly a step takes from contexts and downloads. */
-  async #content(step: BuildStep): Promise<string> {
+  #content(id: StepId, step: BuildStep): Promise<string> {
+    return once(this.#contents, id, () => this.#makeContent(step));
+  }
+
+  async #makeContent(step: BuildStep): Promise<string> {
     const { sources } = this.#room;
     if (step.do === 'copy') {
       const taken = step.items.flatMap((item) => ('from' in item ? [item] : []));
@@ -145,6 +161,7 @@ export class Execution {
     const { tell } = this.#o;
     try {
       if (step.do === 'image') return this.#imageStack(step.reference, step.platform);
+      if (step.do === 'context') return await this.#contextStack(id);
       const key = await this.#key(id);
       const known = this.#isStale(id) ? undefined : cache.find(key);
       const isKnown =
@@ -158,11 +175,14 @@ export class Execution {
       await Promise.all(inputsOf(step).map((input) => this.#ready(input)));
       const root = await this.stack('root' in step ? step.root : undefined);
       const startedAtMs = clock.monotonic();
-      const made = await this.#make(id, step, root);
+      const inputs = await this.#inputs(id, step);
+      const earlier = this.#isStale(id) ? [] : await this.#usable(cache.equal(inputs));
+      const { layer: made, files, known: equal } = await this.#make(id, step, root, earlier);
+      if (equal) return this.#knownOtherwise(id, key, equal);
       const layers = made ? [...root.layers, made] : root.layers;
       this.#hold(layers);
-      const done = { title: step.title, layers, own: made !== undefined };
-      const { createdAtMs } = cache.remember(key, done, stepLayers.stored(layers));
+      const result: StepResult = { title: step.title, layers, own: made ? 1 : 0, inputs, ...(files ? { files } : {}) };
+      const { createdAtMs } = cache.remember(key, result, stepLayers.stored(layers));
       // The target's own layers will be wanted packed; that can begin while the next command runs.
       if (made && this.#ofTarget.has(id)) void stepLayers.packed(made, this.lease).catch(() => undefined); // told when it is wanted
       const layer = made ? { layer: made.diffId } : {};
@@ -208,29 +228,74 @@ export class Execution {
     return this.#rootsAreKnown(this.#detail(root));
   }
 
-  #make(id: StepId, step: BuildStep, root: StepStack): Promise<StepLayer | undefined> {
+  /** Those whose layers are still here. */
+  async #usable(records: readonly StepRecord[]): Promise<StepRecord[]> {
+    const usable: StepRecord[] = [];
+    for (const record of records) if (await this.#node.stepLayers.isHere(record.layers)) usable.push(record);
+    return usable;
+  }
+
+  /** What the step does and to what, by layers: the key of a step that was run again does not say what came out. */
+  async #inputs(id: StepId, step: BuildStep): Promise<string> {
+    const { sources } = this.#room;
+    const root = 'root' in step ? step.root : undefined;
+    const copied = step.do === 'copy' ? copiedRoots(step, (from) => sources.isContext(from)) : [];
+    const names = new Map<StepId, string>();
+    for (const input of inputsOf(step)) {
+      const { do: what } = this.#detail(input);
+      if (input !== root && (what === 'context' || what === 'fetch' || what === 'git'))
+        names.set(input, await this.#key(input));
+      else if (input !== root && copied.includes(input)) names.set(input, 'compared by its files');
+      else names.set(input, (await this.stack(input)).layers.map((layer) => layer.diffId).join());
+    }
+    const epoch = this.#o.epochSec === undefined ? '' : `epoch ${this.#o.epochSec} `;
+    return stepKey(step, (input) => names.get(input) ?? '', `by layers ${epoch}${await this.#content(id, step)}`);
+  }
+
+  /** From here on it is known by this key as well. */
+  #knownOtherwise(id: StepId, key: string, record: StepRecord): StepStack {
+    const { cache, stepLayers } = this.#node;
+    const { usedAtMs: _used, uses: _uses, ...result } = record;
+    this.#hold(record.layers);
+    cache.remember(key, result, stepLayers.stored(record.layers));
+    this.#told.add(id);
+    this.#o.tell({ at: 'cached', step: id });
+    return { layers: record.layers, own: record.own === 1, createdAtMs: record.createdAtMs };
+  }
+
+  async #make(id: StepId, step: BuildStep, root: StepStack, earlier: readonly StepRecord[]): Promise<Made> {
     const { tell } = this.#o;
     const room = this.#room;
+    const [known] = earlier;
+    if (known && known.files === undefined) return { known };
     this.#told.add(id);
     switch (step.do) {
       case 'run':
-        return this.#commands.run(() => {
-          room.signal.throwIfAborted();
-          tell({ at: 'start', step: id });
-          return runStep(id, step, root, room);
-        });
+        return ofLayer(
+          await this.#commands.run(() => {
+            room.signal.throwIfAborted();
+            tell({ at: 'start', step: id });
+            return runStep(id, step, root, room);
+          }),
+        );
       case 'copy':
         tell({ at: 'start', step: id });
-        return copyStep(step, root, room);
+        return copyStep(step, root, earlier, room);
       case 'workdir':
         tell({ at: 'start', step: id });
-        return workdirStep(step, root, room);
-      case 'context':
-        tell({ at: 'start', step: id });
-        return room.sources.contextLayer(id);
+        return ofLayer(await workdirStep(step, root, room));
       default:
         throw new EstibaError('ASSERTION', `step ${step.do} has no root of its own`);
     }
+  }
+
+  async #contextStack(id: StepId): Promise<StepStack> {
+    const startedAtMs = this.#node.clock.monotonic();
+    this.#told.add(id);
+    this.#o.tell({ at: 'start', step: id });
+    const layer = await this.#room.sources.contextLayer(id);
+    this.#o.tell({ at: 'done', step: id, tookMs: Math.round(this.#node.clock.monotonic() - startedAtMs) });
+    return layer ? { layers: [layer], own: true, createdAtMs: undefined } : EMPTY_STACK;
   }
 
   #imageStack(reference: string, platform: string): StepStack {
@@ -263,6 +328,10 @@ export class Execution {
     this.#abort.abort(failure);
     return failure;
   }
+}
+
+function ofLayer(layer: StepLayer | undefined): Made {
+  return layer ? { layer } : {};
 }
 
 /** Steps that have a root of their own, and so are shown; downloads and images come along. */

@@ -138,6 +138,13 @@ export function stepKey(step: BuildStep, keyOf: (id: StepId) => string, content 
   return createHash('sha256').update(named).update('\0').update(content).digest('hex');
 }
 
+/** The steps whose files a copy takes: images and stages. */
+export function copiedRoots(step: CopyStep, isContext: (id: StepId) => boolean): StepId[] {
+  return step.items.flatMap((item) =>
+    'from' in item && item.from !== undefined && !isContext(item.from) ? [item.from] : [],
+  );
+}
+
 function isStepReference(key: string, value: unknown): value is StepId {
   return typeof value === 'number' && (key === 'root' || key === 'from' || key === 'remote');
 }

@@ -56,7 +56,7 @@ export async function withMounts<T>(
         prepared.mounts.push(await bind(node, mount, sources, undo));
         break;
       case 'cache':
-        caches.push(mount);
+        caches.push(await cacheOf(mount, sources));
         break;
       case 'secret':
         await secret(mount, given, directory, undo, prepared);
@@ -118,6 +118,16 @@ async function scratchOf(node: BuildNode, layers: readonly StepLayer[], undo: Un
   const root = await node.overlays.mount(id);
   undo.add('mount', () => node.overlays.unmount(root));
   return root;
+}
+
+/** One that begins with a directory of a stage is another one when the stage is: what it was filled with would be out of date. */
+async function cacheOf(
+  mount: Extract<PlannedMount, { type: 'cache' }>,
+  sources: MountSources,
+): Promise<Extract<PlannedMount, { type: 'cache' }>> {
+  if (mount.from === undefined) return mount;
+  const { layers } = await sources.layers(mount.from, mount.source);
+  return { ...mount, id: [mount.id, mount.source, ...layers.map((layer) => layer.diffId)].join(' ') };
 }
 
 async function fillCache(

@@ -67,6 +67,7 @@ export class ContextTree {
   readonly #hidden = new Set<string>();
   #entries = 0;
   #contentBytes = 0;
+  #rootTold = false;
 
   constructor(limits: ContextLimits = CONTEXT_LIMITS) {
     this.#limits = limits;
@@ -74,6 +75,11 @@ export class ContextTree {
 
   get entries(): number {
     return this.#entries;
+  }
+
+  /** Whether mode and owner of the top were said, as an archive's `./` does. */
+  get rootTold(): boolean {
+    return this.#rootTold;
   }
 
   get contentBytes(): number {
@@ -86,6 +92,7 @@ export class ContextTree {
     if (path === '') {
       if (node.type !== 'dir') throw new ContextInvalid({ path: '/', rule: 'the top of a context is a directory' });
       Object.assign(this.root, { ...node, children: this.root.children });
+      this.#rootTold = true;
       return;
     }
     const slash = path.lastIndexOf('/');

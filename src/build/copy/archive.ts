@@ -13,7 +13,8 @@ export async function addedSelections(selection: Selection, files: FileStore): P
   if (!packing || !(packing === 'tar' || (await holdsTar(packing, selection)))) return [selection];
   const archive = await receiveTar(unpacked(packing, whole, selection.name), files, { what: selection.name });
   const source = treeSource(archive, selection.name, (digest) => files.open(digest));
-  return select(source, '/', { parents: false, excludes: [], unpack: false });
+  const inside = await select(source, '/', { parents: false, excludes: [], unpack: false });
+  return inside.map((one) => ({ ...one, describes: archive.rootTold }));
 }
 
 /** A packed file that is no archive (`data.gz`) is copied as it is. */

@@ -1,3 +1,4 @@
+import { createHash, type Hash } from 'node:crypto';
 import { byBytes, type FileInfo, type SourceTree } from '#build/context/tree.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
 import { below, type Selection } from '#build/copy/select.ts';
@@ -57,7 +58,7 @@ export class LayerContents {
       for (const file of files)
         if (file.path !== '') await this.#put(below(target, file.path), tree, below(path, file.path), file.info);
       // Like `mkdir -p` where the source is an empty directory: it is there, though nothing lies in it.
-      if (files.length === 1) await this.#describe(target, info);
+      if (files.length === 1 || selection.describes) await this.#describe(target, info);
       return;
     }
     const intoDirectory = parents || destination.endsWith('/') || (await this.#isDirectory(to));
@@ -71,17 +72,28 @@ export class LayerContents {
     await this.#directory(path.replace(/^\/+|\/+$/g, ''));
   }
 
-  /** The layer's tar: parents first, names in byte order. The same contents give the same bytes. */
-  async *tar(): AsyncGenerator<Buffer> {
+  /** Of all that the layer's tar will hold, times apart; what it needs is read once more for it. */
+  async digest(): Promise<string> {
+    const hash = createHash('sha256');
+    for await (const _ of this.tar(hash));
+    return hash.digest('hex');
+  }
+
+  /** The layer's tar: parents first, names in byte order. The same contents give the same bytes. `timeless` takes in all but times. */
+  async *tar(timeless?: Hash): AsyncGenerator<Buffer> {
     const links = new Map<string, string>();
     for (const path of [...this.#files.keys()].sort(byBytes)) {
       const { info, source } = this.#files.get(path) as Placed;
       const first = info.inode === undefined ? undefined : links.get(info.inode);
       if (info.inode !== undefined && first === undefined) links.set(info.inode, path);
       const entry = entryOf(path, this.#made.has(path) ? { ...info, mtimeSec: this.#newestSec } : info, first);
+      timeless?.update(header({ ...entry, mtimeSec: 0 }));
       yield header(entry);
       if (entry.type !== 'file' || !source) continue;
-      yield* exactly(source.tree.open(source.path), entry.size);
+      for await (const chunk of exactly(source.tree.open(source.path), entry.size)) {
+        timeless?.update(chunk);
+        yield chunk;
+      }
       yield padding(entry.size);
     }
     yield endOfArchive();

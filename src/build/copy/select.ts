@@ -19,6 +19,8 @@ export interface Selection {
   files: { path: string; info: FileInfo }[];
   /** ADD takes archives apart. */
   unpack: boolean;
+  /** It describes the directory that its files go into, if that is made for them: an archive's own `./`, as tar has it. */
+  describes?: boolean;
 }
 
 export interface SelectOptions {

@@ -1,16 +1,36 @@
+import { createHash } from 'node:crypto';
+import type { StepRecord } from '#build/cache.ts';
 import type { SourceTree } from '#build/context/tree.ts';
 import { addedSelections } from '#build/copy/archive.ts';
 import { EMPTY_TREE, LayerContents } from '#build/copy/layer.ts';
 import { modeChange } from '#build/copy/mode.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
 import type { Selection } from '#build/copy/select.ts';
-import type { CopyStep } from '#build/graph.ts';
+import { type CopyStep, copiedRoots } from '#build/graph.ts';
 import type { StepLayer } from '#build/layers.ts';
 import { ownerIn } from '#build/sandbox.ts';
 import { newSec, type StepRoom, type StepStack } from '#build/step/room.ts';
 
-/** COPY and ADD: what their sources name, written as a layer straight from where it is; undefined when that is nothing. */
-export async function copyStep(step: CopyStep, root: StepStack, room: StepRoom): Promise<StepLayer | undefined> {
+/** What making a step gave. */
+export interface Made {
+  /** Undefined: it added nothing. */
+  layer?: StepLayer;
+  /** Of a copy from a stage or an image: digest of all that it put, times apart. */
+  files?: string;
+  /** An earlier step that gave just this, in the place of a layer. */
+  known?: StepRecord;
+}
+
+/**
+ * COPY and ADD: what their sources name, written as a layer straight from where it is. `earlier`: what this very step has given on the
+ * same root before; the stages that it copies from may have had other files then.
+ */
+export async function copyStep(
+  step: CopyStep,
+  root: StepStack,
+  earlier: readonly StepRecord[],
+  room: StepRoom,
+): Promise<Made> {
   const { node, options, sources, lease, signal } = room;
   const below = await sources.view(root.layers, 'the image');
   const owner = step.chown === undefined ? undefined : await chosenOwner(step.chown, below);
@@ -32,7 +52,17 @@ export async function copyStep(step: CopyStep, root: StepStack, room: StepRoom):
     }
     signal.throwIfAborted();
   }
-  return contents.isEmpty ? undefined : node.stepLayers.make(contents.tar(), lease);
+  if (contents.isEmpty) return {};
+  if (copiedRoots(step, (id) => sources.isContext(id)).length === 0)
+    return { layer: await node.stepLayers.make(contents.tar(), lease) };
+  if (earlier.length > 0) {
+    const files = await contents.digest();
+    const known = earlier.find((record) => record.files === files);
+    if (known) return { known };
+  }
+  const hash = createHash('sha256');
+  const layer = await node.stepLayers.make(contents.tar(hash), lease);
+  return { layer, files: hash.digest('hex') };
 }
 
 /** WORKDIR: the directory, unless it is there. */

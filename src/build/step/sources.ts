@@ -130,7 +130,7 @@ export class StepSources {
     for (const one of chosen) await contents.place(ownedByRoot(one));
     const layers = [await stepLayers.make(contents.tar(), lease)];
     hold(layers);
-    cache.remember(key, { title: 'files of the build context', layers, own: true }, stepLayers.stored(layers));
+    cache.remember(key, { title: 'files of the build context', layers, own: 1 }, stepLayers.stored(layers));
     return { layers, path, what };
   }
 
