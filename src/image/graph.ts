@@ -12,7 +12,7 @@ import {
   parseImageConfig,
   parseManifest,
 } from '#spec/image/manifest.ts';
-import { choosePlatform, formatPlatform, type Platform } from '#spec/image/platform.ts';
+import { choosePlatform, formatPlatform, type Platform, samePlatform } from '#spec/image/platform.ts';
 
 /** Manifests point to blobs: what is read and followed here. */
 
@@ -54,6 +54,21 @@ export async function imageFor(
   if (!chosen || depth >= INDEX_MAX_DEPTH)
     throw new PlatformNotHere({ reference: target.digest, platform: formatPlatform(platform) });
   return imageFor(content, chosen, platform, depth + 1);
+}
+
+/** The same for exactly this platform, as a target of its own. IMAGE_PLATFORM_NOT_HERE when there is another one at best. */
+export async function targetFor(
+  content: ContentStore,
+  target: Descriptor,
+  platform: Platform,
+): Promise<{ target: Descriptor; platform: PlatformImage }> {
+  const found = await imageFor(content, target, platform);
+  const { os, architecture, variant } = found.config;
+  const info = await content.info(found.manifestDigest);
+  if (!info || !samePlatform({ os, architecture, ...(variant ? { variant } : {}) }, platform))
+    throw new PlatformNotHere({ reference: target.digest, platform: formatPlatform(platform) });
+  const { manifestDigest: digest, mediaType } = found;
+  return { target: { digest, mediaType, size: info.sizeBytes }, platform: found };
 }
 
 /** Every digest that is reached from the roots, whether it is here or not; foreign and absent parts are simply not followed. */

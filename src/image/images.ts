@@ -3,7 +3,7 @@ import { isCode } from '#base/errors.ts';
 import { integer, object, string } from '#base/shape.ts';
 import type { ContentStore } from '#image/content.ts';
 import { ImageAmbiguous, ImageInUse, NoSuchImage } from '#image/errors.ts';
-import { imageFor, type PlatformImage } from '#image/graph.ts';
+import { imageFor, type PlatformImage, targetFor } from '#image/graph.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { LayerFollower } from '#image/pulling.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
@@ -124,6 +124,12 @@ export class ImageStore {
   async find(text: string): Promise<Image | undefined> {
     const target = await this.#resolve(text);
     return target && this.#image(target);
+  }
+
+  /** Of an image of several platforms the part for that one, under the same names; IMAGE_PLATFORM_NOT_HERE. */
+  async forPlatform(image: Image, wanted: Platform): Promise<Image> {
+    const { target, platform } = await targetFor(this.#o.content, image.target, wanted);
+    return { ...image, id: platform.manifest.config.digest, target, platform, blobBytes: blobBytesOf(platform) };
   }
 
   /** What this very name points to; nothing is read from disk. */
@@ -254,7 +260,6 @@ export class ImageStore {
     const platform = this.#views.get(digest) ?? (await imageFor(this.#o.content, target, this.#o.platform));
     this.#views.set(digest, platform);
     const names = this.#namesOf(digest).map((name) => parseReference(name));
-    const blobs = [platform.manifest.config, ...platform.manifest.layers];
     return {
       id: platform.manifest.config.digest,
       target,
@@ -263,7 +268,7 @@ export class ImageStore {
       repoDigests: names.filter((n) => n.tag === undefined).map((n) => `${familiarName(n)}@${n.digest}`),
       createdAtMs: record.createdAtMs,
       usedAtMs: record.usedAtMs,
-      blobBytes: blobs.reduce((sum, blob) => sum + blob.size, 0),
+      blobBytes: blobBytesOf(platform),
     };
   }
 
@@ -309,6 +314,10 @@ export class ImageStore {
     record.usedAtMs = nowMs;
     await this.#targetRecords.put(digest, record);
   }
+}
+
+function blobBytesOf({ manifest }: PlatformImage): number {
+  return [manifest.config, ...manifest.layers].reduce((sum, blob) => sum + blob.size, 0);
 }
 
 /** One damaged image does not hide the others; asked for by name it says what is wrong. */

@@ -111,13 +111,27 @@ export class Registries {
   }
 
   /** What a name stands for at its registry, or at the first mirror that knows; nothing is kept here. */
-  async inspect(name: string, credentials?: CredentialSource, signal?: AbortSignal): Promise<RemoteImage> {
+  inspect(name: string, credentials?: CredentialSource, signal?: AbortSignal): Promise<RemoteImage> {
+    return this.#ask(name, credentials, signal, (client, reference) => inspectRemote(client, reference, signal));
+  }
+
+  /** All tags of a repository, asked for in the same places. */
+  tags(name: string, credentials?: CredentialSource, signal?: AbortSignal): Promise<string[]> {
+    return this.#ask(name, credentials, signal, (client, { repository }) => client.tags(repository, signal));
+  }
+
+  async #ask<T>(
+    name: string,
+    credentials: CredentialSource | undefined,
+    signal: AbortSignal | undefined,
+    question: (client: RegistryClient, reference: Reference) => Promise<T>,
+  ): Promise<T> {
     const { reference, endpoints } = this.resolve(name);
     const clientFor = this.#clientsFor(credentials);
     let last: unknown;
     for (const endpoint of endpoints) {
       try {
-        return await inspectRemote(clientFor(endpoint), reference, signal);
+        return await question(clientFor(endpoint), reference);
       } catch (error) {
         signal?.throwIfAborted();
         if (!isCode(error, 'REGISTRY_UNREACHABLE', 'IMAGE_NOT_FOUND')) throw error;

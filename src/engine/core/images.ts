@@ -1,16 +1,20 @@
 import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { newId, type Random } from '#base/random.ts';
-import { fail } from '#base/shape.ts';
+import { fail, object, optional, string } from '#base/shape.ts';
 import type { NodeEvent } from '#engine/core/events.ts';
+import { type ManifestFacts, manifestsBelow } from '#engine/core/image-manifests.ts';
 import type { FoundImage, ImageSource } from '#engine/core/parts.ts';
 import { loadImages } from '#image/archive-load.ts';
 import { saveImages } from '#image/archive-save.ts';
 import type { ContentStore } from '#image/content.ts';
+import { NoSuchImage } from '#image/errors.ts';
 import { type Explanation, explanationOf, type HistoryLine, historyOf } from '#image/explain.ts';
 import { collect } from '#image/gc.ts';
+import { targetFor } from '#image/graph.ts';
 import type { Image, ImageEvent, ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { importLayer, makeImage } from '#image/make.ts';
@@ -22,10 +26,10 @@ import { dockerProgress, type Progress, type ProgressSink } from '#registry/clie
 import type { Registries } from '#registry/registries.ts';
 import type { Digest } from '#spec/image/digest.ts';
 import type { ImageConfig, RunConfig } from '#spec/image/manifest.ts';
-import { type Platform, parsePlatform } from '#spec/image/platform.ts';
-import { familiarReference, parseReference, type Reference, withDefaultTag } from '#spec/image/reference.ts';
+import { normalize, type Platform, parsePlatform } from '#spec/image/platform.ts';
+import { familiarReference, nameOf, parseReference, type Reference, withDefaultTag } from '#spec/image/reference.ts';
 
-export { dockerProgress, type Image, type Progress, type ProgressSink };
+export { dockerProgress, type Image, type ManifestFacts, type Progress, type ProgressSink };
 
 export interface NodeImagesOptions {
   images: ImageStore;
@@ -100,10 +104,47 @@ export class NodeImages implements ImageSource {
     }
   }
 
-  /** `name` as it is called here; it goes to the registry that it names. */
-  async push(name: string, wish: RegistryWish): Promise<void> {
-    const { registries } = this.#o;
+  /** What `docker pull -a` brings: every tag of the repository, or the one to fail with where no registry tells. */
+  async tagsToPull(name: string, auth: string | undefined, signal: AbortSignal): Promise<string[]> {
+    try {
+      const tags = await this.#o.registries.tags(name, headerCredentials(auth), signal);
+      return tags.map((tag) => `${name}:${tag}`);
+    } catch (error) {
+      if (!isCode(error, 'REGISTRY_UNREACHABLE')) throw error;
+      return [name];
+    }
+  }
+
+  /** Every name of that repository that an image has here, as `docker push -a` sends them; NO_SUCH_IMAGE when none has. */
+  tagsToPush(name: string): string[] {
+    const repository = nameOf(parseReference(name));
+    const names = [...this.store.names()].filter(([name]) => name.tag !== undefined && nameOf(name) === repository);
+    if (names.length === 0) throw new NoSuchImage({ reference: name });
+    return names.map(([name]) => familiarReference(name)).sort();
+  }
+
+  /** By name or id; with a platform the part of it for that one. */
+  async get(name: string, platform?: Platform): Promise<Image> {
     const image = await this.store.get(name);
+    return platform === undefined ? image : this.store.forPlatform(image, platform);
+  }
+
+  /** Every platform of it and what of that is here. */
+  manifests(image: Image): Promise<ManifestFacts[]> {
+    return manifestsBelow(image.target, this.#o);
+  }
+
+  /** As a client writes it: `linux/arm64`, or the JSON of its fields, which Docker's clients send since API 1.46. */
+  parsePlatform(text: string): Platform {
+    return text.startsWith('{')
+      ? normalize(platformShape(parseJson(text), 'platform'))
+      : parsePlatform(text, this.#o.platform);
+  }
+
+  /** `name` as it is called here; it goes to the registry that it names. */
+  async push(name: string, wish: RegistryWish & { platform?: Platform | undefined }): Promise<void> {
+    const { registries } = this.#o;
+    const image = await this.get(name, wish.platform);
     await registries.push(parseReference(name), image.target.digest, {
       onProgress: wish.onProgress,
       credentials: headerCredentials(wish.auth),
@@ -141,13 +182,14 @@ export class NodeImages implements ImageSource {
   }
 
   /** `docker load`, packed or not. Unpacked at once, so that the first start is as quick as the second. */
-  async load(source: AsyncIterable<Uint8Array>): Promise<{ image: Image; names: string[] }[]> {
+  async load(source: AsyncIterable<Uint8Array>, only?: Platform): Promise<{ image: Image; names: string[] }[]> {
     const { content, platform, random } = this.#o;
     const lease = content.lease('load');
     try {
       const images: { image: Image; names: string[] }[] = [];
       for (const { target, names } of await loadImages(content, unpacked(source), lease, platform, random)) {
-        const image = await this.store.add(target, names);
+        const wanted = only === undefined ? target : (await targetFor(content, target, only)).target;
+        const image = await this.store.add(wanted, names);
         await this.store.layersOf(image);
         images.push({ image, names: names.map(familiarReference) });
       }
@@ -158,10 +200,10 @@ export class NodeImages implements ImageSource {
   }
 
   /** `docker save` of names or ids. All are looked up before the first byte. */
-  async save(names: readonly string[]): Promise<AsyncIterable<Buffer>> {
+  async save(names: readonly string[], platform?: Platform): Promise<AsyncIterable<Buffer>> {
     const byTarget = new Map<string, { image: Image; names: string[] }>();
     for (const name of names) {
-      const image = await this.store.get(name);
+      const image = await this.get(name, platform);
       const entry = byTarget.get(image.target.digest) ?? { image, names: [] };
       byTarget.set(image.target.digest, entry);
       entry.names.push(...namesSaid(name, image));
@@ -273,6 +315,19 @@ export class NodeImages implements ImageSource {
       below.every((diffId, i) => image.platform.config.rootfs.diff_ids[i] === diffId),
     );
     return new Set([base.id, ...above.map((image) => image.id)]);
+  }
+}
+
+const platformShape = object(
+  { os: string({ nonEmpty: true }), architecture: string({ nonEmpty: true }), variant: optional(string()) },
+  { unknown: 'drop' },
+);
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the shape says what is wrong with it
   }
 }
 

@@ -1,13 +1,15 @@
 import { dockerTime } from '#engine/api/docker/time.ts';
 import { compareVersions } from '#engine/api/version.ts';
-import type { Image, NodeImages } from '#engine/core/images.ts';
+import type { Image, ManifestFacts, NodeImages } from '#engine/core/images.ts';
 import type {
   ImageHistoryResponseItem,
   ImageInspect,
+  ImageManifestSummary,
   ImageSummary,
   ImageConfig as InspectConfig,
   OCIDescriptor,
 } from '#spec/docker/types.gen.ts';
+import type { Descriptor } from '#spec/image/manifest.ts';
 
 const NO_NAME = '<none>:<none>';
 const NO_DIGEST = '<none>@<none>';
@@ -15,7 +17,13 @@ const NO_DIGEST = '<none>@<none>';
 /** One line of `docker images`. Docker's clients before 1.43 want a name for what has none. */
 export function imageSummary(
   image: Image,
-  facts: { sizeBytes: number; sharedBytes?: number; containers?: number; version: string },
+  facts: {
+    sizeBytes: number;
+    sharedBytes?: number;
+    containers?: number;
+    manifests?: readonly ImageManifestSummary[];
+    version: string;
+  },
 ): ImageSummary {
   const { config } = image.platform.config;
   const dangling = image.repoTags.length === 0 && compareVersions(facts.version, '1.43') < 0;
@@ -31,11 +39,39 @@ export function imageSummary(
     SharedSize: facts.sharedBytes ?? -1,
     Labels: config?.Labels ?? null,
     Containers: facts.containers ?? -1,
-    ...(compareVersions(facts.version, '1.48') < 0 ? {} : { Descriptor: descriptorOf(image) }),
+    ...(compareVersions(facts.version, '1.48') < 0 ? {} : { Descriptor: descriptorOf(image.target) }),
+    ...(facts.manifests ? { Manifests: [...facts.manifests] } : {}),
   };
 }
 
-export function imageInspect(image: Image, images: NodeImages, version: string, parent: string): ImageInspect {
+/** One entry of `Manifests`. `usersOf`: the containers of an image. */
+export function manifestSummary(facts: ManifestFacts, usersOf: (imageId: string) => string[]): ImageManifestSummary {
+  const { descriptor, isWhole, contentBytes, kind, platform, imageId, unpackedBytes, attests } = facts;
+  return {
+    ID: descriptor.digest,
+    Descriptor: descriptorOf(descriptor),
+    Available: isWhole,
+    Size: { Content: contentBytes, Total: contentBytes + unpackedBytes },
+    Kind: kind,
+    ...(kind === 'image' && platform
+      ? {
+          ImageData: {
+            Platform: platform,
+            Containers: imageId === undefined ? [] : usersOf(imageId),
+            Size: { Unpacked: unpackedBytes },
+          },
+        }
+      : {}),
+    ...(attests === undefined ? {} : { AttestationData: { For: attests } }),
+  };
+}
+
+export function imageInspect(
+  image: Image,
+  images: NodeImages,
+  version: string,
+  facts: { parent: string; manifests?: readonly ImageManifestSummary[] },
+): ImageInspect {
   const { config } = image.platform;
   const size = images.sizeOf(image);
   const run = config.config ?? {};
@@ -44,7 +80,7 @@ export function imageInspect(image: Image, images: NodeImages, version: string, 
     Id: image.id,
     RepoTags: image.repoTags,
     RepoDigests: image.repoDigests,
-    Parent: parent,
+    Parent: facts.parent,
     Comment: config.history?.at(-1)?.comment ?? '',
     Created: config.created ?? (before('1.44') ? dockerTime(0) : ''),
     ...(before('1.45') ? { Container: config.container ?? '', ContainerConfig: config.container_config ?? null } : {}),
@@ -59,7 +95,8 @@ export function imageInspect(image: Image, images: NodeImages, version: string, 
     GraphDriver: { Name: 'overlay2', Data: {} },
     RootFS: { Type: 'layers', Layers: config.rootfs.diff_ids },
     Metadata: { LastTagTime: dockerTime(image.createdAtMs) },
-    ...(before('1.48') ? {} : { Descriptor: descriptorOf(image) }),
+    ...(before('1.48') ? {} : { Descriptor: descriptorOf(image.target) }),
+    ...(facts.manifests ? { Manifests: [...facts.manifests] } : {}),
   };
 }
 
@@ -92,8 +129,8 @@ export function imageHistory(image: Image, images: NodeImages): ImageHistoryResp
     }));
 }
 
-function descriptorOf({ target }: Image): OCIDescriptor {
-  return { mediaType: target.mediaType, digest: target.digest, size: target.size };
+function descriptorOf({ mediaType, digest, size, platform, annotations }: Descriptor): OCIDescriptor {
+  return { mediaType, digest, size, ...(platform ? { platform } : {}), ...(annotations ? { annotations } : {}) };
 }
 
 function createdSeconds(image: Image): number {

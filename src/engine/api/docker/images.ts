@@ -1,6 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { applyChanges } from '#build/change.ts';
-import { imageHistory, imageInspect, imageSummary } from '#engine/api/docker/image-json.ts';
+import { imageHistory, imageInspect, imageSummary, manifestSummary } from '#engine/api/docker/image-json.ts';
 import { createdMs, isDangling, selectImages, timeOf } from '#engine/api/docker/image-list.ts';
 import { progressReply } from '#engine/api/docker/progress.ts';
 import { flag, headerOf, textOf } from '#engine/api/docker/query.ts';
@@ -10,7 +10,10 @@ import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import type { Engine } from '#engine/core/engine.ts';
 import type { Image } from '#engine/core/images.ts';
 import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
+import type { ImageManifestSummary } from '#spec/docker/types.gen.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
+import type { Platform } from '#spec/image/platform.ts';
+import { parseReference } from '#spec/image/reference.ts';
 
 const TAR = 'application/x-tar';
 
@@ -38,6 +41,7 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
               sizeBytes: images.sizeOf(image),
               version,
               ...(flag(query, 'shared-size') ? { sharedBytes: await images.sharedBytes(image) } : {}),
+              ...(flag(query, 'manifests') ? { manifests: await manifestsOf(image) } : {}),
             }),
           ),
         ),
@@ -45,20 +49,29 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
     },
 
     ImageInspect: async (request) => {
-      const image = await images.store.get(name(request));
-      return json(imageInspect(image, images, request.version, await images.parentOf(image)));
+      const image = await images.get(name(request), platformIn(request.query));
+      const manifests = flag(request.query, 'manifests') ? { manifests: await manifestsOf(image) } : {};
+      const parent = await images.parentOf(image);
+      return json(imageInspect(image, images, request.version, { parent, ...manifests }));
     },
 
-    ImageHistory: async (request) => json(imageHistory(await images.store.get(name(request)), images)),
+    ImageHistory: async (request) =>
+      json(imageHistory(await images.get(name(request), platformIn(request.query)), images)),
 
     ImageCreate: (request) => (textOf(request.query, 'fromSrc') ? importReply(engine, request) : pullReply(request)),
 
     ImagePush: async (request) => {
-      const said = withTag(name(request), textOf(request.query, 'tag'));
-      const image = await images.store.get(said); // what is not here is an answer of its own
+      const tag = textOf(request.query, 'tag');
+      const platform = platformIn(request.query);
+      const said = withTag(name(request), tag);
+      // Without a tag all of them are meant. What is not here is an answer of its own.
+      const wanted = isWholeRepository(said) ? images.tagsToPush(said) : [said];
+      const found = await Promise.all(wanted.map((one) => images.get(one, platform)));
       return progressReply('push', async (onProgress, signal) => {
-        await images.push(said, { auth: headerOf(request, 'x-registry-auth'), onProgress, signal });
-        tell('push', image, said);
+        for (const [i, one] of wanted.entries()) {
+          await images.push(one, { auth: headerOf(request, 'x-registry-auth'), platform, onProgress, signal });
+          if (found[i]) tell('push', found[i], one);
+        }
       });
     },
 
@@ -69,6 +82,11 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
     },
 
     ImageDelete: async (request) => {
+      if (request.query.has('platforms'))
+        throw new NotSupported({
+          what: 'removing single platforms of an image',
+          instead: 'remove the image and pull the platforms that are wanted',
+        });
       const { untagged, deleted } = await images.remove(name(request), { force: flag(request.query, 'force') });
       if (deleted.length > 0 && !flag(request.query, 'noprune')) await images.collect();
       return json([...untagged.map((tag) => ({ Untagged: tag })), ...deleted.map((id) => ({ Deleted: id }))]);
@@ -93,12 +111,16 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
       });
     },
 
-    ImageGet: (request) => saveReply([name(request)]),
-    ImageGetAll: ({ query }) => saveReply(query.getAll('names').flatMap((names) => names.split(','))),
+    ImageGet: (request) => saveReply([name(request)], platformIn(request.query)),
+    ImageGetAll: ({ query }) =>
+      saveReply(
+        query.getAll('names').flatMap((names) => names.split(',')),
+        platformIn(query),
+      ),
 
     ImageLoad: (request) =>
       jsonLines(async (put) => {
-        for (const { image, names } of await images.load(request.body)) {
+        for (const { image, names } of await images.load(request.body, platformIn(request.query))) {
           for (const tag of names) await put({ stream: `Loaded image: ${tag}\n` });
           if (names.length === 0) await put({ stream: `Loaded image ID: ${image.id}\n` });
         }
@@ -126,20 +148,34 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
     const from = textOf(query, 'fromImage') ?? fail('query fromImage', null, 'is required: the image to pull');
     const said = withTag(from, textOf(query, 'tag'));
     images.check(said);
+    const auth = headerOf(request, 'x-registry-auth');
     return progressReply('pull', async (onProgress, signal) => {
-      const image = await images.pull(said, {
-        platform: textOf(query, 'platform'),
-        auth: headerOf(request, 'x-registry-auth'),
-        onProgress,
-        signal,
-      });
-      tell('pull', image, said);
+      const wanted = isWholeRepository(said) ? await images.tagsToPull(said, auth, signal) : [said];
+      for (const one of wanted) {
+        const image = await images.pull(one, { platform: textOf(query, 'platform'), auth, onProgress, signal });
+        tell('pull', image, one);
+      }
     });
   }
 
-  async function saveReply(names: readonly string[]): Promise<Reply> {
+  function platformIn(query: URLSearchParams): Platform | undefined {
+    const [said, ...more] = query.getAll('platform');
+    if (more.length > 0) fail('query platform', more.join(), 'is one of several: one platform is taken at a time');
+    return said ? images.parsePlatform(said) : undefined;
+  }
+
+  async function manifestsOf(image: Image): Promise<ImageManifestSummary[]> {
+    const usersOf = (imageId: string): string[] =>
+      engine.containers
+        .list()
+        .filter(({ image }) => image.id === imageId)
+        .map(({ id }) => id);
+    return (await images.manifests(image)).map((facts) => manifestSummary(facts, usersOf));
+  }
+
+  async function saveReply(names: readonly string[], platform: Platform | undefined): Promise<Reply> {
     if (names.length === 0) fail('query names', null, 'is required: the images to save');
-    const archive = await images.save(names);
+    const archive = await images.save(names, platform);
     return {
       kind: 'stream',
       status: 200,
@@ -172,6 +208,12 @@ function importReply({ images }: Engine, request: ApiRequest): Reply {
     });
     await put({ status: image.id });
   });
+}
+
+/** Neither tag nor digest: the API means all tags of it, which is `docker pull -a` and `push -a`. */
+function isWholeRepository(name: string): boolean {
+  const { tag, digest } = parseReference(name);
+  return tag === undefined && digest === undefined;
 }
 
 /** `tag` may be a digest. */
