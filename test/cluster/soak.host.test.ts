@@ -76,6 +76,10 @@ describe('churn, with the daemon killed at random', () => {
     });
     expect(kills).toBeGreaterThan(0);
     const { items } = await machine.get<{ items: Pod[] }>('pods');
+    // No program ended by itself: neither was an end told that never was, nor a start that never was.
+    expect(items.map((p) => p.status?.containerStatuses?.[0]?.restartCount)).toEqual(items.map(() => 0));
+    const programs = `for f in ${machine.runRoot}/shims/*/init; do cat /proc/$(cut -d' ' -f1 $f)/comm; done`;
+    if (total > 0) expect((await machine.run('sh', ['-c', programs])).text).toBe('sh\n'.repeat(total));
     const uids = items.map((p) => p.metadata.uid).sort();
     const list = async (dir: string): Promise<string[]> =>
       (await machine.run('ls', [dir])).text
