@@ -20,23 +20,39 @@ export interface Identity {
 interface WholeAnswer {
   code: number;
   body: Buffer | string;
+  value?: unknown;
 }
 
 interface StreamAnswer {
   code: number;
-  stream: (sink: { write(chunk: Buffer): boolean; pendingBytes(): number; end(): void; destroy(): void }) => () => void;
+  stream: (sink: {
+    write(chunk: Buffer): boolean;
+    take(event: { type: string; object: unknown }): void;
+    pendingBytes(): number;
+    end(): void;
+    destroy(): void;
+  }) => () => void;
+}
+
+export interface InProcessOptions {
+  /** What comes out cannot be changed: it is shared with the server, and a test is to show who would. */
+  frozen?: boolean;
 }
 
 const EMPTY = new Uint8Array(0);
+/** A reader that falls so far behind begins its watch anew, as one across a network does. */
+const MOST_UNREAD_EVENTS = 50_000;
 
-/** The same requests as over the network, bytes included, so that what works in one process works between two. */
+/** The same requests as over the network. Bodies go in as bytes, so that both sides keep their own; objects come out shared. */
 export class InProcessTransport implements Transport {
   readonly #api: ApiHandler;
   readonly #identity: Identity;
+  readonly #given: <T>(value: T) => T;
 
-  constructor(api: ApiHandler, identity: Identity) {
+  constructor(api: ApiHandler, identity: Identity, { frozen = false }: InProcessOptions = {}) {
     this.#api = api;
     this.#identity = identity;
+    this.#given = frozen ? deepFreeze : (value) => value;
   }
 
   async request(request: ApiRequest): Promise<ApiAnswer> {
@@ -48,25 +64,28 @@ export class InProcessTransport implements Transport {
       peer: this.#identity,
     });
     if ('stream' in answer) throw new KubeUnreachable({ what: `${request.method} ${request.path} answered a stream` });
-    return { status: answer.code, body: parse(String(answer.body)) };
+    return { status: answer.code, body: this.#given(valueOf(answer)) };
   }
 
   async *watch(path: string, signal: AbortSignal): AsyncGenerator<WatchEvent> {
     const headers = { accept: 'application/json' };
     const answer = await this.#api.handle({ method: 'GET', url: path, headers, body: EMPTY, peer: this.#identity });
-    if (!('stream' in answer)) throw refusalFrom(answer.code, parse(String(answer.body)));
-    const lines = new LineQueue();
+    if (!('stream' in answer)) throw refusalFrom(answer.code, valueOf(answer));
+    const events = new EventQueue();
     const stop = answer.stream({
-      write: (chunk) => lines.push(chunk.toString('utf8')),
-      pendingBytes: () => lines.bytes,
-      end: () => lines.end(),
-      destroy: () => lines.end(),
+      write: () => {
+        throw new Error('a watch in one process has no bytes');
+      },
+      take: (event) => events.push(event as WatchEvent),
+      pendingBytes: () => 0,
+      end: () => events.end(),
+      destroy: () => events.end(),
     });
-    const onAbort = (): void => lines.end();
+    const onAbort = (): void => events.end();
     signal.addEventListener('abort', onAbort, { once: true });
     try {
-      for (let line = await lines.next(); line !== undefined; line = await lines.next())
-        if (!signal.aborted && line !== '') yield JSON.parse(line) as WatchEvent;
+      for (let event = await events.next(); event; event = await events.next())
+        if (!signal.aborted) yield this.#given(event);
     } finally {
       signal.removeEventListener('abort', onAbort);
       stop();
@@ -74,23 +93,15 @@ export class InProcessTransport implements Transport {
   }
 }
 
-/** Chunks in, whole lines out. */
-class LineQueue {
-  #lines: string[] = [];
-  #partial = '';
+class EventQueue {
+  #events: WatchEvent[] = [];
   #ended = false;
   #wake: () => void = () => undefined;
-  bytes = 0;
 
-  push(chunk: string): boolean {
-    const parts = (this.#partial + chunk).split('\n');
-    this.#partial = parts.pop() ?? '';
-    for (const line of parts) {
-      this.bytes += line.length;
-      this.#lines.push(line);
-    }
+  push(event: WatchEvent): void {
+    if (this.#events.length >= MOST_UNREAD_EVENTS) this.end();
+    if (!this.#ended) this.#events.push(event);
     this.#wake();
-    return true;
   }
 
   end(): void {
@@ -98,13 +109,10 @@ class LineQueue {
     this.#wake();
   }
 
-  async next(): Promise<string | undefined> {
+  async next(): Promise<WatchEvent | undefined> {
     for (;;) {
-      const line = this.#lines.shift();
-      if (line !== undefined) {
-        this.bytes -= line.length;
-        return line;
-      }
+      const event = this.#events.shift();
+      if (event) return event;
       if (this.#ended) return undefined;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -114,10 +122,19 @@ class LineQueue {
 }
 
 /** Health end points answer plain text: it is handed on as it came. */
-function parse(text: string): unknown {
+function valueOf(answer: WholeAnswer): unknown {
+  if (answer.value !== undefined) return answer.value;
+  const text = String(answer.body);
   try {
     return JSON.parse(text);
   } catch {
     return text;
   }
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  Object.freeze(value);
+  for (const member of Object.values(value)) deepFreeze(member);
+  return value;
 }

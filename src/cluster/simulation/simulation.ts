@@ -79,7 +79,7 @@ export class Simulation {
     this.clock = clock;
     this.random = random;
     const log = logger('cluster:ctrl', silentSink);
-    const direct = new InProcessTransport(api.server, ADMIN);
+    const direct = new InProcessTransport(api.server, ADMIN, { frozen: true });
     this.client = new KubeClient(direct, { fieldManager: 'simulation' });
     this.truth = new ClusterView({ client: this.client, clock, random, log });
     this.#views.push(this.truth);

@@ -9,17 +9,29 @@ export function json(
   format: 'json' | 'yaml' = 'json',
   warnings: readonly string[] = [],
 ): WholeResponse {
-  return {
-    code,
-    headers: {
-      'content-type': format === 'yaml' ? 'application/yaml' : 'application/json',
-      ...warningHeaders(warnings),
-    },
-    body:
-      format === 'yaml'
-        ? stringify(value, { aliasDuplicateObjects: false })
-        : `${typeof value === 'string' ? value : JSON.stringify(value)}\n`,
+  const headers = {
+    'content-type': format === 'yaml' ? 'application/yaml' : 'application/json',
+    ...warningHeaders(warnings),
   };
+  if (format === 'yaml') return { code, headers, body: stringify(value, { aliasDuplicateObjects: false }) };
+  return typeof value === 'string' ? { code, headers, body: `${value}\n` } : new JsonResponse(code, headers, value);
+}
+
+/** Becomes text when somebody asks for it: clients in this process do not. */
+class JsonResponse implements WholeResponse {
+  readonly code: number;
+  readonly headers: Record<string, string | string[]>;
+  readonly value: unknown;
+
+  constructor(code: number, headers: Record<string, string | string[]>, value: unknown) {
+    this.code = code;
+    this.headers = headers;
+    this.value = value;
+  }
+
+  get body(): string {
+    return `${JSON.stringify(this.value)}\n`;
+  }
 }
 
 export function text(code: number, body: string, type = 'text/plain; charset=utf-8'): WholeResponse {

@@ -17,7 +17,9 @@ export type ApiResponse = WholeResponse | StreamResponse;
 export interface WholeResponse {
   code: number;
   headers: Record<string, string | string[]>;
-  body: Buffer | string;
+  readonly body: Buffer | string;
+  /** What the body says, for a client in this process: it reads and does not change it. Absent where there is text alone. */
+  readonly value?: unknown;
 }
 
 export interface StreamResponse {
@@ -30,6 +32,8 @@ export interface StreamResponse {
 export interface Sink {
   /** False: the reader is behind; what it holds unread is in `pendingBytes`. */
   write(chunk: Buffer): boolean;
+  /** A reader in this process: it gets the events of a watch themselves, which it does not change, and no bytes. */
+  take?(event: { type: string; object: unknown }): void;
   pendingBytes(): number;
   end(): void;
   /** Cuts the connection: the reader must not take the rest for the whole. */

@@ -91,7 +91,7 @@ class WatchStream {
     } catch (error) {
       // The history moved on between the check and now: the stream's first line says so.
       if (!(error instanceof StatusError)) throw error;
-      this.#write(line('ERROR', error.status));
+      this.#send('ERROR', error.status);
       this.#sink.end();
     }
     return stop;
@@ -103,7 +103,7 @@ class WatchStream {
       this.#selects(s.object),
     );
     found.sort((a, b) => (a.key < b.key ? -1 : 1));
-    for (const { object } of found) this.#write(line('ADDED', this.#render(object)));
+    for (const { object } of found) this.#send('ADDED', this.#render(object));
     if (query.sendInitialEvents) this.#bookmark({ 'k8s.io/initial-events-end': 'true' });
   }
 
@@ -114,7 +114,11 @@ class WatchStream {
     if (type === undefined) return;
     // The first line of a Table watch carries the columns, so it is this reader's own.
     if (this.#o.view.accepted.form === 'table' && !this.#sentHeaders) {
-      this.#write(line(type, this.#render(event.object)));
+      this.#send(type, this.#render(event.object));
+      return;
+    }
+    if (this.#sink.take) {
+      this.#sink.take({ type, object: this.#render(event.object) });
       return;
     }
     const key = `${type} ${this.#key}`;
@@ -162,16 +166,19 @@ class WatchStream {
       ...(annotations ? { annotations } : {}),
     };
     const bare = { kind: facts.kind, apiVersion: facts.apiVersion, metadata } as unknown as KubeObject;
-    this.#write(
-      line(
-        'BOOKMARK',
-        this.#o.view.accepted.form === 'metadata'
-          ? partialMetadata(bare)
-          : this.#o.view.accepted.form === 'table'
-            ? renderOne(this.#o.resource, bare, this.#o.view, false)
-            : bare,
-      ),
+    this.#send(
+      'BOOKMARK',
+      this.#o.view.accepted.form === 'metadata'
+        ? partialMetadata(bare)
+        : this.#o.view.accepted.form === 'table'
+          ? renderOne(this.#o.resource, bare, this.#o.view, false)
+          : bare,
     );
+  }
+
+  #send(type: EventType | 'BOOKMARK' | 'ERROR', object: unknown): void {
+    if (this.#sink.take) this.#sink.take({ type, object });
+    else this.#write(line(type, object));
   }
 
   #write(bytes: Buffer): void {
