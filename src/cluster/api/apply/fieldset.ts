@@ -234,6 +234,8 @@ function descend(
   changed: FieldSet,
   removed: FieldSet,
 ): void {
+  // Most of an object is as it was: seen so, it needs no sets.
+  if (equalJson(before, after)) return;
   const c = emptySet();
   const r = emptySet();
   compareInto(shape, before, after, c, r);

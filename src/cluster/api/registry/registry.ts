@@ -387,6 +387,11 @@ function at(object: KubeObject, revision: number): KubeObject {
   return { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } };
 }
 
+/** What a part of the object is put into; all else stays the very same. */
+function likeOld(old: KubeObject): KubeObject {
+  return { ...old, metadata: { ...old.metadata } };
+}
+
 /** An update may set everything but status, where status has a sub-resource. */
 function withMain(resource: Resource, old: KubeObject, wanted: KubeObject): KubeObject {
   if (!resource.hasStatus) return wanted;
@@ -395,7 +400,7 @@ function withMain(resource: Resource, old: KubeObject, wanted: KubeObject): Kube
 }
 
 function withStatus(resource: Resource, old: KubeObject, wanted: KubeObject): KubeObject {
-  const object = cloneJson(old);
+  const object = likeOld(old);
   if (wanted['status'] === undefined) delete object['status'];
   else object['status'] = wanted['status'];
   if (wanted.metadata.managedFields) object.metadata.managedFields = wanted.metadata.managedFields;
@@ -409,12 +414,12 @@ function withStatus(resource: Resource, old: KubeObject, wanted: KubeObject): Ku
 
 /** A namespace's controllers let go of it one by one. */
 function withFinalizers(_: Resource, old: KubeObject, wanted: KubeObject): KubeObject {
-  return { ...cloneJson(old), spec: wanted['spec'] ?? {} };
+  return { ...likeOld(old), spec: wanted['spec'] ?? {} };
 }
 
 /** A pod's node and the condition that tells of it are written at one moment. */
 function withBinding(_: Resource, old: KubeObject, wanted: KubeObject): KubeObject {
-  return { ...cloneJson(old), spec: wanted['spec'], status: wanted['status'] };
+  return { ...likeOld(old), spec: wanted['spec'], status: wanted['status'] };
 }
 
 const PARTS = { main: withMain, status: withStatus, finalize: withFinalizers, binding: withBinding };
