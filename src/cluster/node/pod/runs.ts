@@ -45,6 +45,8 @@ export function runOf(record: ContainerRecord): Run | undefined {
   const container = labels[LABEL.container];
   if (container === undefined || labels[LABEL.uid] === undefined) return undefined;
   const { state } = record;
+  // While it is being started its program has not begun, and no time of a start is known.
+  const running = isRunning(state) && state.phase !== 'starting';
   const ended = state.phase === 'exited' || state.phase === 'dead' || state.phase === 'removing';
   const failedStart = !isRunning(state) && state.startedAtMs === 0 && state.error !== '';
   return {
@@ -55,7 +57,7 @@ export function runOf(record: ContainerRecord): Run | undefined {
     sandbox: labels[LABEL.sandbox] ?? '',
     image: labels[LABEL.image] ?? '',
     imageId: record.image.id,
-    state: isRunning(state) ? 'running' : ended || failedStart ? 'ended' : 'made',
+    state: running ? 'running' : ended || failedStart ? 'ended' : 'made',
     startedAtMs: state.startedAtMs,
     finishedAtMs: state.finishedAtMs || (failedStart ? record.createdAtMs : 0),
     exitCode: state.exitCode,

@@ -21,7 +21,7 @@ const IMAGE_BACKOFF_MS = { base: 10_000, max: 300_000 };
 const CONFIG_RETRY_MS = 5_000;
 const SANDBOX_BACKOFF_MS = { base: 500, max: 60_000 };
 /** While something is being done to the pod its report waits this long for the outcome: most pods are up by then, and told of once. */
-const HOLD_MS = 300;
+const HOLD_MS = 1_000;
 const DEFAULT_GRACE_SECONDS = 30;
 /** As long as timers can be. */
 const MOST_MS = 2 ** 31 - 1;
@@ -435,11 +435,10 @@ export class PodWorker {
   /** Writes the status when it is another than the last; milliseconds until a look is due that was put off. */
   async #report(runs: ReadonlyMap<string, readonly Run[]>, nowMs: number): Promise<number | undefined> {
     if (this.#lost) return undefined;
-    const ending = this.#ending(nowMs) !== undefined;
-    const status = this.#status(runs, nowMs, ending || isOver({ spec: this.#pod.spec, runs: lastOf(runs) }));
     const heldMs = nowMs - this.#reportedAtMs;
     if (this.#jobs.size > 0 && heldMs < HOLD_MS) return HOLD_MS - heldMs;
-    await this.#write(status);
+    const ending = this.#ending(nowMs) !== undefined;
+    await this.#write(this.#status(runs, nowMs, ending || isOver({ spec: this.#pod.spec, runs: lastOf(runs) })));
     return undefined;
   }
 
