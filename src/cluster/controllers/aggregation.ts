@@ -1,8 +1,9 @@
 import { DONE, type Requeue } from '#cluster/client/queue.ts';
 import { CLUSTER_ROLES, keyOf, type Live } from '#cluster/client/resources.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import { matchesSelector } from '#spec/kubernetes/selector.ts';
 import type { ClusterRole, PolicyRule } from '#spec/kubernetes/types.gen.ts';
-import { type ControllerDeps, type Reconciler, reconciler, same } from './loop.ts';
+import { type ControllerDeps, type Reconciler, reconciler } from './loop.ts';
 
 /** What an aggregated role is to hold: each rule of the roles that its selectors find, once, in the order of their names. Pure. */
 export function aggregatedRules(role: ClusterRole, all: readonly Live<ClusterRole>[]): PolicyRule[] {
@@ -31,7 +32,7 @@ export function aggregationController(deps: ControllerDeps): Reconciler {
     const role = roles.get(key);
     if (!role?.aggregationRule) return DONE;
     const rules = aggregatedRules(role, roles.list());
-    if (!same(rules, role.rules ?? [])) await roles.update({ ...role, rules });
+    if (!equalJson(rules, role.rules ?? [])) await roles.update({ ...role, rules });
     return DONE;
   }
 }

@@ -10,6 +10,7 @@ import {
   REPLICA_SETS,
   timestamp,
 } from '#cluster/client/resources.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import type { Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet } from '#spec/kubernetes/types.gen.ts';
 import { claim } from './claim.ts';
 import {
@@ -21,7 +22,6 @@ import {
   onSelf,
   type Reconciler,
   reconciler,
-  same,
   withCondition,
   withoutCondition,
   writeStatus,
@@ -283,7 +283,7 @@ export function deploymentController(deps: ControllerDeps): Reconciler {
   async function settleCollision(deployment: Live<Deployment>, key: string): Promise<void> {
     const holder = await sets.fresh(key);
     const ours = holder && controllerOf(holder)?.uid === deployment.metadata.uid;
-    if (ours && same(holder.spec.template?.spec, deployment.spec.template.spec)) return;
+    if (ours && equalJson(holder.spec.template?.spec, deployment.spec.template.spec)) return;
     const collisionCount = (deployment.status?.collisionCount ?? 0) + 1;
     await deployments.updateStatus({ ...deployment, status: { ...deployment.status, collisionCount } });
   }

@@ -10,6 +10,7 @@ import {
   PODS,
   SERVICES,
 } from '#cluster/client/resources.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import { matchesSelector } from '#spec/kubernetes/selector.ts';
 import type {
   Endpoint,
@@ -21,7 +22,7 @@ import type {
   Pod,
   Service,
 } from '#spec/kubernetes/types.gen.ts';
-import { type ControllerDeps, generatedName, onSelf, type Reconciler, reconciler, same } from './loop.ts';
+import { type ControllerDeps, generatedName, onSelf, type Reconciler, reconciler } from './loop.ts';
 import { isOver, isReady } from './pods.ts';
 
 export const SERVICE_NAME = 'kubernetes.io/service-name';
@@ -76,7 +77,7 @@ export function planSlices(
       group?.endpoints.delete(id);
     }
     if (kept.length === 0) steps.push({ do: 'remove', slice });
-    else if (!same(kept, slice.endpoints) || !same(slice.metadata.labels, labels))
+    else if (!equalJson(kept, slice.endpoints) || !equalJson(slice.metadata.labels, labels))
       steps.push({ do: 'update', slice: { ...slice, endpoints: kept, metadata: { ...slice.metadata, labels } } });
   }
   for (const { family, ports, endpoints } of groups.values()) {
@@ -308,7 +309,7 @@ export function endpointsController(deps: ControllerDeps): Reconciler {
     const { name, namespace = '' } = service.metadata;
     const wanted: Endpoints = { metadata: { name, namespace, labels }, ...(subsets.length > 0 ? { subsets } : {}) };
     if (!known) await endpoints.create(wanted);
-    else if (!same(known.subsets ?? [], subsets) || !same(known.metadata.labels, labels)) {
+    else if (!equalJson(known.subsets ?? [], subsets) || !equalJson(known.metadata.labels, labels)) {
       const { subsets: _old, ...rest } = known;
       await endpoints.update({
         ...rest,

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '#base/clock.ts';
 import { describeChain, isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -7,6 +6,7 @@ import type { EventRecorder, EventText } from '#cluster/client/events.ts';
 import { DONE, type Requeue, WorkQueue } from '#cluster/client/queue.ts';
 import { controllerOf, type KubeObject, keyIn, keyOf, type Live, type ObjectKey } from '#cluster/client/resources.ts';
 import type { ClusterView, Collection } from '#cluster/client/view.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 
 /** What every controller gets. */
 export interface ControllerDeps {
@@ -74,17 +74,8 @@ export async function writeStatus<T extends KubeObject & { status?: unknown }>(
   object: Live<T>,
   status: NonNullable<T['status']>,
 ): Promise<void> {
-  if (isDeepStrictEqual(plain(object.status ?? {}), plain(status))) return;
+  if (equalJson(object.status ?? {}, status)) return;
   await collection.updateStatus({ ...object, status });
-}
-
-export function same(a: unknown, b: unknown): boolean {
-  return isDeepStrictEqual(plain(a), plain(b));
-}
-
-/** Without undefined members and prototypes: what a round trip through the server leaves. */
-function plain(value: unknown): unknown {
-  return value === undefined ? undefined : JSON.parse(JSON.stringify(value));
 }
 
 export interface Condition {

@@ -1,5 +1,6 @@
 import { DONE, type Requeue } from '#cluster/client/queue.ts';
 import { keyOf, LEASES, type Live, NODES, PODS, timestamp } from '#cluster/client/resources.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import { isTolerated } from '#spec/kubernetes/node-match.ts';
 import type { Node, NodeCondition, Pod, Taint } from '#spec/kubernetes/types.gen.ts';
 import {
@@ -10,7 +11,6 @@ import {
   onSelf,
   type Reconciler,
   reconciler,
-  same,
   sooner,
   withCondition,
 } from './loop.ts';
@@ -132,7 +132,7 @@ export function nodeController(deps: ControllerDeps): Reconciler {
       events.record(NODES, node, { type: 'Normal', reason: 'NodeNotReady', message });
     }
     const taints = planTaints(latest, clock.now());
-    if (!same(taints, latest.spec?.taints ?? [])) {
+    if (!equalJson(taints, latest.spec?.taints ?? [])) {
       const { taints: _old, ...spec } = latest.spec ?? {};
       latest = await nodes.update({ ...latest, spec: { ...spec, ...(taints.length > 0 ? { taints } : {}) } });
     }

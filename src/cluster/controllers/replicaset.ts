@@ -10,7 +10,7 @@ import {
   type Resource,
   timestamp,
 } from '#cluster/client/resources.ts';
-import { matchesSelector } from '#spec/kubernetes/selector.ts';
+import { matchesRequirements, matchesSelector, requirementsOf } from '#spec/kubernetes/selector.ts';
 import type { LabelSelector, Pod, PodTemplateSpec, ReplicaSetStatus } from '#spec/kubernetes/types.gen.ts';
 import { claim } from './claim.ts';
 import {
@@ -68,7 +68,7 @@ export function replicaSetStatus(
   failure: { reason: 'FailedCreate' | 'FailedDelete'; message: string } | undefined,
 ): { status: ReplicaSetStatus; checkAgainMs: number | undefined } {
   const active = pods.filter(isActive);
-  const templateLabels = { matchLabels: set.spec.template?.metadata?.labels ?? {} };
+  const labelled = requirementsOf({ matchLabels: set.spec.template?.metadata?.labels ?? {} });
   let available = 0;
   let checkAgainMs: number | undefined;
   for (const pod of active) {
@@ -85,7 +85,7 @@ export function replicaSetStatus(
     checkAgainMs,
     status: {
       replicas: active.length,
-      fullyLabeledReplicas: active.filter((p) => matchesSelector(templateLabels, p.metadata.labels)).length,
+      fullyLabeledReplicas: active.filter((p) => matchesRequirements(labelled, p.metadata.labels)).length,
       readyReplicas: active.filter(isReady).length,
       availableReplicas: available,
       terminatingReplicas: terminating,

@@ -8,8 +8,9 @@ import {
   type Resource,
 } from '#cluster/client/resources.ts';
 import type { ClusterView } from '#cluster/client/view.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import type { ControllerRevision, PodTemplateSpec } from '#spec/kubernetes/types.gen.ts';
-import { same, templateHash } from './loop.ts';
+import { templateHash } from './loop.ts';
 
 /** The label that says from which revision a pod was made. */
 export const REVISION_HASH = 'controller-revision-hash';
@@ -44,7 +45,7 @@ export function planRevisions(
 ): RevisionPlan {
   const sorted = [...revisions].sort((a, b) => a.revision - b.revision);
   const data = dataOf(owner.spec.template);
-  const current = sorted.findLast((r) => same(r.data, data));
+  const current = sorted.findLast((r) => equalJson(r.data, data));
   const highestOther = Math.max(0, ...sorted.filter((r) => r !== current).map((r) => r.revision));
   const number = current && current.revision > highestOther ? current.revision : highestOther + 1;
   const idle = sorted.filter((r) => r !== current && !inUse.has(r.metadata.name));
@@ -83,7 +84,7 @@ export async function syncRevisions<T extends Owner>(
     } catch (error) {
       if (!isCode(error, 'KUBE_ALREADY_EXISTS')) throw error;
       const holder = await revisions.fresh(keyIn(namespace, name));
-      if (holder && same(holder.data, dataOf(owner.spec.template))) return holder;
+      if (holder && equalJson(holder.data, dataOf(owner.spec.template))) return holder;
       if (collisions > MAX_COLLISIONS) throw error;
     }
   }

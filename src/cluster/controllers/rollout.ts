@@ -1,6 +1,7 @@
 import type { Live } from '#cluster/client/resources.ts';
+import { equalJson } from '#spec/kubernetes/json.ts';
 import type { Deployment, Pod, ReplicaSet } from '#spec/kubernetes/types.gen.ts';
-import { millis, same, scaledValue, templateHash } from './loop.ts';
+import { millis, scaledValue, templateHash } from './loop.ts';
 import { isOver } from './pods.ts';
 
 export const REVISION = 'deployment.kubernetes.io/revision';
@@ -70,7 +71,7 @@ function sameTemplate(set: Live<ReplicaSet>, deployment: Live<Deployment>): bool
   const { [HASH_LABEL]: _hash, ...labels } = set.spec.template?.metadata?.labels ?? {};
   const stripped = { ...set.spec.template, metadata: { ...set.spec.template?.metadata, labels } };
   const wanted = deployment.spec.template;
-  return same(stripped, { ...wanted, metadata: { ...wanted.metadata, labels: wanted.metadata?.labels ?? {} } });
+  return equalJson(stripped, { ...wanted, metadata: { ...wanted.metadata, labels: wanted.metadata?.labels ?? {} } });
 }
 
 /**
