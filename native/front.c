@@ -20,7 +20,7 @@
 #include <sys/prctl.h>
 
 enum { HELLO = 30, PLAN_END = 31, STDIN_ALL = 32, PLAN = 80, TO_STDOUT = 81, TO_STDERR = 82, WANT_STDIN = 83, EXIT = 84, YOURSELF = 85 };
-enum { FRONT_VERSION = 1, NOT_SERVED = 75 /* EX_TEMPFAIL */ };
+enum { FRONT_VERSION = 1 };
 extern char **environ;
 
 struct bytes { unsigned char *at; size_t used, room; };

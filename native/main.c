@@ -102,7 +102,6 @@ static int pause_main(void)
 /* estiba-oci's own script is the way back when there is no planner to serve it: it goes on with Node. */
 static int front_or_script(char **argv)
 {
-	enum { NOT_SERVED = 75 };
 	int code = front_main(argv[2], argv[3], argv + 5);
 	if (code != NOT_SERVED) return code;
 	argv[3] = "sh"; /* sh SCRIPT ARGUMENT… */
@@ -116,7 +115,7 @@ static int front_or_script(char **argv)
 static int alone_or_script(char **argv)
 {
 	int code = front_alone(argv[2], argv[3], argv[4], argv + 6);
-	if (code != 75) return code;
+	if (code != NOT_SERVED) return code;
 	argv[4] = "sh";
 	setenv("ESTIBA_OCI_PLANNER", "none", 1);
 	signal(SIGPIPE, SIG_DFL);
