@@ -203,9 +203,9 @@ function writeSearch(writer: BackwardWriter, ranges: readonly Range[]): Label {
 
 function writeVerdict(writer: BackwardWriter, verdict: Verdict): Label {
   let no = writer.ret(verdict.ret);
-  for (const { conditions, ret } of verdict.when.toReversed()) {
+  for (const { conditions, ret } of [...verdict.when].reverse()) {
     let yes = writer.ret(ret);
-    for (const condition of conditions.toReversed()) yes = writeCondition(writer, condition, yes, no);
+    for (const condition of [...conditions].reverse()) yes = writeCondition(writer, condition, yes, no);
     no = yes;
   }
   return no;
