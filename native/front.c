@@ -21,6 +21,7 @@
 
 enum { HELLO = 30, PLAN_END = 31, STDIN_ALL = 32, PLAN = 80, TO_STDOUT = 81, TO_STDERR = 82, WANT_STDIN = 83, EXIT = 84, YOURSELF = 85 };
 enum { FRONT_VERSION = 1 };
+enum { PLANNER_FD = 3 };
 extern char **environ;
 
 struct bytes { unsigned char *at; size_t used, room; };
@@ -257,24 +258,33 @@ int front_main(const char *socket, const char *home, char **argv)
 	return converse(planner);
 }
 
-int front_alone(const char *node, const char *script, const char *home, char **argv)
+/* In the child: a Node.js at the other end. `words` takes what it has to say itself, or is -1. */
+static void become_planner(const char *const *args, int socket, int words) __attribute__((noreturn));
+static void become_planner(const char *const *args, int socket, int words)
+{
+	/* ^C goes to all of the terminal's group: the container gets it from us, and afterwards somebody has to take it away. */
+	setsid();
+	if (words >= 0 && dup2(words, 2) < 0) _exit(1);
+	if (socket == PLANNER_FD) fcntl(socket, F_SETFD, 0);
+	else if (dup2(socket, PLANNER_FD) < 0) _exit(1);
+	syscall(NR_close_range, PLANNER_FD + 1, ~0u, 0);
+	default_signals();
+	/* Its heap comes in a few large pieces: with large pages a start has a thousand page faults less (glibc 2.35; others ignore it). */
+	setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 0);
+	execvp(args[0], (char *const *)args);
+	_exit(127);
+}
+
+static int with_planner(const char *const *args, const char *home, char **argv, int words)
 {
 	int pair[2], status;
-	if (names_our_fds(argv)) return NOT_SERVED;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return NOT_SERVED;
 	pid_t caller = getpid(), pid = fork();
 	if (pid == 0) {
-		const char *args[] = { node, script, "--fd", "3", NULL };
 		/* Without us it would wait for ever for a command that never comes. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		/* ^C goes to all of the terminal's group: the container gets it from us, and afterwards somebody has to take it away. */
-		setsid();
-		if (getppid() != caller || dup2(pair[1], 3) < 0) _exit(1);
-		if (pair[1] == 3) fcntl(3, F_SETFD, 0);
-		syscall(NR_close_range, 4, ~0u, 0);
-		default_signals();
-		execvp(node, (char *const *)args);
-		_exit(127);
+		if (getppid() != caller) _exit(1);
+		become_planner(args, pair[1], words);
 	}
 	close(pair[1]);
 	int planner = out_of_the_way(pair[0]);
@@ -284,5 +294,50 @@ int front_alone(const char *node, const char *script, const char *home, char **a
 		if (!getenv("ESTIBA_WRITE_CACHE")) kill(pid, SIGKILL); /* tools/build.mjs wants what it leaves behind */
 		waitpid(pid, &status, 0);
 	}
+	return code;
+}
+
+/* What a snapshot of the planner is started with, when there is one beside its script: the flags it was taken with, which belong to it
+ * (tools/build.mjs), one a line, and the rest. */
+struct snapshot { char blob[PATH_SIZE], flags[512]; const char *args[24]; };
+
+static bool find_snapshot(const char *node, const char *script, struct snapshot *out)
+{
+	static const char SUFFIX[] = ".run.cjs";
+	char path[PATH_SIZE];
+	size_t length = strlen(script), stem = length - (sizeof SUFFIX - 1), n = 0;
+	if (length < sizeof SUFFIX || length >= sizeof path || strcmp(script + stem, SUFFIX)) return false;
+	memcpy(path, script, stem);
+	strcpy(path + stem, ".flags");
+	if (read_file(path, out->flags, sizeof out->flags) <= 0) return false;
+	memcpy(out->blob, script, stem);
+	strcpy(out->blob + stem, ".blob");
+	out->args[n++] = node;
+	for (char *at = out->flags, *end; *at && n < LENGTH(out->args) - 6; at = end + 1) {
+		end = strchr(at, '\n');
+		if (!end) return false;
+		*end = 0;
+		out->args[n++] = at;
+	}
+	const char *const rest[] = { "--snapshot-blob", out->blob, script, "--fd", "3", NULL };
+	memcpy(out->args + n, rest, sizeof rest);
+	return true;
+}
+
+int front_alone(const char *node, const char *script, const char *home, char **argv)
+{
+	static struct snapshot snapshot;
+	const char *const from_script[] = { node, script, "--fd", "3", NULL };
+	char said[4096];
+	if (names_our_fds(argv)) return NOT_SERVED;
+	int words = getenv("ESTIBA_WRITE_CACHE") || !find_snapshot(node, script, &snapshot) ? -1 : (int)syscall(SYS_memfd_create, "estiba", 1u /* MFD_CLOEXEC */);
+	if (words < 0) return with_planner(from_script, home, argv, -1);
+	words = out_of_the_way(words);
+	/* Another Node.js than the one that took it, or another processor, refuses it, and says so: that is for nobody to read. */
+	int code = with_planner(snapshot.args, home, argv, words);
+	if (code == NOT_SERVED) code = with_planner(from_script, home, argv, -1);
+	else if (lseek(words, 0, SEEK_SET) == 0)
+		for (int n; (n = read_full(words, said, sizeof said)) > 0;) write_all(2, said, (size_t)n);
+	close(words);
 	return code;
 }

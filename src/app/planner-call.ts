@@ -1,23 +1,19 @@
-import { spawn } from 'node:child_process';
-import { readFileSync, rmSync, statSync } from 'node:fs';
-import { createServer, Socket } from 'node:net';
+import { readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { dirname } from 'node:path';
-import { seccompStore } from '#app/seccomp.ts';
+import type { Duplex } from 'node:stream';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { EstibaError, messageOf } from '#base/errors.ts';
 import { type Files, hostFiles } from '#kernel/files.ts';
-import { archOfNode } from '#kernel/linux/syscalls.ts';
 import { type PlanResult, Results } from '#kernel/plan/execute.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
-import { SeccompCache } from '#kernel/seccomp/cache.ts';
 import type { CliContext, ExecuteOptions } from '#runtime/cli/context.ts';
 import { runCommand } from '#runtime/cli/main.ts';
+import { words } from '#shim/frames.ts';
 
-// The resident planner: decides for `bin/estiba-oci` what each command does, so that no call pays for a start of Node.js. It touches
-// nothing itself that the caller could not: the front carries plans out with its own stdio, cgroup and parent.
+// One call of `bin/estiba-oci` as its planner sees it. A planner touches nothing itself that the caller could not: the front
+// carries plans out with its own stdio, cgroup and parent.
 //
 //   front (native/front.c)                  planner
 //     ── HELLO argv, env, cwd, ids ────────▶  the command runs here
@@ -27,9 +23,6 @@ import { runCommand } from '#runtime/cli/main.ts';
 //     ◀────────────────────── WANT_STDIN ──
 //     ── STDIN_ALL ────────────────────────▶
 //     ◀───────────────────────── EXIT code ──  or YOURSELF: another build asks
-//
-//   estiba-oci-planner --fd N     for one call, over a descriptor (bin/estiba-oci without a resident planner)
-//   estiba-oci-planner SOCKET     prints "ready"; ends by itself after IDLE_MS without a call
 const HELLO = 30;
 const PLAN_END = 31;
 const STDIN_ALL = 32;
@@ -43,51 +36,26 @@ const YOURSELF = 85;
 const FRONT_VERSION = 1;
 const HEAD_BYTES = 12;
 const MAX_FRAME_BYTES = 4 << 20;
-const IDLE_MS = 10 * 60_000;
 const FOREGROUND = 1;
-const SECCOMP = seccompCache();
 
-function serve(path: string): void {
-  const home = dirname(dirname(process.argv[1] ?? ''));
-  const built = statSync(process.argv[1] ?? '').mtimeMs;
-  let calls = 0;
-  let idle: NodeJS.Timeout | undefined;
-  const server = createServer((socket) => {
-    calls++;
-    clearTimeout(idle);
-    new Call(socket, (theirs) => theirs === home && statSync(process.argv[1] ?? '').mtimeMs === built);
-    socket.once('close', () => {
-      calls--;
-      if (calls === 0) idle = setTimeout(end, IDLE_MS);
-    });
-  });
-  const end = (): void => {
-    rmSync(path, { force: true });
-    server.close();
-    process.exit(0);
-  };
-  process.umask(0o177);
-  rmSync(path, { force: true });
-  server.listen(path, () => {
-    process.umask(0o022);
-    process.stdout.write('ready\n');
-    idle = setTimeout(end, IDLE_MS);
-  });
-  process.once('SIGTERM', end);
+export interface Planner {
+  /** Whether an installation (its directory) is the one this planner was built with. */
+  mayServe(home: string): boolean;
+  seccomp: CliContext['seccomp'];
 }
 
 /** One command, from greeting to exit code. */
-class Call {
-  readonly #socket: Socket;
-  readonly #mayServe: (home: string) => boolean;
+export class Call {
+  readonly #socket: Duplex;
+  readonly #planner: Planner;
   #rest: Buffer = Buffer.alloc(0);
   #nextId = 1;
   #plan: { id: number; results: Results; finish: (error?: Error) => void } | undefined;
   #stdin: ((text: string) => void) | undefined;
 
-  constructor(socket: Socket, mayServe: (home: string) => boolean) {
+  constructor(socket: Duplex, planner: Planner) {
     this.#socket = socket;
-    this.#mayServe = mayServe;
+    this.#planner = planner;
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('error', () => undefined); // 'close' follows
     socket.on('close', () => this.#plan?.finish(new EstibaError('CALLER_GONE', 'the caller was killed')));
@@ -120,7 +88,7 @@ class Call {
     const reader = new Reader(payload);
     const [version, uid, gid, pid] = [reader.u32(), reader.u32(), reader.u32(), reader.u32()];
     const [home, cwd] = [reader.str(), reader.str()];
-    if (version !== FRONT_VERSION || !this.#mayServe(home)) {
+    if (version !== FRONT_VERSION || !this.#planner.mayServe(home)) {
       this.#send(YOURSELF, 0);
       return;
     }
@@ -129,9 +97,7 @@ class Call {
       reader.strs().map((line) => [line.split('=', 1)[0] ?? '', line.slice(line.indexOf('=') + 1)]),
     );
     const exit = (code: number): void => {
-      const payload_ = Buffer.alloc(4);
-      payload_.writeUInt32LE(code);
-      this.#send(EXIT, 0, payload_);
+      this.#send(EXIT, 0, words(code));
       this.#socket.end();
     };
     runCommand(argv, this.#context({ cwd, env, uid, gid, pid })).then(exit, (error: unknown) => {
@@ -141,6 +107,7 @@ class Call {
   }
 
   #context(caller: Pick<CliContext, 'cwd' | 'env' | 'uid' | 'gid' | 'pid'>): CliContext {
+    const { seccomp } = this.#planner;
     return {
       ...caller,
       userName: nameOfUser(),
@@ -152,15 +119,14 @@ class Call {
       readFile: async (path) => readFileSync(path, 'utf8'),
       execute: (plan, options) => this.#execute(plan, options),
       run: (command, args) => run(command, args, caller),
-      ...(SECCOMP ? { seccomp: (profile) => SECCOMP.compile(profile) } : {}),
+      ...(seccomp ? { seccomp } : {}),
       version: VERSION,
     };
   }
 
   #execute(plan: Plan, options: ExecuteOptions = {}): Promise<PlanResult> {
     const id = this.#nextId++;
-    const flags = Buffer.alloc(4);
-    flags.writeUInt32LE(options.foreground ? FOREGROUND : 0);
+    const flags = words(options.foreground ? FOREGROUND : 0);
     const results = new Results(plan, options.onReady);
     return new Promise((resolve, reject) => {
       const finish = (error?: Error): void => {
@@ -188,18 +154,8 @@ class Call {
   }
 
   #send(kind: number, id: number, ...payload: Buffer[]): void {
-    const head = Buffer.alloc(HEAD_BYTES);
-    head.writeUInt32LE(payload.reduce((n, p) => n + p.length, 0));
-    head[4] = kind;
-    head.writeUInt32LE(id, 8);
-    this.#socket.write(Buffer.concat([head, ...payload]));
+    this.#socket.write(frame(kind, id, ...payload));
   }
-}
-
-/** Every caller is of our own uid (SO_PEERCRED, checked by the front): what was compiled for one serves all. */
-function seccompCache(): SeccompCache | undefined {
-  const native = archOfNode(process.arch);
-  return native && new SeccompCache({ native }, seccompStore(process.geteuid?.() ?? 0, process.env));
 }
 
 /** /proc/self is the caller's: its cgroup, capabilities and mounts are meant. */
@@ -214,11 +170,12 @@ function filesOf(pid: number): Files {
   };
 }
 
-function run(
+async function run(
   command: string,
   args: readonly string[],
   caller: Pick<CliContext, 'cwd' | 'env'>,
 ): Promise<{ code: number; output: string }> {
+  const { spawn } = await import('node:child_process'); // two commands need it, and it cannot be part of a snapshot
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: caller.cwd, env: caller.env, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
@@ -238,6 +195,27 @@ function nameOfUser(): string {
   } catch {
     return `#${process.geteuid?.() ?? 0}`; // an id without an entry in /etc/passwd
   }
+}
+
+/** What a front sends first. */
+export function greeting(
+  caller: Pick<CliContext, 'cwd' | 'uid' | 'gid' | 'pid'> & { argv: readonly string[] },
+): Buffer {
+  const str = (text: string): Buffer => Buffer.concat([words(Buffer.byteLength(text)), Buffer.from(`${text}\0`)]);
+  const { uid, gid, pid, cwd, argv } = caller;
+  const numbers = words(FRONT_VERSION, uid, gid, pid);
+  return frame(HELLO, 0, numbers, str(''), str(cwd), words(argv.length), ...argv.map(str), words(0));
+}
+
+/** Whether bytes from a planner begin with a plan; and the answer that says nothing of what became of it. */
+export function isPlan(bytes: Buffer): boolean {
+  return bytes[4] === PLAN;
+}
+export const NO_RESULT = frame(PLAN_END, 0);
+
+function frame(kind: number, id: number, ...payload: readonly Buffer[]): Buffer {
+  const size = payload.reduce((n, p) => n + p.length, 0);
+  return Buffer.concat([words(size, kind, id), ...payload]);
 }
 
 /** The greeting's fields: u32; str as length, bytes, NUL; strs as count and str each. */
@@ -264,15 +242,4 @@ class Reader {
   strs(): string[] {
     return Array.from({ length: this.u32() }, () => this.str());
   }
-}
-
-// Last, since classes are there only once they have been read.
-const [socketPath, fd] = process.argv.slice(2);
-if (socketPath === '--fd') {
-  // For one call, at the other end of our caller's socket pair; it ends us when it has heard enough.
-  new Call(new Socket({ fd: Number(fd), readable: true, writable: true }), () => true);
-} else if (socketPath === undefined || socketPath.startsWith('-')) {
-  process.stdout.write('usage: estiba-oci-planner SOCKET\n');
-} else {
-  serve(socketPath);
 }

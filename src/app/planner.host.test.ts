@@ -1,9 +1,19 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { findExecutor } from '#kernel/plan/execute.ts';
 import { busyboxRoot } from '#kernel/plan/handmade.ts';
 
@@ -76,6 +86,12 @@ describe('the native front', () => {
     expect(oci(['state', 'planner-one'])).toMatchObject({ code: 1 });
   });
 
+  it('gives on every exit code a program can have, and runs it once', () => {
+    // 75 once meant "not served": the script then ran the container a second time.
+    configure(['sh', '-c', 'echo ran; exit 75']);
+    expect(oci(['run', 'planner-code'])).toEqual({ code: 75, out: 'ran\n', err: '' });
+  });
+
   it('creates, starts and deletes, each a call of its own', async () => {
     mkdirSync(join(root.dir, 'state'), { recursive: true });
     configure(['sleep', '60']);
@@ -140,6 +156,46 @@ describe('the native front', () => {
       process.kill(-(child.pid ?? 0), 'SIGINT');
       expect(await new Promise((ended) => child.once('close', ended))).toBe(43);
       expect(oci(['list', '-q'])).toMatchObject({ code: 0, out: '' });
+    });
+
+    describe('that starts from a snapshot', () => {
+      const dist = join(root.dir, 'dist');
+      const run = (): { status: number | null; stdout: string; stderr: string } => {
+        configure(['sh', '-c', 'echo ran; exit 9']);
+        const { status, stdout, stderr } = spawnSync(
+          findExecutor(),
+          alone(process.execPath, 'run', 'planner-snapshot'),
+          {
+            encoding: 'utf8',
+            cwd: root.dir,
+          },
+        );
+        return { status, stdout, stderr };
+      };
+      afterEach(() => {
+        for (const name of ['planner.blob', 'planner.flags']) rmSync(join(dist, name), { force: true });
+      });
+
+      it('needs nothing else', () => {
+        configure(['true']);
+        const taken = ['--no-warnings', '--snapshot-blob', join(dist, 'planner.blob'), '--build-snapshot', bundle];
+        const rehearsal = [root.dir, '--root', join(root.dir, 'rehearsal'), 'run', '--bundle', root.dir, 'rehearsed'];
+        execFileSync(process.execPath, [...taken, ...rehearsal], { stdio: ['ignore', 'ignore', 'inherit'] });
+        writeFileSync(join(dist, 'planner.flags'), '--no-warnings\n');
+        renameSync(bundle, `${bundle}.away`);
+        try {
+          expect(run()).toEqual({ status: 9, stdout: 'ran\n', stderr: '' });
+        } finally {
+          renameSync(`${bundle}.away`, bundle);
+        }
+        expect(existsSync(join(root.dir, 'rehearsal/rehearsed'))).toBe(false);
+      });
+
+      it('goes on without it, and without a word, when this Node.js refuses it', () => {
+        writeFileSync(join(dist, 'planner.blob'), 'of another Node.js');
+        writeFileSync(join(dist, 'planner.flags'), '--no-warnings\n');
+        expect(run()).toEqual({ status: 9, stdout: 'ran\n', stderr: '' });
+      });
     });
 
     it('goes on with the script when there is no Node.js', () => {

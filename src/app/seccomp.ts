@@ -9,8 +9,8 @@ import { SeccompStore } from '#kernel/seccomp/store.ts';
 export function seccompStore(
   uid: number,
   env: Readonly<Record<string, string | undefined>>,
+  run: string | undefined = uid === 0 ? '/run' : env['XDG_RUNTIME_DIR'],
 ): ((profile: SeccompProfile) => SeccompProgram) | undefined {
-  const run = uid === 0 ? '/run' : env['XDG_RUNTIME_DIR'];
   const native = archOfNode(process.arch);
   if (!run || !native || SECCOMP_BUILD === undefined) return undefined;
   const store = new SeccompStore({ dir: join(run, 'estiba/seccomp'), uid, build: SECCOMP_BUILD, native });
