@@ -7,12 +7,11 @@ import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.t
 import { type Node, openNode } from '#app/node.ts';
 import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
 import { removeNode } from '#app/remove-node.ts';
-import { loginHandlers, startUi, UI_ROUTES, type Ui } from '#app/ui.ts';
+import { loginHandlers, openSessions, startUi, UI_ROUTES, type Ui } from '#app/ui.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import type { KubeClient } from '#cluster/client/client.ts';
 import { buildHandlers, withBuildCache } from '#engine/api/docker/build.ts';
@@ -22,7 +21,6 @@ import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
 import { IMAGE_ROUTES, imageHandlers } from '#engine/api/estiba/images.ts';
 import { INSIGHT_ROUTES, insightHandlers } from '#engine/api/estiba/insight.ts';
 import { createApiServer, type Handlers, standardHeaders } from '#engine/api/server.ts';
-import { Sessions } from '#web/sessions.ts';
 
 /**
  * `estiba daemon`: the process that holds a node's state. Containers do not depend on it: SIGTERM and SIGKILL both leave
@@ -81,7 +79,7 @@ async function main(args: string[]): Promise<void> {
 async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> {
   const endpoints: Endpoints = {};
   await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
-  const sessions = new Sessions({ clock: systemClock, random: systemRandom });
+  const sessions = await openSessions(options.runRoot);
   let ui: Ui | undefined;
   const engine = options.serves.has('engine')
     ? await startEngine(

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,7 +7,7 @@ import type { Listen } from '#app/daemon-options.ts';
 import { closeServer, connectionsOf, listenTcp } from '#app/listen.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
-import { defineError, isCode } from '#base/errors.ts';
+import { defineError, errnoOf, isCode } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
 import type { KubeClient } from '#cluster/client/client.ts';
@@ -16,12 +17,13 @@ import type { Handlers } from '#engine/api/server.ts';
 import { EngineClient } from '#engine/client/client.ts';
 import { DaemonConnection } from '#engine/client/connection.ts';
 import type { Engine } from '#engine/core/engine.ts';
+import { writeFileAtomic } from '#storage/files.ts';
 import { clusterFeed } from '#web/cluster-feed.ts';
 import { Hub } from '#web/hub.ts';
 import { figuresOf, nodeFeed } from '#web/node-feed.ts';
 import { pageFiles } from '#web/pages.ts';
 import { createUiServer } from '#web/server.ts';
-import type { Sessions } from '#web/sessions.ts';
+import { Sessions, type SessionsKept } from '#web/sessions.ts';
 import { Ticker } from '#web/ticker.ts';
 
 /** Where the dashboard is to be served; `asked` when somebody said so, and another address will not do. */
@@ -108,6 +110,20 @@ async function listenAt(server: Server, listen: UiWish): Promise<string> {
     if (listen.asked || !isCode(error, 'ADDRESS_IN_USE')) throw error;
     return await listenTcp(server, { ...listen, port: 0 }, 'name another address with --ui, or off');
   }
+}
+
+/** Those of the daemon that served this run root before: an upgrade logs nobody out, a boot does. */
+export function openSessions(runRoot: string): Promise<Sessions> {
+  const path = join(runRoot, 'ui-sessions.json');
+  const kept: SessionsKept = {
+    read: () =>
+      readFile(path, 'utf8').catch((error: unknown) => {
+        if (errnoOf(error) === 'ENOENT') return undefined;
+        throw error;
+      }),
+    write: (text) => writeFileAtomic(path, text),
+  };
+  return Sessions.open({ clock: systemClock, random: systemRandom, kept }, logger('web'));
 }
 
 /**

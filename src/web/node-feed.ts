@@ -66,6 +66,8 @@ function figureOf(engine: Engine, id: string): Figure | undefined {
   const use = useOf(engine, id);
   if (!use) return undefined;
   const { cpu, memory, pids } = use.cgroup;
+  // What runs has used time. Its cgroups went between the list and this look: their counters would draw a fall to zero.
+  if (cpu?.usageNs === 0) return undefined;
   const links = Object.values(use.networks ?? {});
   return {
     cpuNs: cpu?.usageNs ?? 0,

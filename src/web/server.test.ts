@@ -18,7 +18,17 @@ const HTML = '<!doctype html><script nonce="NONCE"></script>';
 
 describe('the dashboard on the wire', () => {
   const clock = new FakeClock();
-  const sessions = new Sessions({ clock, random: systemRandom });
+  let kept: string | undefined;
+  const open = (): Promise<Sessions> => {
+    const write = async (text: string): Promise<void> => {
+      kept = text;
+    };
+    return Sessions.open(
+      { clock, random: systemRandom, kept: { read: async () => kept, write } },
+      logger('web', silentSink),
+    );
+  };
+  let sessions: Sessions;
   const socketPath = join(tmpdir(), `estiba-ui-${process.pid}.sock`);
   let daemon: Server;
   let ui: Server;
@@ -27,6 +37,8 @@ describe('the dashboard on the wire', () => {
 
   beforeEach(async () => {
     asked = [];
+    kept = undefined;
+    sessions = await open();
     daemon = createServer((request, response) => {
       asked.push(`${request.method} ${request.url}`);
       response.statusCode = request.url?.includes('missing') ? 404 : 200;
@@ -115,6 +127,28 @@ describe('the dashboard on the wire', () => {
     expect((await fetch(url(`/login?token=${token}`))).status).toBe(401);
     expect((await fetch(url('/login?token='))).status).toBe(401);
   });
+
+  it('knows its visitors again after a restart, by digests alone, until they leave', async () => {
+    const admission = await sessions.enter(sessions.newLink().token);
+    expect(kept).not.toContain(admission?.key);
+    expect(kept).not.toContain(admission?.session);
+    const unused = sessions.newLink();
+    const next = await open();
+    expect(next.admits({ ...admission })).toBe(true);
+    expect(next.admits({ ...admission, key: 'wrong' })).toBe(false);
+    expect(await next.enter(unused.token)).toBeUndefined();
+    await next.leave(admission?.session);
+    expect((await open()).admits({ ...admission })).toBe(false);
+  });
+
+  it.each(['', '{', '[{"session":"../x","key":"","expiresAtMs":1}]'])(
+    'admits nobody by what is no record: %s',
+    async (text) => {
+      const admission = await sessions.enter(sessions.newLink().token);
+      kept = text;
+      expect((await open()).admits({ ...admission })).toBe(false);
+    },
+  );
 
   it('serves the page to the cookie, and everything that tells or does something to cookie and key together', async () => {
     const admitted = await logIn();

@@ -106,8 +106,8 @@ class Ui {
     sendJson(response, 200, (await call()) ?? {});
   }
 
-  #enter(request: IncomingMessage, response: ServerResponse, token: string): void {
-    const admission = this.#o.sessions.enter(token);
+  async #enter(request: IncomingMessage, response: ServerResponse, token: string): Promise<void> {
+    const admission = await this.#o.sessions.enter(token);
     if (!admission) {
       sendPage(response, 401, refusedPage(new LinkUsed({})));
       return;
@@ -117,8 +117,8 @@ class Ui {
     sendPage(response, 200, enteredPage(admission.key), { ...securityHeaders(), 'Set-Cookie': cookie });
   }
 
-  #leave(request: IncomingMessage, response: ServerResponse): void {
-    this.#o.sessions.leave(sessionOf(request));
+  async #leave(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    await this.#o.sessions.leave(sessionOf(request));
     sendJson(response, 200, {});
     for (const [live, isAdmitted] of this.#lives) if (!isAdmitted()) live.close(1000);
   }

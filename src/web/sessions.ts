@@ -1,6 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '#base/clock.ts';
+import { describeChain } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
+import { array, integer, object, string } from '#base/shape.ts';
 
 /**
  * Who may use the dashboard. A link made by somebody who may use the daemon's socket is good once, for a minute, and is exchanged for
@@ -9,7 +12,8 @@ import type { Random } from '#base/random.ts';
  *     session   an HttpOnly cookie, which scripts cannot read. Cookies know no ports: whatever else serves this host gets it, too
  *     key       kept by the page under its origin, port included, and sent in a header: others on this host never see it
  *
- * Nothing is on disk: a daemon's restart logs everybody out.
+ * What is kept is digests of both, never the secrets: a daemon that is upgraded knows its visitors again, and who reads the file
+ * cannot be one. It lies where a boot takes it away (the run root). Links live in memory alone.
  */
 export interface Admission {
   session: string;
@@ -19,6 +23,13 @@ export interface Admission {
 export interface LoginLink {
   token: string;
   expiresAtMs: number;
+}
+
+/** Where sessions outlive the daemon. `write` replaces all of it, or nothing. */
+export interface SessionsKept {
+  /** Undefined: nothing was kept. */
+  read(): Promise<string | undefined>;
+  write(text: string): Promise<void>;
 }
 
 const LINK_MS = 60_000;
@@ -34,15 +45,40 @@ interface Session {
   expiresAtMs: number;
 }
 
+interface SessionsOptions {
+  clock: Clock;
+  random: Random;
+  kept: SessionsKept;
+}
+
+const DIGEST = string({ match: /^[0-9a-f]{64}$/ });
+const KEPT = array(object({ session: DIGEST, key: DIGEST, expiresAtMs: integer() }), { max: SESSIONS_MAX });
+
 export class Sessions {
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #kept: SessionsKept;
   #links: { token: Buffer; expiresAtMs: number }[] = [];
-  #sessions: Session[] = [];
+  #sessions: Session[];
+  #writes: Promise<void> = Promise.resolve();
 
-  constructor({ clock, random }: { clock: Clock; random: Random }) {
+  private constructor({ clock, random, kept }: SessionsOptions, sessions: Session[]) {
     this.#clock = clock;
     this.#random = random;
+    this.#kept = kept;
+    this.#sessions = sessions;
+  }
+
+  /** With those that an earlier daemon admitted. What cannot be read admits nobody. */
+  static async open(options: SessionsOptions, log: Logger): Promise<Sessions> {
+    try {
+      return new Sessions(options, sessionsIn(await options.kept.read()));
+    } catch (error) {
+      log.warn('the sessions of the dashboard cannot be read: everybody has to log in again', {
+        error: describeChain(error),
+      });
+      return new Sessions(options, []);
+    }
   }
 
   newLink(): LoginLink {
@@ -52,8 +88,8 @@ export class Sessions {
     return { token, expiresAtMs };
   }
 
-  /** Undefined: there is no such link, or no more. */
-  enter(token: string): Admission | undefined {
+  /** Undefined: there is no such link, or no more. Kept before it is told. */
+  async enter(token: string): Promise<Admission | undefined> {
     const nowMs = this.#clock.now();
     const wanted = digest(token);
     const found = this.#links.filter((link) => same(link.token, wanted));
@@ -66,6 +102,7 @@ export class Sessions {
       expiresAtMs: nowMs + SESSION_MS,
     };
     this.#sessions = [...this.#sessions.filter((s) => s.expiresAtMs > nowMs), kept].slice(-SESSIONS_MAX);
+    await this.#keep();
     return admission;
   }
 
@@ -80,9 +117,16 @@ export class Sessions {
     return found !== undefined && key !== undefined && same(found.key, digest(key));
   }
 
-  leave(session: string | undefined): void {
+  async leave(session: string | undefined): Promise<void> {
     const found = this.#find(session);
     this.#sessions = this.#sessions.filter((s) => s !== found);
+    await this.#keep();
+  }
+
+  /** Written one after the other: the last that changed is the last that stands there. */
+  #keep(): Promise<void> {
+    this.#writes = this.#writes.catch(() => undefined).then(() => this.#kept.write(textOf(this.#sessions)));
+    return this.#writes;
   }
 
   /** All are looked at, whichever matches: the time an answer takes says nothing. */
@@ -96,6 +140,25 @@ export class Sessions {
   #secret(): string {
     return Buffer.from(this.#random.bytes(SECRET_BYTES)).toString('base64url');
   }
+}
+
+function sessionsIn(text: string | undefined): Session[] {
+  if (text === undefined) return [];
+  return KEPT(JSON.parse(text), '$').map(({ session, key, expiresAtMs }) => ({
+    session: Buffer.from(session, 'hex'),
+    key: Buffer.from(key, 'hex'),
+    expiresAtMs,
+  }));
+}
+
+function textOf(sessions: readonly Session[]): string {
+  return JSON.stringify(
+    sessions.map(({ session, key, expiresAtMs }) => ({
+      session: session.toString('hex'),
+      key: key.toString('hex'),
+      expiresAtMs,
+    })),
+  );
 }
 
 function digest(secret: string): Buffer {
