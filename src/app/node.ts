@@ -115,6 +115,11 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   undo.add('spawner', () => spawner.close());
   const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
 
+  // Beside the images: neither needs the other, and both wait for the kernel.
+  const opening = openNetworks(options, store, logger('network'));
+  const opened = opening.catch(() => undefined); // its error is told where it is waited for
+  undo.add('networks', async () => (await opened)?.close());
+
   const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
   const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
   const privilege = privilegeOf(process.geteuid?.() ?? 0, await readFile('/proc/self/uid_map', 'utf8'));
@@ -155,9 +160,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   });
   undo.add('registries', () => registries.close());
 
-  const net = await openNetworks(options, store, logger('network'));
-  undo.add('networks', () => net.close());
-
+  const net = await opening;
   const host = readHost({ uid: 0, gid: 0 });
   // Bytes that were pushed to the registry are its own, whether it is served this time or not.
   const repositories = new Repositories(store, clock);
@@ -296,7 +299,7 @@ function distribution(): string {
 async function resolutionTable(dataRoot: string): Promise<ResolutionTable> {
   const path = join(dataRoot, 'registries.yaml');
   try {
-    return parseTable(await readFile(path, 'utf8'), path);
+    return await parseTable(await readFile(path, 'utf8'), path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return {};
     throw error;

@@ -4,7 +4,7 @@ import { delayBeforeRetry, RETRIES, retryAfter } from '#registry/client/retry.ts
 import { isInsecure, parseTable, resolveName, withDockerFlags } from '#registry/resolve.ts';
 import { formatReference } from '#spec/image/reference.ts';
 
-const table = parseTable(
+const table = await parseTable(
   `
 default: registry.corp/hub
 aliases: { web: registry.corp/team/web:1 }
@@ -79,11 +79,11 @@ describe('names', () => {
     expect(isInsecure(host, table)).toBe(expected);
   });
 
-  it('a table that does not fit its shape says where', () => {
-    expect(() => parseTable('rules: [{ allow: a, deny: b }]', 'f')).toThrow(
+  it('a table that does not fit its shape says where', async () => {
+    await expect(parseTable('rules: [{ allow: a, deny: b }]', 'f')).rejects.toThrow(
       /\$\.rules\[0\].*needs either allow or deny/,
     );
-    expect(() => parseTable('registries: { a.b: { mirrors: ["ftp://x y"] } }', 'f')).toThrow(/is not \[http/);
+    await expect(parseTable('registries: { a.b: { mirrors: ["ftp://x y"] } }', 'f')).rejects.toThrow(/is not \[http/);
   });
 });
 

@@ -1,5 +1,4 @@
 import { isIP } from 'node:net';
-import { parse as parseYaml } from 'yaml';
 import { defineError, messageOf } from '#base/errors.ts';
 import { array, boolean, type Out, object, optional, record, refine, string } from '#base/shape.ts';
 import { inRange } from '#registry/client/proxy.ts';
@@ -89,7 +88,8 @@ export const TableInvalid = defineError('RESOLUTION_TABLE_INVALID', (d: { path: 
   message: `${d.path}: ${d.why}`,
 }));
 
-export function parseTable(text: string, path: string): ResolutionTable {
+export async function parseTable(text: string, path: string): Promise<ResolutionTable> {
+  const { parse: parseYaml } = await import('yaml'); // few nodes have such a table, and reading the parser takes 30 ms
   try {
     const table = File(parseYaml(text) ?? {}, '$');
     for (const entry of Object.values(table.registries ?? {}))

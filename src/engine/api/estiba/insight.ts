@@ -31,11 +31,11 @@ export function insightHandlers(insight: Insight): Handlers {
   return {
     EstibaXray: ({ params }) => json(insight.xray(params['id'] ?? '')),
     EstibaWhy: async ({ params, query }) => json(await insight.why(params['id'] ?? '', integer(query, 'port'))),
-    EstibaShow: ({ params, query }): Reply => {
+    EstibaShow: async ({ params, query }): Promise<Reply> => {
       const wished = textOf(query, 'as') ?? 'docker-run';
       const form =
         SHOW_FORMS.find((known) => known === wished) ?? fail('query as', wished, `is none of ${SHOW_FORMS.join(', ')}`);
-      return { kind: 'text', status: 200, body: insight.show(params['id'] ?? '', form) };
+      return { kind: 'text', status: 200, body: await insight.show(params['id'] ?? '', form) };
     },
     EstibaPlan: ({ params, query }): Reply => {
       const { steps, text } = insight.plan(params['id'] ?? '');

@@ -324,8 +324,8 @@ describe('a container shown elsewhere', () => {
     restart: { name: 'on-failure', maxRetries: 3, onUnhealthy: false },
   });
 
-  it('as docker run is a command that a shell takes as it stands', () => {
-    expect(show(rich, 'docker-run').split(' \\\n  ')).toEqual([
+  it('as docker run is a command that a shell takes as it stands', async () => {
+    expect((await show(rich, 'docker-run')).split(' \\\n  ')).toEqual([
       'docker run',
       '--detach',
       '--name=web',
@@ -345,8 +345,8 @@ describe('a container shown elsewhere', () => {
     ]);
   });
 
-  it('as a Compose file keeps its dollars', () => {
-    const file = parse(show(rich, 'compose'));
+  it('as a Compose file keeps its dollars', async () => {
+    const file = parse(await show(rich, 'compose'));
     expect(file.services.web).toMatchObject({
       image: 'web:1',
       command: ['serve', '--greeting', 'it’s $$HOME'],
@@ -361,8 +361,8 @@ describe('a container shown elsewhere', () => {
     expect(file.volumes).toEqual({ cache: { external: true } });
   });
 
-  it('as Kubernetes objects says what it cannot say', () => {
-    const text = show(rich, 'kubernetes');
+  it('as Kubernetes objects says what it cannot say', async () => {
+    const text = await show(rich, 'kubernetes');
     const [pod, service] = parseAllDocuments(text).map((d) => d.toJS());
     expect(pod).toMatchObject({
       kind: 'Pod',

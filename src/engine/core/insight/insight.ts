@@ -89,7 +89,7 @@ export class Insight {
     });
   }
 
-  show(wish: string, form: ShowForm): string {
+  async show(wish: string, form: ShowForm): Promise<string> {
     return show(this.#o.containers.find(wish), form);
   }
 

@@ -1,4 +1,3 @@
-import { stringify } from 'yaml';
 import { composeService } from '#engine/core/insight/show-compose.ts';
 import { dockerRun } from '#engine/core/insight/show-docker.ts';
 import { pod } from '#engine/core/insight/show-kubernetes.ts';
@@ -8,16 +7,21 @@ import type { ContainerRecord } from '#engine/core/record.ts';
 export const SHOW_FORMS = ['docker-run', 'compose', 'kubernetes'] as const;
 export type ShowForm = (typeof SHOW_FORMS)[number];
 
+/** Read when somebody asks: it takes the start of a daemon 30 ms. */
+const yaml = (): Promise<typeof import('yaml')> => import('yaml');
+
 /** Text to be run or applied as it stands; what that form cannot say stands in comments at its end. */
-export function show(record: ContainerRecord, form: ShowForm): string {
+export async function show(record: ContainerRecord, form: ShowForm): Promise<string> {
   switch (form) {
     case 'docker-run':
       return shellText(dockerRun(record));
     case 'compose': {
+      const { stringify } = await yaml();
       const { file, unsaid } = composeService(record);
       return stringify(file) + comments(unsaid);
     }
     case 'kubernetes': {
+      const { stringify } = await yaml();
       const { objects, unsaid } = pod(record);
       return objects.map((object) => stringify(object)).join('---\n') + comments(unsaid);
     }
