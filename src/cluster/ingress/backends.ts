@@ -1,4 +1,5 @@
 import { Agent, type AgentOptions } from 'node:http';
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { Agent as TlsAgent } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import type { Clock } from '#base/clock.ts';
@@ -12,6 +13,8 @@ const AVOID_MS = 1_000;
 /** Below the 5 s after which Node's own servers, the shortest of the common ones, close an idle connection. */
 const IDLE_MS = 4_000;
 const IDLE_SOCKETS = 32;
+/** A quiet HTTP/2 connection is kept for calls that wait long for their next message. */
+const HTTP2_IDLE_MS = 300_000;
 
 /** The targets of one backend, with how busy each is. */
 export class Backend {
@@ -80,6 +83,8 @@ export function nameOf(target: Target): string {
 export class Connections {
   readonly #plain: Agent;
   readonly #tls: TlsAgent;
+  /** One a target: its streams carry all requests. */
+  readonly #http2 = new Map<string, Promise<ClientHttp2Session>>();
 
   constructor() {
     const options: AgentOptions = {
@@ -93,18 +98,53 @@ export class Connections {
     this.#tls = new TlsAgent({ ...options, rejectUnauthorized: false });
   }
 
-  agent(protocol: BackendEntry['protocol']): Agent {
+  /** The HTTP/2 connection to a target, made when there is none. Rejects with the system's error, or ETIMEDOUT. */
+  http2(target: Target, clock: Clock): Promise<ClientHttp2Session> {
+    const name = nameOf(target);
+    const known = this.#http2.get(name);
+    if (known) return known;
+    const made = connectTo(target, clock).then((socket) => {
+      const session = connectHttp2(`http://${name}`, { createConnection: () => socket });
+      const forget = (): void => {
+        if (this.#http2.get(name) === made) this.#http2.delete(name);
+      };
+      session.on('error', forget); // its streams tell their requests
+      session.on('goaway', forget);
+      session.on('close', forget);
+      session.setTimeout(HTTP2_IDLE_MS, () => {
+        forget();
+        session.close(); // streams under way go on
+      });
+      return session;
+    });
+    this.#http2.set(name, made);
+    made.catch(() => this.#http2.delete(name));
+    return made;
+  }
+
+  agent(protocol: 'http' | 'https'): Agent {
     return protocol === 'https' ? this.#tls : this.#plain;
   }
 
   /** Closes what idles at a target that is no more. */
   forget(target: Target): void {
+    this.#retire(nameOf(target));
     for (const agent of [this.#plain, this.#tls])
       for (const [name, sockets] of Object.entries(agent.freeSockets))
         if (name.startsWith(`${target.ip}:${target.port}:`)) for (const socket of sockets ?? []) socket.destroy();
   }
 
+  #retire(name: string): void {
+    const session = this.#http2.get(name);
+    this.#http2.delete(name);
+    session?.then(
+      (known) => known.close(),
+      () => undefined, // it never came about, and who asked for it was told
+    );
+  }
+
   close(): void {
+    for (const name of this.#http2.keys()) this.#retire(name);
     this.#plain.destroy();
     this.#tls.destroy();
   }

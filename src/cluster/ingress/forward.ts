@@ -1,29 +1,13 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import type { Clock } from '#base/clock.ts';
-import { errnoOf, messageOf } from '#base/errors.ts';
-import { type Backend, type Connections, connectTo, nameOf } from '#cluster/ingress/backends.ts';
-import { type Client, endToEnd, forwardHeaders, isIdempotent } from '#cluster/ingress/headers.ts';
+import { errnoOf } from '#base/errors.ts';
+import { connectTo, nameOf } from '#cluster/ingress/backends.ts';
+import { ANSWER_MS, destroy, type Forwarding, hasBody, type InRequest, Unanswered } from '#cluster/ingress/exchange.ts';
+import { passOnHttp2 } from '#cluster/ingress/forward-http2.ts';
+import { endToEnd, forwardHeaders, isIdempotent } from '#cluster/ingress/headers.ts';
 import type { Target } from '#cluster/ingress/model.ts';
 import type { Page } from '#cluster/ingress/pages.ts';
 
-export type InRequest = IncomingMessage | Http2ServerRequest;
-export type OutResponse = ServerResponse | Http2ServerResponse;
-
-export interface Forwarding {
-  request: InRequest;
-  response: OutResponse;
-  client: Client;
-  backend: Backend;
-  /** Of the backend, for pages. */
-  name: string;
-  connections: Connections;
-  clock: Clock;
-}
-
-/** Until the backend's head of answer; a body may take as long as it keeps moving. */
-const ANSWER_MS = 60_000;
 const ATTEMPTS = 4;
 
 /**
@@ -49,7 +33,8 @@ export async function forward(f: Forwarding): Promise<Page | undefined> {
     tried.add(nameOf(target));
     const over = f.backend.begin(target);
     try {
-      await passOn(f, target, repeatable);
+      if (f.backend.entry.protocol === 'h2c') await passOnHttp2(f, target);
+      else await passOn(f, target, repeatable);
       return undefined;
     } catch (error) {
       if (!(error instanceof Unanswered)) throw error;
@@ -62,19 +47,6 @@ export async function forward(f: Forwarding): Promise<Page | undefined> {
   }
 }
 
-/** The backend gave no answer. */
-class Unanswered extends Error {
-  /** Nothing of the request reached it. */
-  readonly unsent: boolean;
-  readonly late: boolean;
-
-  constructor(cause: unknown, is: { unsent?: boolean; late?: boolean }) {
-    super(messageOf(cause), { cause });
-    this.unsent = is.unsent ?? false;
-    this.late = is.late ?? false;
-  }
-}
-
 async function passOn(f: Forwarding, target: Target, repeatable: boolean): Promise<void> {
   const outgoing = await open(f, target, repeatable);
   const answer = await sendRequest(f, outgoing);
@@ -82,7 +54,7 @@ async function passOn(f: Forwarding, target: Target, repeatable: boolean): Promi
 }
 
 async function open(f: Forwarding, target: Target, repeatable: boolean): Promise<ClientRequest> {
-  const { protocol } = f.backend.entry;
+  const protocol = f.backend.entry.protocol === 'https' ? 'https' : 'http';
   const make = protocol === 'https' ? httpsRequest : httpRequest;
   const options = {
     host: target.ip,
@@ -162,21 +134,6 @@ function sendAnswer(f: Forwarding, answer: IncomingMessage, outgoing: ClientRequ
     });
     (answer as NodeJS.ReadableStream).pipe(response as NodeJS.WritableStream);
   });
-}
-
-function destroy(response: OutResponse): void {
-  if ('stream' in response && response.stream) response.stream.close(NGHTTP2_INTERNAL_ERROR);
-  else response.destroy();
-}
-
-const NGHTTP2_INTERNAL_ERROR = 2;
-
-export function hasBody(request: InRequest): boolean {
-  const { headers } = request;
-  if (headers['transfer-encoding'] !== undefined) return true;
-  if (headers['content-length'] !== undefined) return headers['content-length'] !== '0';
-  // HTTP/2 needs neither: the stream says whether more is to come.
-  return request.httpVersionMajor === 2 && 'stream' in request && !request.stream.endAfterHeaders;
 }
 
 /** HTTP/1.1 needs to know how a body ends; an HTTP/2 client need not have said. */

@@ -42,7 +42,8 @@ export const backendShape = object({
   targets: array(object({ ip: string(), port: integer() })),
   /** Why there is none, in the words of the page that clients get. */
   why: optional(string()),
-  protocol: oneOf('http', 'https'),
+  /** `h2c`: HTTP/2 without TLS, which gRPC servers speak. */
+  protocol: oneOf('http', 'https', 'h2c'),
 });
 export type BackendEntry = Out<typeof backendShape>;
 export type Target = BackendEntry['targets'][number];

@@ -117,7 +117,9 @@ export function planBackend(
   return { entry: { targets, protocol: protocolOf(port), ...(targets.length === 0 ? { why } : {}) }, leaving };
 }
 
-function protocolOf({ appProtocol, name }: ServicePort): 'http' | 'https' {
+/** Kubernetes' own names; `grpc` and `https` are custom. */
+function protocolOf({ appProtocol, name }: ServicePort): BackendEntry['protocol'] {
+  if (appProtocol === 'kubernetes.io/h2c' || appProtocol === 'grpc') return 'h2c';
   return appProtocol === 'https' || appProtocol === 'HTTPS' || (appProtocol === undefined && name === 'https')
     ? 'https'
     : 'http';

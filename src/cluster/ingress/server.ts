@@ -11,7 +11,8 @@ import type { Random } from '#base/random.ts';
 import { Backend, Connections } from '#cluster/ingress/backends.ts';
 import { Certificates } from '#cluster/ingress/certificates.ts';
 import { IngressNotListening } from '#cluster/ingress/errors.ts';
-import { forward, type InRequest, type OutResponse } from '#cluster/ingress/forward.ts';
+import type { InRequest, OutResponse } from '#cluster/ingress/exchange.ts';
+import { forward } from '#cluster/ingress/forward.ts';
 import { type Client, hostOf } from '#cluster/ingress/headers.ts';
 import { Routes } from '#cluster/ingress/match.ts';
 import {

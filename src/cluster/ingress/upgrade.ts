@@ -3,7 +3,7 @@ import { connect as tlsConnect } from 'node:tls';
 import type { Clock } from '#base/clock.ts';
 import { messageOf } from '#base/errors.ts';
 import { type Backend, connectTo, nameOf } from '#cluster/ingress/backends.ts';
-import type { InRequest } from '#cluster/ingress/forward.ts';
+import type { InRequest } from '#cluster/ingress/exchange.ts';
 import { type Client, forwardHeaders } from '#cluster/ingress/headers.ts';
 import type { Page } from '#cluster/ingress/pages.ts';
 
