@@ -147,6 +147,18 @@ describe('runCli', () => {
     rmSync(runRoot, { recursive: true });
   });
 
+  it('prints the authority of Ingress hosts, or where it looked for it', async () => {
+    const runRoot = mkdtempSync(join(tmpdir(), 'estiba-ca-'));
+    const none = screen();
+    expect(await runCli(['--run-root', runRoot, 'cluster', 'ca'], none.io, ALL_VERBS)).toBe(1);
+    expect(none.err()).toContain(`${runRoot}/ingress-ca.crt: no cluster serves there`);
+    writeFileSync(join(runRoot, 'ingress-ca.crt'), 'PEM\n');
+    const { io, out } = screen();
+    expect(await runCli(['--run-root', runRoot, 'cluster', 'ca'], io, ALL_VERBS)).toBe(0);
+    expect(out()).toBe('PEM\n');
+    rmSync(runRoot, { recursive: true });
+  });
+
   it('lists commands, those of a group, and the flags of one', async () => {
     for (const [words, says] of [
       [[], 'Groups:'],

@@ -6,7 +6,7 @@ import type { Invocation } from '#cli/verb.ts';
 
 /** What a shell needs so that docker, docker-compose, kubectl and estiba mean this node: `eval "$(estiba env)"`. */
 export async function envCommand({ flags, global, io }: Invocation): Promise<undefined> {
-  const runRoot = resolve(io.cwd, global.runRoot ?? io.env['ESTIBA_RUN_ROOT'] ?? '/run/estiba');
+  const runRoot = runRootOf({ global, io });
   const path = join(runRoot, 'endpoints.json');
   const endpoints = readEndpoints(path);
   const values = {
@@ -16,6 +16,24 @@ export async function envCommand({ flags, global, io }: Invocation): Promise<und
   };
   const lines = Object.entries(values).map(([name, value]) => `export ${name}=${quoted(value)}\n`);
   io.stdout.write(flags.on('json') ? `${JSON.stringify(values)}\n` : lines.join(''));
+}
+
+/** PEM, for `curl --cacert <(estiba cluster ca)`, a browser, or the system's store. */
+export async function caCommand({ global, io }: Invocation): Promise<undefined> {
+  const path = join(runRootOf({ global, io }), 'ingress-ca.crt');
+  try {
+    io.stdout.write(readFileSync(path, 'utf8'));
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    throw new ExitWith({
+      code: 1,
+      says: `${path}: no cluster serves there: start \`estiba daemon\`, or name its --run-root`,
+    });
+  }
+}
+
+function runRootOf({ global, io }: Pick<Invocation, 'global' | 'io'>): string {
+  return resolve(io.cwd, global.runRoot ?? io.env['ESTIBA_RUN_ROOT'] ?? '/run/estiba');
 }
 
 function readEndpoints(path: string): { docker?: string; kube?: string } {

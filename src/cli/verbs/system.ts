@@ -28,6 +28,14 @@ export const SYSTEM_VERBS: readonly Verb[] = [
     load: async () => (await import('#cli/commands/env.ts')).envCommand,
   },
   {
+    name: 'cluster ca',
+    summary: 'Print the authority that signs for Ingress hosts without a certificate of their own',
+    usage: '',
+    args: NO_ARGUMENTS,
+    flags: [],
+    load: async () => (await import('#cli/commands/env.ts')).caCommand,
+  },
+  {
     name: 'info',
     aliases: ['system info'],
     summary: 'Show what the daemon is and has',
