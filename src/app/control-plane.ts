@@ -35,6 +35,7 @@ export interface ControlPlaneOptions {
   clusterDomain: string;
   ingress: IngressListen | undefined;
   lbPool?: string;
+  drainMs: number;
 }
 
 export interface ControlPlane {
@@ -118,6 +119,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
             http: ingress ? [{ ip: ingress.host, port: ingress.httpPort }] : [],
             https: ingress ? [{ ip: ingress.host, port: ingress.httpsPort }] : [],
           },
+          drainMs: options.drainMs,
           ...(options.lbPool === undefined ? {} : { lbPool: options.lbPool }),
           edgeCommand: edgeCommand(options.runRoot),
         })

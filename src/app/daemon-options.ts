@@ -22,6 +22,7 @@ export interface DaemonOptions {
   ingress: IngressListen | undefined;
   /** Addresses for Services of type LoadBalancer. */
   lbPool?: string;
+  drainMs: number;
   registry: Listen | undefined;
   ui: (Listen & { asked: boolean }) | undefined;
   registryMirrors: readonly string[];
@@ -68,6 +69,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --ui ADDRESS:PORT               the dashboard, the same way (127.0.0.1:8443, or a free port); beyond the loopback with --tls
   --ingress [ADDRESS:]HTTP,HTTPS  ports of the Ingress proxy, off for none (0.0.0.0:80,443)
   --lb-pool CIDR                  addresses for Services of type LoadBalancer (the host's, at their own ports)
+  --drain SECONDS                 a pod's SIGTERM waits until nothing is sent to it any more, so long at most; 0: not at all (5)
   --registry-mirror URL           a mirror of docker.io; again for more
   --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
   --bip CIDR, --mtu BYTES         of the default bridge
@@ -91,6 +93,7 @@ const DEFAULT_CONFIG = '/etc/estiba/daemon.json';
 const NAME = /^[a-z][a-z0-9-]{0,11}$/;
 const DEFAULT_MTU_BYTES = 1500;
 const DEFAULT_STOP_SECONDS = 10;
+const DEFAULT_DRAIN_SECONDS = 5;
 
 /** Docker's keys that mean something here. Others are refused: a setting that is not looked at would be believed. */
 const ConfigFile = object(
@@ -148,6 +151,7 @@ function parseFlags(args: string[]) {
         ui: { type: 'string' },
         ingress: { type: 'string' },
         'lb-pool': { type: 'string' },
+        drain: { type: 'string' },
         'registry-mirror': { type: 'string', multiple: true },
         'insecure-registry': { type: 'string', multiple: true },
         bip: { type: 'string' },
@@ -200,6 +204,7 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
     kube: parseListen(flags.kube ?? '127.0.0.1:6443', '--kube'),
     ingress: flags.ingress === 'off' ? undefined : parseIngress(flags.ingress ?? '0.0.0.0:80,443'),
     ...(flags['lb-pool'] === undefined ? {} : { lbPool: flags['lb-pool'] }),
+    drainMs: 1000 * (number(flags.drain, '--drain') ?? DEFAULT_DRAIN_SECONDS),
     ui: flags.ui === 'off' ? undefined : uiOf(flags.ui),
     registry: flags.registry === 'off' ? undefined : parseListen(flags.registry ?? '127.0.0.1:5000', '--registry'),
     registryMirrors: [...(flags['registry-mirror'] ?? []), ...(file['registry-mirrors'] ?? [])],

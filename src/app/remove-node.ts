@@ -3,11 +3,14 @@ import { join } from 'node:path';
 import { retireEdge } from '#app/edge.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { defineError, errnoOf } from '#base/errors.ts';
+import { HeldAddresses } from '#cluster/proxy/held-addresses.ts';
 import { removeTable as removeServicesTable } from '#cluster/proxy/table.ts';
 import { readCgroupLayout } from '#kernel/cgroup/layout.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { findNetHand, type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { formatIp } from '#kernel/netlink/ip.ts';
 import { deleteLink, dumpLinks, parseLinks } from '#kernel/netlink/link.ts';
+import { deleteAddress, dumpAddresses, parseAddresses } from '#kernel/netlink/route.ts';
 import { type Message, NETLINK_NETFILTER, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
 import { batch } from '#kernel/nft/message.ts';
 import { runPlan } from '#kernel/plan/execute.ts';
@@ -36,6 +39,7 @@ export const NodeStays = defineError('NODE_STAYS', (d: { what: string }) => ({
 const END_MAX_MS = 10_000;
 const END_POLL_MS = 20;
 const MNT_DETACH = 2;
+const LOOPBACK_INDEX = 1;
 
 export async function removeNode(places: NodePlaces, say: (text: string) => void): Promise<void> {
   const { name, dataRoot, runRoot } = places;
@@ -47,6 +51,7 @@ export async function removeNode(places: NodePlaces, say: (text: string) => void
   const hand = spawnNetHand(findNetHand());
   try {
     await removeTables(hand, name);
+    await removeAddresses(hand, new HeldAddresses(runRoot).read());
     say(`${await removeLinks(hand, name)} network links`);
   } finally {
     hand.close();
@@ -104,6 +109,14 @@ async function removeLinks(hand: NetHand, name: string): Promise<number> {
   const ours = links.filter((link) => link.name === `${name}0` || link.name.startsWith(`${name}-`));
   for (const link of ours) await route(hand, [deleteLink({ index: link.index })]);
   return ours.length;
+}
+
+/** What Services of type LoadBalancer got of a pool. */
+async function removeAddresses(hand: NetHand, addresses: readonly string[]): Promise<void> {
+  const present = parseAddresses(await route(hand, [dumpAddresses()]));
+  for (const { index, cidr } of present)
+    if (index === LOOPBACK_INDEX && addresses.includes(formatIp(cidr.ip)))
+      await route(hand, [deleteAddress({ index, cidr })]);
 }
 
 function route(hand: NetHand, messages: Message[]): Promise<Received[]> {

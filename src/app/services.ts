@@ -29,6 +29,7 @@ import { publishNames } from '#cluster/dns/publisher.ts';
 import type { SettingsEntry } from '#cluster/ingress/model.ts';
 import { IngressPublisher } from '#cluster/ingress/publisher.ts';
 import { Balancer } from '#cluster/proxy/balancer.ts';
+import { HeldAddresses } from '#cluster/proxy/held-addresses.ts';
 import { Policies } from '#cluster/proxy/policies.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
 import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
@@ -52,6 +53,8 @@ export interface ServicesWish {
   ingress: SettingsEntry;
   /** Addresses for Services of type LoadBalancer. */
   lbPool?: string;
+  /** How long at most a pod's end waits until nothing leads to it; 0: not at all. */
+  drainMs: number;
   /** This program's own way to say `estiba edge --run-root R`. */
   edgeCommand: readonly [string, ...string[]];
 }
@@ -61,7 +64,7 @@ export interface RunningServices {
   /** Address of the cluster's name server, for `/etc/resolv.conf` of pods. */
   clusterDns: string;
   /**
-   * Resolves when nothing leads to these addresses any more: not the kernel, not the ingress proxy. After `DRAIN_MAX_MS` it
+   * Resolves when nothing leads to these addresses any more: not the kernel, not the ingress proxy. After `drainMs` it
    * resolves in any case. What a pod waits for between its end being wished and its SIGTERM.
    */
   drained(ips: readonly string[]): Promise<void>;
@@ -71,7 +74,6 @@ export interface RunningServices {
   remove(): Promise<void>;
 }
 
-const DRAIN_MAX_MS = 5_000;
 /** Connections that the kernel set up before the change lie in the program's backlog: it needs a moment to take them. */
 const DRAIN_SETTLE_MS = 100;
 /** The tenth address of the Services' range is the name server's, by custom. */
@@ -118,6 +120,7 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
     pool: wish.lbPool === undefined ? undefined : parseCidr(wish.lbPool),
     nodeAddresses: () => addressesOf(view, wish.nodeName),
     portInUse,
+    held: new HeldAddresses(wish.runRoot),
   });
   const feed = new FeedSource({
     clock,
@@ -154,8 +157,10 @@ export async function startServices(wish: ServicesWish): Promise<RunningServices
   return {
     clusterDns,
     async drained(ips) {
-      const bound = sleep(clock, DRAIN_MAX_MS);
-      const gone = Promise.all(ips.flatMap((ip) => [proxy.drained(ip, DRAIN_MAX_MS), ingress.drained(ip)])).then(() =>
+      const { drainMs } = wish;
+      if (drainMs === 0) return;
+      const bound = sleep(clock, drainMs);
+      const gone = Promise.all(ips.flatMap((ip) => [proxy.drained(ip, drainMs), ingress.drained(ip)])).then(() =>
         sleep(clock, DRAIN_SETTLE_MS),
       );
       await Promise.race([bound, gone]);

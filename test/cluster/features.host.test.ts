@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container, Pod, PodSpec } from '#spec/kubernetes/types.gen.ts';
-import { Machine, waitFor } from './machine.ts';
+import { ESTIBA, Machine, waitFor } from './machine.ts';
 
 const FOREVER = 'trap exit TERM; while :; do sleep 0.05; done';
 const PATIENCE_MS = 60_000;
@@ -22,7 +22,7 @@ describe('what pods may ask for, with real pods', () => {
     machine.kubectl(`wait --for=condition=Ready pod/${name} --timeout=60s`);
 
   beforeAll(async () => {
-    machine = await Machine.open('feat');
+    machine = await Machine.open('feat', ['--lb-pool', '192.0.2.8/29', '--drain', '1']);
   });
   afterAll(() => machine.close());
 
@@ -108,5 +108,27 @@ describe('what pods may ask for, with real pods', () => {
     await waitFor('its disk', PATIENCE_MS, async () => (await machine.run('ls', [left])).code !== 0);
     await ready('modest');
     await machine.kubectl('delete pods --all --wait');
+  });
+
+  it('addresses of load balancers are on lo, and --remove takes them off', async () => {
+    const service = (name: string) => ({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name },
+      spec: { type: 'LoadBalancer', ports: [{ port: 80 }] },
+    });
+    await machine.apply(service('one'), service('two'));
+    const onLo = async (): Promise<string> =>
+      (await machine.run('ip', ['-brief', 'address', 'show', 'dev', 'lo'])).text;
+    await waitFor('both addresses', PATIENCE_MS, async () => /192\.0\.2\.9\/32.*192\.0\.2\.10\/32/.test(await onLo()));
+    await machine.kubectl('delete service one');
+    await waitFor('one to go', PATIENCE_MS, async () => !(await onLo()).includes('192.0.2.9'));
+    await machine.kill();
+    const { code, text } = await machine.run(ESTIBA, [
+      ...['daemon', '--remove', '--name', machine.name],
+      ...['--data-root', machine.dataRoot, '--run-root', machine.runRoot],
+    ]);
+    expect({ code, text }).toMatchObject({ code: 0 });
+    expect(await onLo()).not.toContain('192.0.2');
   });
 });

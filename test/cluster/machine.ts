@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-const ESTIBA = process.env['ESTIBA'] ?? fileURLToPath(new URL('../../bin/estiba', import.meta.url));
+export const ESTIBA = process.env['ESTIBA'] ?? fileURLToPath(new URL('../../bin/estiba', import.meta.url));
 const READY_MS = 20_000;
 const COMMAND_MS = 60_000;
 const LOG_BYTES = 4_000;

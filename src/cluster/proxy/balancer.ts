@@ -5,6 +5,7 @@ import type { EventRecorder } from '#cluster/client/events.ts';
 import { DONE, type Requeue, WorkQueue } from '#cluster/client/queue.ts';
 import { type Live, SERVICES } from '#cluster/client/resources.ts';
 import type { ClusterView } from '#cluster/client/view.ts';
+import type { HeldAddresses } from '#cluster/proxy/held-addresses.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
 import {
   bitsOf,
@@ -38,6 +39,8 @@ export interface BalancerOptions {
   nodeAddresses: () => readonly string[];
   /** Whether a program of the host listens there. */
   portInUse: (protocol: string, port: number) => Promise<boolean>;
+  /** Which addresses of `lo` were given by a balancer of this node, this one or an earlier. */
+  held: Pick<HeldAddresses, 'read' | 'write'>;
   netns?: string;
 }
 
@@ -143,7 +146,7 @@ export class Balancer {
     const { view, pool, events } = this.#o;
     const services = view.of(SERVICES);
     const assignments = pool ? assign(services.list(), pool) : await this.#assignHost(services.list());
-    await this.#hold(new Set(assignments.flatMap(({ address }) => address ?? [])));
+    await this.#hold(new Set(pool ? assignments.flatMap(({ address }) => address ?? []) : []));
     for (const { service, address, refused } of assignments) {
       if (refused !== undefined)
         events.record(SERVICES, service, { type: 'Warning', reason: 'NoAddress', message: refused });
@@ -169,18 +172,26 @@ export class Balancer {
   }
 
   async #hold(wanted: ReadonlySet<string>): Promise<void> {
-    const { pool } = this.#o;
-    if (!pool) return;
-    const present = this.#present ?? (await this.#read(pool));
+    const { held } = this.#o;
+    const present = this.#present ?? (await this.#read(held.read()));
+    if (present.size === wanted.size && [...wanted].every((address) => present.has(address))) {
+      this.#present = present;
+      return;
+    }
+    held.write(new Set([...present, ...wanted]));
     for (const address of present)
       if (!wanted.has(address))
         await this.#change(`take ${address} off lo`, deleteAddress, address, ENOERR.EADDRNOTAVAIL);
     for (const address of wanted)
       if (!present.has(address)) await this.#change(`give ${address} to lo`, addAddress, address, ENOERR.EEXIST);
+    held.write(wanted);
     this.#present = new Set(wanted);
   }
 
-  async #read(pool: Cidr): Promise<Set<string>> {
+  /** Of the pool, or given by an earlier balancer, whose pool may have been another one. */
+  async #read(held: readonly string[]): Promise<Set<string>> {
+    const { pool } = this.#o;
+    if (!pool && held.length === 0) return new Set();
     const answer = await this.#o.kernel.netlink({
       what: 'read addresses',
       protocol: NETLINK_ROUTE,
@@ -189,7 +200,10 @@ export class Balancer {
     });
     return new Set(
       parseAddresses(answer)
-        .filter(({ index, cidr }) => index === LOOPBACK_INDEX && contains(pool, cidr.ip))
+        .filter(
+          ({ index, cidr: { ip } }) =>
+            index === LOOPBACK_INDEX && ((pool && contains(pool, ip)) || held.includes(formatIp(ip))),
+        )
         .map(({ cidr }) => formatIp(cidr.ip)),
     );
   }
