@@ -279,6 +279,8 @@ static bool turn(struct spawner *s)
 int spawner_main(const char *socket_path)
 {
 	static struct spawner s;
+	/* What the daemon's own parent left open (a script's lock, a terminal) would live as long as every shim. */
+	syscall(NR_close_range, 3, ~0u, 0);
 	for (size_t i = 0; i < MOST_CONNS; i++) conn_open(&s.conns[i], -1);
 	for (size_t i = 0; i < MOST_JOBS; i++) s.jobs[i].fd = -1;
 	s.listener = listen_at(socket_path);

@@ -1,9 +1,21 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findExecutor } from '#kernel/plan/execute.ts';
 import { busyboxRoot, type Handmade, handmadeExec, handmadePlan } from '#kernel/plan/handmade.ts';
 import { readExecExit, Shim, type ShimOptions } from '#shim/shim.ts';
 import { Spawner } from '#shim/spawner.ts';
@@ -301,3 +313,18 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
     await new Promise((done) => setTimeout(done, 10));
   }
 }
+
+describe('a spawner', () => {
+  it('keeps nothing open that the parent of the daemon had: a script would hold its lock as long as the last container runs', async () => {
+    const lock = join(root.dir, 'lock');
+    const fd = openSync(lock, 'w');
+    const path = join(root.dir, 'other.sock');
+    const child = spawn(findExecutor(), ['spawner', path], { stdio: ['ignore', 'pipe', 'inherit', fd] });
+    closeSync(fd);
+    await once(child.stdout as Readable, 'data');
+    const fds = `/proc/${child.pid}/fd`;
+    expect(readdirSync(fds).map((name) => readlinkSync(join(fds, name)))).not.toContain(lock);
+    child.kill('SIGKILL');
+    await once(child, 'close');
+  });
+});
