@@ -114,7 +114,7 @@ describe('the first minute, from a copy of the tree', () => {
       await photograph('wordpress-login', `${wordpress}/wp-login.php`, '#user_login');
       await photograph('mediawiki', wiki + pages.mediawiki.path, `text=${pages.mediawiki.text}`);
       await photograph('mediawiki-login', `${wiki}/index.php/Special:UserLogin`, '#wpName1');
-      await photograph('dashboard', /^http:\S+$/m.exec(printed.stdout)?.[0] ?? '', '.app:has-text("wordpress")');
+      await photograph('dashboard', /^http:\S+$/m.exec(printed.stdout)?.[0] ?? '', '.plot .strong:has-text("%")');
       const ui = new URL(page.url()).origin;
       await photograph('dashboard-pods', `${ui}/#/pods`, 'tr:has-text("wiki")');
     } finally {
