@@ -73,6 +73,13 @@ describe('many clients at once', () => {
     });
   }
 
+  /** For whoever looks into a request that is stuck. */
+  async function stateOf(name: string): Promise<string> {
+    const { body } = await ask('GET', `/containers/${name}/json`);
+    const { Id, State } = JSON.parse(body) as { Id?: string; State?: { Status: string; Pid: number } };
+    return State === undefined ? body : `${Id} is ${State.Status}, pid ${State.Pid}`;
+  }
+
   async function client(random: Random, untilMs: number, problems: string[]): Promise<number> {
     let done = 0;
     while (Date.now() < untilMs) {
@@ -85,7 +92,7 @@ describe('many clients at once', () => {
         const { status, body: text } = await ask(method, path(name), body, leaving);
         if (!allowed.includes(status)) problems.push(`${operation} ${name}: ${status} ${text.trim()}`);
       } catch (error) {
-        if (leaving === undefined) problems.push(`${operation} ${name}: ${String(error)}`);
+        if (leaving === undefined) problems.push(`${operation} ${name}: ${String(error)} ${await stateOf(name)}`);
       }
       done++;
     }
@@ -101,7 +108,7 @@ describe('many clients at once', () => {
       const counts = await Promise.all(
         Array.from({ length: CLIENTS }, (_, i) => client(seededRandom(seed + i), untilMs, problems)),
       );
-      expect(problems, `seed ${seed}`).toEqual([]);
+      expect(problems, `seed ${seed}\n${problems.length > 0 ? room.log('estiba') : ''}`).toEqual([]);
       expect(counts.every((count) => count > 0)).toBe(true);
       const left = JSON.parse((await ask('GET', '/containers/json?all=1')).body) as { Id: string }[];
       for (const { Id } of left) expect((await ask('DELETE', `/containers/${Id}?force=1`)).status).toBe(204);

@@ -171,6 +171,15 @@ describe('the life of a container', () => {
     expect(phase(b)).toBe('exited');
   });
 
+  it('is paused and told to stop at the same moment, and neither loses what the other wrote', async () => {
+    const b = await bench();
+    b.node.ignoreSignals = true;
+    await b.containers.create('web', spec());
+    await b.containers.start('web');
+    await Promise.all([b.containers.pause('web'), b.containers.kill('web', 'SIGTERM')]);
+    expect(b.containers.find('web').state).toMatchObject({ phase: 'paused', stoppedByHand: true });
+  });
+
   it('answers those who wait for its next end, for its being still, and for its being gone', async () => {
     const b = await bench();
     await b.containers.create('web', spec());

@@ -13,7 +13,7 @@ import { limits } from '#engine/core/oci-resources.ts';
 import type { ExitStatus, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning, phaseAtRest } from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
-import { Runs } from '#engine/core/runs.ts';
+import { type Run, Runs } from '#engine/core/runs.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
 import { type WaitCondition, Waiters, type WaitResult } from '#engine/core/waiters.ts';
@@ -208,10 +208,20 @@ export class Containers {
     if (!run || !isRunning(record.state))
       throw new WrongPhase({ message: `Cannot kill container: ${wish}: container ${record.id} is not running` });
     if (number === SIGKILL || number === signalNumber(record.process.stopSignal))
-      await this.#o.registry.saveState(record, { stoppedByHand: true });
+      await this.#o.registry.amendState(record.id, { stoppedByHand: true });
     await run.process.signal(number);
+    // A frozen process of cgroup v1 dies only once it is thawed (cgroup-v1/freezer-subsystem.rst).
+    if (record.state.phase === 'paused') await this.#thaw(record.id, run);
     this.tell(record, 'kill', { signal: String(number) });
     if (number === SIGKILL) await this.#runs.killed(record.id, run);
+  }
+
+  async #thaw(id: string, run: Run): Promise<void> {
+    try {
+      await run.process.resume();
+    } catch (error) {
+      if (this.#runs.get(id) === run) throw error; // else it has ended meanwhile, and its cgroup with it
+    }
   }
 
   pause(wish: string): Promise<void> {
@@ -219,7 +229,7 @@ export class Containers {
       if (record.state.phase === 'paused')
         throw new WrongPhase({ message: `Container ${record.id} is already paused` });
       await process.pause();
-      await this.#o.registry.noteState(record, { phase: 'paused' });
+      await this.#o.registry.amendState(record.id, { phase: 'paused' }, { lazy: true });
       this.tell(record, 'pause');
     });
   }
@@ -228,7 +238,7 @@ export class Containers {
     return this.#change(wish, async (record, process) => {
       if (record.state.phase !== 'paused') throw new WrongPhase({ message: `Container ${record.id} is not paused` });
       await process.resume();
-      await this.#o.registry.saveState(record, { phase: 'running' });
+      await this.#o.registry.amendState(record.id, { phase: 'running' });
       this.tell(record, 'unpause');
     });
   }
@@ -379,7 +389,7 @@ export class Containers {
     const { id, spec, process } = record;
     const run = this.#runs.get(id);
     if (!run) return;
-    await this.#o.registry.noteState(record, { stoppedByHand: true }); // durable with the record of its end
+    await this.#o.registry.amendState(id, { stoppedByHand: true }, { lazy: true }); // durable with the record of its end
     const { timeoutSeconds } = spec.stop;
     const graceMs =
       how.graceMs ?? (timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : timeoutSeconds * 1000);
@@ -402,7 +412,7 @@ export class Containers {
   }
 
   async #healthChanged(id: string, health: HealthState, became: HealthState['status'] | undefined): Promise<void> {
-    await this.#o.registry.noteState(this.find(id), { health }); // probed anew after a boot
+    await this.#o.registry.amendState(id, { health }, { lazy: true }); // probed anew after a boot
     if (!became) return;
     const record = this.find(id);
     this.tell(record, `health_status: ${became}`);

@@ -1,3 +1,4 @@
+import { KeyedSerial } from '#base/queue.ts';
 import { AmbiguousId, BadName, NameTaken, NoSuchContainer } from '#engine/core/errors.ts';
 import type { ContainerRecord, ContainerState } from '#engine/core/record.ts';
 import { prefix, remove, type Store } from '#storage/store.ts';
@@ -15,6 +16,8 @@ export class ContainerRegistry {
   readonly #store: Store;
   readonly #byId = new Map<string, ContainerRecord>();
   readonly #byName = new Map<string, string>();
+  /** One write of a record after the other: memory has what the disk has. */
+  readonly #line = new KeyedSerial<string>('record');
 
   private constructor(store: Store) {
     this.#store = store;
@@ -74,9 +77,25 @@ export class ContainerRegistry {
     this.#remember(record);
   }
 
-  async save(record: ContainerRecord): Promise<void> {
-    await this.#write(record);
-    this.#remember(record);
+  save(record: ContainerRecord): Promise<void> {
+    return this.#line.run(record.id, async () => {
+      await this.#write(record);
+      this.#remember(record);
+    });
+  }
+
+  /**
+   * Part of the state, joined with the rest as it was last written: for who does not hold the container's line (a kill, a probe), and
+   * for who has waited since he looked. A whole record from before would take back what the other wrote meanwhile.
+   */
+  amendState(id: string, change: Partial<ContainerState>, how: { lazy?: boolean } = {}): Promise<void> {
+    return this.#line.run(id, async () => {
+      const record = this.#byId.get(id);
+      if (!record) return; // it has gone, and its state with it
+      const amended = { ...record, state: { ...record.state, ...change } };
+      await this.#write(amended, how);
+      this.#remember(amended);
+    });
   }
 
   /** The record with another state; answers what is on disk now. */
@@ -89,9 +108,11 @@ export class ContainerRegistry {
   /** The same, lazily: a kill of this daemon does not lose it; a power cut may, and takes what the record speaks of along. */
   async noteState(record: ContainerRecord, change: Partial<ContainerState>): Promise<ContainerRecord> {
     const changed = { ...record, state: { ...record.state, ...change } };
-    await this.#write(changed, { lazy: true });
-    this.#remember(changed);
-    return changed;
+    return this.#line.run(record.id, async () => {
+      await this.#write(changed, { lazy: true });
+      this.#remember(changed);
+      return changed;
+    });
   }
 
   /** All that was noted is durable. */
@@ -113,11 +134,13 @@ export class ContainerRegistry {
     return renamed;
   }
 
-  async forget(id: string): Promise<void> {
-    await remove(this.#store, { key: PREFIX + id });
-    const record = this.#byId.get(id);
-    this.#byId.delete(id);
-    if (record && this.#byName.get(record.name) === id) this.#byName.delete(record.name);
+  forget(id: string): Promise<void> {
+    return this.#line.run(id, async () => {
+      await remove(this.#store, { key: PREFIX + id });
+      const record = this.#byId.get(id);
+      this.#byId.delete(id);
+      if (record && this.#byName.get(record.name) === id) this.#byName.delete(record.name);
+    });
   }
 
   #remember(record: ContainerRecord): void {

@@ -180,6 +180,7 @@ function killCgroup(name: string): void {
     readdirSync('/proc')
       .filter((entry) => /^\d+$/.test(entry) && textAt(`/proc/${entry}/cgroup`).includes(`/${name}/`))
       .map(Number);
+  thaw(name);
   for (let left = pids(); left.length > 0; left = pids())
     for (const pid of left) {
       try {
@@ -188,6 +189,14 @@ function killCgroup(name: string): void {
         // It has just ended.
       }
     }
+}
+
+/** A paused container of cgroup v1 does not die before it is thawed (cgroup-v1/freezer-subsystem.rst). */
+function thaw(name: string): void {
+  const top = join('/sys/fs/cgroup/freezer', name);
+  if (!existsSync(top)) return;
+  for (const entry of readdirSync(top, { recursive: true, encoding: 'utf8' }))
+    if (entry.endsWith('freezer.state')) writeFileSync(join(top, entry), 'THAWED');
 }
 
 function textAt(path: string): string {
