@@ -141,6 +141,30 @@ export class Registries {
     throw last;
   }
 
+  /**
+   * Repositories whose name has the term, as one would pull them: of the registry that stands before the first slash, or of the mirrors
+   * of docker.io. Undefined: docker.io has no mirror here, and Docker Hub itself lists nothing.
+   */
+  async search(term: string, credentials?: CredentialSource, signal?: AbortSignal): Promise<string[] | undefined> {
+    const [, host, rest] = /^((?:[^/]*[.:][^/]*|localhost))\/(.*)$/.exec(term) ?? [];
+    const wanted = (rest ?? term).toLowerCase();
+    const clientFor = this.#clientsFor(credentials);
+    if (host !== undefined) {
+      const names = await clientFor(endpointOf(host, this.#o.table)).catalog(signal);
+      return names.filter((name) => name.includes(wanted)).map((name) => `${host}/${name}`);
+    }
+    const mirrors = this.resolve('search').endpoints.filter((endpoint) => endpoint.role === 'mirror');
+    if (mirrors.length === 0) return undefined;
+    const lists = await Promise.all(
+      mirrors.map(async (mirror) => {
+        const names = await clientFor(mirror).catalog(signal);
+        return names.filter((name) => name.startsWith(mirror.prefix)).map((name) => name.slice(mirror.prefix.length));
+      }),
+    );
+    const names = [...new Set(lists.flat())].map((name) => name.replace(/^library\//, ''));
+    return names.filter((name) => name.includes(wanted)).sort();
+  }
+
   /** A client for one registry: tags, deletes, login. */
   client(registry: string, credentials?: CredentialSource): RegistryClient {
     return this.#clientsFor(credentials)(endpointOf(registry, this.#o.table));

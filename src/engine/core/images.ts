@@ -259,6 +259,11 @@ export class NodeImages implements ImageSource {
     return this.#o.registries.inspect(name, headerCredentials(auth), signal);
   }
 
+  /** See Registries. */
+  search(term: string, auth: string | undefined, signal?: AbortSignal): Promise<string[] | undefined> {
+    return this.#o.registries.search(term, headerCredentials(auth), signal);
+  }
+
   async login(registry: string, auth: string): Promise<void> {
     await this.#o.registries.login(registry, headerCredentials(auth));
   }

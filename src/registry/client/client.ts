@@ -231,17 +231,36 @@ export class RegistryClient {
   /** All tags, page after page. */
   async tags(repository: string, signal?: AbortSignal): Promise<string[]> {
     const Tags = object({ tags: optional(array(string({ maxLength: 256 }))) });
-    const tags: string[] = [];
-    let next: string | URL | undefined = 'tags/list';
+    const take = (page: unknown): string[] => Tags(page, 'tags/list').tags ?? [];
+    return this.#list(repository, 'tags/list', take, { signal });
+  }
+
+  /** Names of its repositories: beside the specification, as most registries have it. */
+  async catalog(signal?: AbortSignal): Promise<string[]> {
+    const Catalog = object({ repositories: optional(array(string({ maxLength: 256 }))) });
+    const take = (page: unknown): string[] => Catalog(page, '_catalog').repositories ?? [];
+    return this.#list('', new URL('/v2/_catalog', await this.#base()), take, { signal, scopes: [] });
+  }
+
+  /** A list that comes in pages. */
+  async #list(
+    repository: string,
+    first: string | URL,
+    take: (page: unknown) => string[],
+    more: { signal?: AbortSignal | undefined; scopes?: Scope[] },
+  ): Promise<string[]> {
+    const all: string[] = [];
+    let next: string | URL | undefined = first;
     for (let page = 0; next !== undefined && page < LIST_MAX_PAGES; page++) {
-      const answer: Answer = await this.#send(repository, 'pull', 'GET', next, { signal });
-      if (answer.status === 404) throw new ImageNotFound({ host: this.host, what: repository });
-      const body = await this.#body(answer, 200, 'GET tags/list', LIST_MAX_BYTES);
-      tags.push(...(Tags(JSON.parse(body.toString('utf8')), 'tags/list').tags ?? []));
+      const answer: Answer = await this.#send(repository, 'pull', 'GET', next, more);
+      if (answer.status === 404)
+        throw new ImageNotFound({ host: this.host, what: repository || 'list of repositories' });
+      const body = await this.#body(answer, 200, `GET ${String(first)}`, LIST_MAX_BYTES);
+      all.push(...take(JSON.parse(body.toString('utf8'))));
       const link: string | undefined = parseNextLink(header(answer, 'link'));
       next = link === undefined ? undefined : this.#within(answer, link);
     }
-    return tags;
+    return all;
   }
 
   /** Whether the registry answers at all, and takes our credentials: what `docker login` asks. */

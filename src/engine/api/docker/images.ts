@@ -3,7 +3,7 @@ import { applyChanges } from '#build/change.ts';
 import { imageHistory, imageInspect, imageSummary, manifestSummary } from '#engine/api/docker/image-json.ts';
 import { createdMs, isDangling, selectImages, timeOf } from '#engine/api/docker/image-list.ts';
 import { progressReply } from '#engine/api/docker/progress.ts';
-import { flag, headerOf, textOf } from '#engine/api/docker/query.ts';
+import { flag, headerOf, integer, textOf } from '#engine/api/docker/query.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { empty, json, jsonLines, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
@@ -16,6 +16,9 @@ import type { Platform } from '#spec/image/platform.ts';
 import { parseReference } from '#spec/image/reference.ts';
 
 const TAR = 'application/x-tar';
+/** Docker's own for `docker search`. */
+const SEARCH_LIMIT = 25;
+const SEARCH_MAX = 100;
 
 /** Images' operations of the Docker API, by operation id. */
 export function imageHandlers(engine: Engine, now: () => number): Handlers {
@@ -126,11 +129,35 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
         }
       }),
 
-    ImageSearch: () => {
-      throw new NotSupported({
-        what: 'searching Docker Hub',
-        instead: 'it is not part of the registry protocol; ask a registry for its list with /v2/_catalog',
-      });
+    ImageSearch: async (request) => {
+      const { query, signal } = request;
+      const term = textOf(query, 'term') ?? fail('query term', null, 'is required: a part of a name');
+      const limit = integer(query, 'limit') || SEARCH_LIMIT;
+      if (limit < 0 || limit > SEARCH_MAX) fail('query limit', limit, `is not between 1 and ${SEARCH_MAX}`);
+      const filters = parseFilters(textOf(query, 'filters')).allow('is-official', 'is-automated', 'stars');
+      const names = await images.search(term, headerOf(request, 'x-registry-auth'), signal);
+      if (!names)
+        throw new NotSupported({
+          what: 'searching Docker Hub',
+          instead:
+            'name a registry (docker search HOST/TERM), or give the daemon a mirror, whose repositories are searched',
+        });
+      // Registries keep neither descriptions nor stars.
+      const found = names.map((name) => ({
+        name,
+        description: '',
+        star_count: 0,
+        is_official: !name.includes('/'),
+        is_automated: false,
+      }));
+      const official = filters.flag('is-official');
+      const shown = found.filter(
+        (one) =>
+          (official === undefined || one.is_official === official) &&
+          filters.flag('is-automated') !== true &&
+          filters.every('stars', (stars) => Number(stars) <= 0),
+      );
+      return json(shown.slice(0, limit));
     },
 
     DistributionInspect: async (request) => {
