@@ -131,12 +131,15 @@ export function again(afterMs: number | undefined): Requeue {
   return afterMs === undefined ? DONE : { afterMs: Math.max(1, afterMs) };
 }
 
+/** Most workloads are no larger: all their pods are made in one turn. */
+const FIRST_BATCH = 4;
+
 /**
- * Runs `work` on all, in batches of 1, 2, 4, …: when the first one is refused (a full quota) the others need not be tried. Answers
+ * Runs `work` on all, in batches of 4, 8, 16, …: when the first ones are refused (a full quota) the others need not be tried. Answers
  * the first failure, if any.
  */
 export async function slowStart<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<unknown> {
-  for (let from = 0, size = 1; from < items.length; from += size, size *= 2) {
+  for (let from = 0, size = FIRST_BATCH; from < items.length; from += size, size *= 2) {
     const results = await Promise.allSettled(items.slice(from, from + size).map(work));
     const failed = results.find((r) => r.status === 'rejected');
     if (failed) return failed.reason;

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { defineError, describeChain, isCode } from '#base/errors.ts';
 import { type Live, PODS } from '#cluster/client/resources.ts';
@@ -146,7 +146,7 @@ async function mountsOf(deps: AgentDeps, wish: StartWish, env: ReadonlyMap<strin
   const readonlyRoot = container.securityContext?.readOnlyRootFilesystem ?? false;
   for (const [target, source] of wish.files) own(source, target, readonlyRoot);
   own(wish.shm, '/dev/shm', false);
-  own(messageFile(deps, wish), container.terminationMessagePath || LAST_WORDS, false);
+  own(await messageFile(deps, wish), container.terminationMessagePath || LAST_WORDS, false);
   return mounts;
 }
 
@@ -166,12 +166,12 @@ export function messagePath(
   return join(deps.settings.dataDir, 'pods', uid, 'messages', container, String(attempt));
 }
 
-/** Where the program leaves its last words. Any user may write them. */
-function messageFile(deps: AgentDeps, { self, container, attempt }: StartWish): string {
+/** Where the program leaves its last words. Any user may write them. On a disk, which may be busy: nobody else waits for it. */
+async function messageFile(deps: AgentDeps, { self, container, attempt }: StartWish): Promise<string> {
   const path = messagePath(deps, self.pod.metadata.uid, container.name, attempt);
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  writeFileSync(path, '', { mode: 0o666 });
-  chmodSync(path, 0o666); // past the umask
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+  await writeFile(path, '', { mode: 0o666 });
+  await chmod(path, 0o666); // past the umask
   return path;
 }
 
