@@ -12,6 +12,17 @@ import {
   reg32,
 } from '#kernel/nft/expression.ts';
 import {
+  FAMILIES,
+  filterAt,
+  IP_BYTES,
+  IP_PROTO,
+  IP_TYPE,
+  IP_WORDS,
+  natAt,
+  PRIORITY,
+  PROTOCOL_NUMBER,
+} from '#kernel/nft/facts.ts';
+import {
   accept,
   counter,
   ctStateIs,
@@ -64,7 +75,6 @@ import type { Network, Protocol, PublishedPort } from '#network/model.ts';
  */
 export const CHAIN = { host: 'host-input', hostLocal: 'host-input-local' } as const;
 
-const PROTOCOL: Record<Protocol, number> = { tcp: 6, udp: 17, sctp: 132 };
 const LOOPBACK = Uint8Array.of(127);
 /** ICMP and ICMPv6, and the type that is a redirect. */
 const REDIRECTS = [
@@ -93,9 +103,8 @@ const SETS: Omit<SetSpec, 'id'>[] = [
     interval: true,
   },
   { name: 'published', keyType: concatType(DATATYPE.inetProto, DATATYPE.inetService), keyBytes: 8, fields: [1, 2] },
-  ...([4, 6] as const).flatMap((family): Omit<SetSpec, 'id'>[] => {
-    const ip = family === 4 ? DATATYPE.ipv4 : DATATYPE.ipv6;
-    const bytes = family === 4 ? 4 : 16;
+  ...FAMILIES.flatMap((family): Omit<SetSpec, 'id'>[] => {
+    const [ip, bytes] = [IP_TYPE[family], IP_BYTES[family]];
     const data = { type: concatType(ip, DATATYPE.inetService), bytes: bytes + 4 };
     return [
       {
@@ -128,15 +137,15 @@ export function createTable(daemon: string): Message[] {
     ...SETS.map((set, index) => addSet(t, { ...set, id: index + 1 })),
     addChain(t, CHAIN.host),
     addChain(t, CHAIN.hostLocal),
-    addChain(t, 'spoofed', { type: 'filter', hook: 'prerouting', priority: -300, policy: 'accept' }),
-    addChain(t, 'gate', { type: 'filter', hook: 'prerouting', priority: -110, policy: 'accept' }),
-    addChain(t, 'gate-local', { type: 'filter', hook: 'output', priority: -110, policy: 'accept' }),
+    addChain(t, 'spoofed', filterAt('prerouting', PRIORITY.raw)),
+    addChain(t, 'gate', filterAt('prerouting', PRIORITY.dstnat - 10)),
+    addChain(t, 'gate-local', filterAt('output', PRIORITY.dstnat - 10)),
     addChain(t, 'publish'),
-    addChain(t, 'dnat', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
-    addChain(t, 'dnat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
-    addChain(t, 'redirects', { type: 'filter', hook: 'output', priority: 0, policy: 'accept' }),
-    addChain(t, 'forward', { type: 'filter', hook: 'forward', priority: 0, policy: 'accept' }),
-    addChain(t, 'snat', { type: 'nat', hook: 'postrouting', priority: 100, policy: 'accept' }),
+    addChain(t, 'dnat', natAt('prerouting', PRIORITY.dstnat)),
+    addChain(t, 'dnat-local', natAt('output', PRIORITY.dstnat)),
+    addChain(t, 'redirects', filterAt('output', PRIORITY.filter)),
+    addChain(t, 'forward', filterAt('forward', PRIORITY.filter)),
+    addChain(t, 'snat', natAt('postrouting', PRIORITY.srcnat)),
 
     // route_localnet on our bridges would otherwise let containers reach what listens on 127.0.0.1 (CVE-2020-8558).
     rule('spoofed', [...isFamily(4), ...iifIn('bridges'), ...daddrStarts(LOOPBACK), drop]),
@@ -154,7 +163,7 @@ export function createTable(daemon: string): Message[] {
 
     rule('dnat', [...daddrIsLocal, say({ verdict: 'jump', chain: 'publish' })]),
     rule('dnat-local', [...daddrIsLocal, say({ verdict: 'jump', chain: 'publish' })]),
-    ...([4, 6] as const).flatMap((family) => [
+    ...FAMILIES.flatMap((family) => [
       rule('publish', [...isFamily(family), ...byAddressAndPort(family), ...toContainer(family)]),
       rule('publish', [
         ...isFamily(family),
@@ -185,7 +194,7 @@ export function createTable(daemon: string): Message[] {
     rule('forward', [...iifIn('internal'), counter, drop], 'out of internal networks'),
 
     rule('snat', [...isFamily(4), ...oifIn('bridges'), ...saddrStarts(LOOPBACK), { expr: 'masq' }], 'loopback clients'),
-    ...([4, 6] as const).flatMap((family) => [
+    ...FAMILIES.flatMap((family) => [
       rule(
         'snat',
         [...isFamily(family), ...wasDnated, ...saddrAndOifIn(family, `home${family}`), { expr: 'masq' }],
@@ -257,7 +266,7 @@ export function portElements(
     const to = host.family === 4 ? target.ipv4 : target.ipv6;
     if (to === undefined) continue; // an IPv6 host port of a container without IPv6: the relay serves it alone
     const data = concatKey(ipBytes(parseIp(to)), portBytes(port.containerPort));
-    const protocol = Uint8Array.of(PROTOCOL[port.protocol]);
+    const protocol = Uint8Array.of(PROTOCOL_NUMBER[port.protocol]);
     if (host.value === 0n) put(`publish${host.family}`, { key: concatKey(protocol, portBytes(port.hostPort)), data });
     else put(`publish${host.family}-at`, { key: concatKey(protocol, ipBytes(host), portBytes(port.hostPort)), data });
   }
@@ -268,7 +277,7 @@ export function portElements(
 export function gateElement(protocol: Protocol, hostPort: number): SetElements {
   return {
     set: 'published',
-    elements: [{ key: concatKey(Uint8Array.of(PROTOCOL[protocol]), portBytes(hostPort)) }],
+    elements: [{ key: concatKey(Uint8Array.of(PROTOCOL_NUMBER[protocol]), portBytes(hostPort)) }],
   };
 }
 
@@ -281,18 +290,18 @@ function byAddressAndPort(family: Family): Expression[] {
   return [
     loadL4proto(REG_1),
     loadDaddr(family, reg32(1)),
-    loadDport(reg32(family === 4 ? 2 : 5)),
+    loadDport(reg32(1 + IP_WORDS[family])),
     { expr: 'lookup', sreg: REG_1, set: `publish${family}-at`, dreg: REG_1 },
   ];
 }
 
 function toContainer(family: Family): Expression[] {
-  const addressWords = family === 4 ? 1 : 4;
+  const addressWords = IP_WORDS[family];
   return [
     {
       expr: 'nat',
       type: 'dnat',
-      family: family === 4 ? NFPROTO.IPV4 : NFPROTO.IPV6,
+      family: IP_PROTO[family],
       addr: REG_1,
       port: reg32(addressWords),
     },

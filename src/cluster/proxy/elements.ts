@@ -1,9 +1,10 @@
 import type { Frontend, Pool, ServicePlan, Target } from '#cluster/proxy/plan.ts';
 import { arrange } from '#cluster/proxy/plan.ts';
-import { type Pick, PROTOCOL_NUMBER, pickChain, STICKY_SLOTS } from '#cluster/proxy/table.ts';
+import { type Pick, pickChain, STICKY_SLOTS } from '#cluster/proxy/table.ts';
 import { type Family, ipBytes, lastOf, networkOf, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
 import { concat, u32Bytes } from '#kernel/netlink/wire.ts';
 import { concatKey, portBytes } from '#kernel/nft/expression.ts';
+import { PROTOCOL_NUMBER } from '#kernel/nft/facts.ts';
 import type { Element } from '#kernel/nft/message.ts';
 
 /** What a Service puts into the sets of the table. */

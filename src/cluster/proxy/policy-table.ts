@@ -6,10 +6,11 @@ import {
   type PortRange,
   type Range,
 } from '#cluster/proxy/policy.ts';
-import { FAMILIES, IP_BYTES, IP_TYPE, PROTOCOL_NUMBER, tableOf } from '#cluster/proxy/table.ts';
+import { tableOf } from '#cluster/proxy/table.ts';
 import { bitsOf, type Family, ipBytes, parseIp } from '#kernel/netlink/ip.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
 import { concatKey, type Expression, portBytes, REG_1, reg32 } from '#kernel/nft/expression.ts';
+import { FAMILIES, IP_BYTES, IP_TYPE, IP_WORDS, PROTOCOL_NUMBER } from '#kernel/nft/facts.ts';
 import { accept, counter, drop, isFamily, loadDaddr, loadDport, loadL4proto, loadSaddr } from '#kernel/nft/match.ts';
 import {
   addChain,
@@ -174,7 +175,7 @@ function ruleMatches(
       },
       [...elements.values()],
     );
-    const port = reg32(family === 4 ? 2 : 5);
+    const port = reg32(1 + IP_WORDS[family]);
     return [[loadL4proto(REG_1), loadDaddr(family, reg32(1)), loadDport(port), { expr: 'lookup', sreg: REG_1, set }]];
   }
 }

@@ -2,6 +2,17 @@ import { type Cidr, type Family, ipBytes, lastOf, networkOf, parseCidr } from '#
 import type { Message } from '#kernel/netlink/wire.ts';
 import { CMP, CT_STATE, type Expression, ifname, META, REG_1, REG_VERDICT, reg32 } from '#kernel/nft/expression.ts';
 import {
+  FAMILIES,
+  filterAt,
+  IP_BYTES,
+  IP_PROTO,
+  IP_TYPE,
+  IP_WORDS,
+  natAt,
+  PRIORITY,
+  PROTOCOL_NUMBER,
+} from '#kernel/nft/facts.ts';
+import {
   accept,
   counter,
   ctStateIs,
@@ -48,18 +59,12 @@ import {
  * No look-up takes its key from another one: the kernel could, but nft (1.0.6) ends with an assertion when it has to list such a
  * rule, and then it lists nobody's rules any more.
  */
-export const FAMILIES = [4, 6] as const;
-const WORDS = { 4: 1, 6: 4 } as const;
-export const IP_BYTES = { 4: 4, 6: 16 } as const;
-export const IP_TYPE = { 4: DATATYPE.ipv4, 6: DATATYPE.ipv6 } as const;
 /**
  * Slots of Services with session affinity: the client's address, hashed, chooses one. Nothing is remembered, so a client stays
  * with its endpoint through restarts too; when endpoints come or go, only their share of the clients moves.
  */
 export const STICKY_SLOTS = 512;
 const STICKY_SEED = 0x65737469;
-
-export const PROTOCOL_NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
 
 /** Docker-side table is named after the daemon; this one beside it. */
 export function tableOf(daemon: string): TableRef {
@@ -135,14 +140,14 @@ export function createTable(settings: TableSettings): Message[] {
     addChain(t, 'refuse'),
     addChain(t, 'reject'),
     addChain(t, 'drop'),
-    addChain(t, 'sources', { type: 'filter', hook: 'prerouting', priority: -110, policy: 'accept' }),
-    addChain(t, 'nat-in', { type: 'nat', hook: 'prerouting', priority: -100, policy: 'accept' }),
-    addChain(t, 'nat-local', { type: 'nat', hook: 'output', priority: -100, policy: 'accept' }),
-    addChain(t, 'refuse-in', { type: 'filter', hook: 'prerouting', priority: -90, policy: 'accept' }),
-    addChain(t, 'refuse-local', { type: 'filter', hook: 'output', priority: -90, policy: 'accept' }),
-    addChain(t, 'policy-out', { type: 'filter', hook: 'forward', priority: -9, policy: 'accept' }),
-    addChain(t, 'policy-in', { type: 'filter', hook: 'forward', priority: -8, policy: 'accept' }),
-    addChain(t, 'nat-out', { type: 'nat', hook: 'postrouting', priority: 99, policy: 'accept' }),
+    addChain(t, 'sources', filterAt('prerouting', PRIORITY.dstnat - 10)),
+    addChain(t, 'nat-in', natAt('prerouting', PRIORITY.dstnat)),
+    addChain(t, 'nat-local', natAt('output', PRIORITY.dstnat)),
+    addChain(t, 'refuse-in', filterAt('prerouting', PRIORITY.dstnat + 10)),
+    addChain(t, 'refuse-local', filterAt('output', PRIORITY.dstnat + 10)),
+    addChain(t, 'policy-out', filterAt('forward', PRIORITY.filter - 9)),
+    addChain(t, 'policy-in', filterAt('forward', PRIORITY.filter - 8)),
+    addChain(t, 'nat-out', natAt('postrouting', PRIORITY.srcnat - 1)),
 
     ...FAMILIES.flatMap((family) => [
       rule('sources', [
@@ -150,7 +155,7 @@ export function createTable(settings: TableSettings): Message[] {
         ...frontKey(family),
         { expr: 'lookup', sreg: REG_1, set: `guarded${family}` },
         ...frontKey(family),
-        loadSaddr(family, reg32(2 + WORDS[family])),
+        loadSaddr(family, reg32(2 + IP_WORDS[family])),
         { expr: 'lookup', sreg: REG_1, set: `allowed${family}`, invert: true },
         counter,
         drop,
@@ -201,7 +206,7 @@ export function createTable(settings: TableSettings): Message[] {
           ...isFamily(family),
           ...wasDnated,
           loadSaddr(family, REG_1),
-          loadDaddr(family, reg32(WORDS[family])),
+          loadDaddr(family, reg32(IP_WORDS[family])),
           { expr: 'lookup', sreg: REG_1, set: `self${family}` },
           { expr: 'masq' },
         ],
@@ -259,7 +264,7 @@ export function createPick(daemon: string, pick: Pick): Message[] {
   const chain = pickChain(pick);
   const { family, by, slots, sticky } = pick;
   // The slot stands behind the frontend's key.
-  const slot = by === 'front' ? reg32(2 + WORDS[family]) : reg32(2);
+  const slot = by === 'front' ? reg32(2 + IP_WORDS[family]) : reg32(2);
   const choose: Expression[] = sticky
     ? [
         loadSaddr(family, CLIENT),
@@ -276,9 +281,9 @@ export function createPick(daemon: string, pick: Pick): Message[] {
       {
         expr: 'nat',
         type: 'dnat',
-        family: family === 4 ? NFPROTO.IPV4 : NFPROTO.IPV6,
+        family: IP_PROTO[family],
         addr: REG_1,
-        port: reg32(WORDS[family]),
+        port: reg32(IP_WORDS[family]),
       },
     ]),
   ];
@@ -298,7 +303,7 @@ function verdictFrom(set: string): Expression {
 
 /** `meta l4proto . ip daddr . th dport`, in the first registers. */
 function frontKey(family: Family): Expression[] {
-  return [loadL4proto(REG_1), loadDaddr(family, reg32(1)), loadDport(reg32(1 + WORDS[family]))];
+  return [loadL4proto(REG_1), loadDaddr(family, reg32(1)), loadDport(reg32(1 + IP_WORDS[family]))];
 }
 
 function portKey(): Expression[] {

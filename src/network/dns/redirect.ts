@@ -1,6 +1,7 @@
 import { ipBytes, parseIp } from '#kernel/netlink/ip.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
 import { CMP, type Expression, PAYLOAD_NETWORK, PAYLOAD_TRANSPORT, portBytes, REG_1 } from '#kernel/nft/expression.ts';
+import { filterAt, PRIORITY } from '#kernel/nft/facts.ts';
 import { isFamily } from '#kernel/nft/match.ts';
 import { addChain, addRule, addTable, NFPROTO, type TableRef } from '#kernel/nft/message.ts';
 import { DNS_ADDRESS, DNS_PORT } from '#network/edge.ts';
@@ -37,7 +38,7 @@ export function redirectDns(): Message[] {
     ]);
   return [
     addTable(TABLE),
-    addChain(TABLE, CHAIN, { type: 'filter', hook: 'output', priority: -300, policy: 'accept' }),
+    addChain(TABLE, CHAIN, filterAt('output', PRIORITY.raw)),
     ...[UDP, TCP].flatMap((protocol) => [
       rewrite(protocol, 'destination', 53, DNS_PORT),
       rewrite(protocol, 'source', DNS_PORT, 53),
