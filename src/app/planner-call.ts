@@ -170,12 +170,13 @@ function filesOf(pid: number): Files {
   };
 }
 
-async function run(
+function run(
   command: string,
   args: readonly string[],
   caller: Pick<CliContext, 'cwd' | 'env'>,
 ): Promise<{ code: number; output: string }> {
-  const { spawn } = await import('node:child_process'); // two commands need it, and it cannot be part of a snapshot
+  // For two commands, and no module that Node.js vouches for in a snapshot: loaded when it is needed.
+  const { spawn } = process.getBuiltinModule('node:child_process');
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: caller.cwd, env: caller.env, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';

@@ -160,6 +160,11 @@ describe('the native front', () => {
 
     describe('that starts from a snapshot', () => {
       const dist = join(root.dir, 'dist');
+      const call = (...args: string[]): ReturnType<typeof spawnSync> =>
+        spawnSync(findExecutor(), alone(process.execPath, ...args), {
+          stdio: ['ignore', 'pipe', 'inherit'],
+          cwd: root.dir,
+        });
       const run = (): { status: number | null; stdout: string; stderr: string } => {
         configure(['sh', '-c', 'echo ran; exit 9']);
         const { status, stdout, stderr } = spawnSync(
@@ -185,6 +190,13 @@ describe('the native front', () => {
         renameSync(bundle, `${bundle}.away`);
         try {
           expect(run()).toEqual({ status: 9, stdout: 'ran\n', stderr: '' });
+          configure(['sleep', '60']);
+          spawnSync(findExecutor(), alone(process.execPath, 'run', '-d', 'planner-ps'), {
+            stdio: 'ignore',
+            cwd: root.dir,
+          });
+          expect(String(call('ps', 'planner-ps').stdout)).toContain('sleep 60');
+          expect(call('delete', '--force', 'planner-ps').status).toBe(0);
         } finally {
           renameSync(`${bundle}.away`, bundle);
         }
