@@ -168,8 +168,17 @@ static int remove_name(struct run *run, int dir, const struct entry *e, dev_t de
 	return errno == EISDIR || errno == EPERM ? remove_directory(run, dir, e->name, device, depth, names) : fail(run, -errno, "%s", e->name);
 }
 
+/* Giving up the blocks of a large file takes its time. */
+static bool is_large(int dir, const struct entry *e)
+{
+	enum { QUICK_BLOCKS = 2048 }; /* of 512 bytes */
+	struct stat st;
+	if (e->type != DT_REG && e->type != DT_UNKNOWN) return false;
+	return fstatat(dir, e->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_blocks > QUICK_BLOCKS;
+}
+
 /* Everything below `dir`. Goes by fds, so nobody can slip a link under us; `device` keeps it on one mount. In a hurry it is left at
- * -EAGAIN after some names, or at the first file, which may be large. */
+ * -EAGAIN after some names, or at the first large file. */
 static int remove_below(struct run *run, int dir, dev_t device, int depth, int *names)
 {
 	enum { DEEPEST = 512, QUICK = 16, ROOM = 2048 }; /* an fd a level */
@@ -180,7 +189,7 @@ static int remove_below(struct run *run, int dir, dev_t device, int depth, int *
 		if (n <= 0) return negative(n);
 		for (const struct entry *e = (void *)list; (char *)e < list + n; e = (void *)((char *)e + e->size)) {
 			if (is_dots(e->name)) continue;
-			if (run->hurry && ((*names)++ >= QUICK || e->type == DT_REG || e->type == DT_UNKNOWN)) return -EAGAIN;
+			if (run->hurry && ((*names)++ >= QUICK || is_large(dir, e))) return -EAGAIN;
 			int rc = remove_name(run, dir, e, device, depth, names);
 			if (rc < 0) return rc;
 		}
