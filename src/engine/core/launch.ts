@@ -133,7 +133,10 @@ export class Launcher {
       exposedPorts: record.process.exposedPorts,
       ...sharedNetwork(record.spec, this.#neighbours),
     };
-    const [root, network] = await Promise.allSettled([parts.roots.mount(id), parts.network.attach(id, wish)]);
+    const [root, network] = await Promise.allSettled([
+      parts.roots.mount(id, { volatile: record.spec.autoRemove }),
+      parts.network.attach(id, wish),
+    ]);
     if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
     if (network.status === 'fulfilled') undo.add('network', () => parts.network.detach(id));
     if (root.status === 'rejected') throw root.reason;

@@ -40,8 +40,11 @@ export interface RootSource {
   shareMemory(id: string, bytes: number): Promise<void>;
   unshareMemory(id: string): Promise<void>;
   memoryOf(id: string): string;
-  /** Where config.json's root is; mounted when the container starts. */
-  mount(id: string): Promise<string>;
+  /**
+   * Where config.json's root is; mounted when the container starts. `volatile`: what is written need not outlive a power cut,
+   * as with a container that goes when it ends, and so nobody waits for the disk.
+   */
+  mount(id: string, wish?: { volatile?: boolean }): Promise<string>;
   unmount(id: string): Promise<void>;
   /** Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. */
   retire(id: string): Promise<void>;

@@ -10,6 +10,7 @@ import { overlayMount } from '#kernel/overlay.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
+import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
 
 export interface OverlayRootsOptions {
   images: ImageStore;
@@ -59,10 +60,10 @@ export class OverlayRoots implements RootSource {
     await snapshots.prepare(id, layers);
   }
 
-  mount(id: string): Promise<string> {
+  mount(id: string, wish: { volatile?: boolean } = {}): Promise<string> {
     return this.#serial.run(id, async () => {
       const uses = this.#uses.get(id) ?? 0;
-      if (uses === 0) await this.#mount(id);
+      if (uses === 0) await this.#mount(id, wish.volatile ?? false);
       this.#uses.set(id, uses + 1);
       return this.#point(id);
     });
@@ -142,8 +143,13 @@ export class OverlayRoots implements RootSource {
     return this.#o.snapshots.usage(id);
   }
 
-  async #mount(id: string): Promise<void> {
-    const { lower, upper, work, options } = await this.#o.snapshots.rootfs(id);
+  async #mount(id: string, volatile: boolean): Promise<void> {
+    const { lower, upper, work, ...rootfs } = await this.#o.snapshots.rootfs(id);
+    // Linux 5.10. An unmount syncs the whole file system below otherwise, with all that others have written there.
+    const options = [
+      ...(rootfs.options ?? []),
+      ...(volatile && kernelAtLeast(this.#o.kernelRelease, '5.10') ? ['volatile'] : []),
+    ];
     const target = this.#point(id);
     const common = { where: 'host', because: `root of container ${id}` } as const;
     await this.#o.runPlan({
@@ -158,9 +164,12 @@ export class OverlayRoots implements RootSource {
     const target = this.#point(id);
     const common = { where: 'host', because: `root of container ${id} goes` } as const;
     if (!this.#uses.has(id) && !existsSync(target)) return;
+    const work = (await this.describe(id))?.work;
     await this.#o.runPlan({
       steps: [
         ...(this.#uses.has(id) ? [{ op: 'umount' as const, ...common, target, flags: MNT_DETACH }] : []),
+        // The mark of a volatile mount: overlayfs refuses the directories while it is there, lest a crash went unnoticed.
+        ...(work === undefined ? [] : [{ op: 'removeTree' as const, ...common, path: join(work, 'work/incompat') }]),
         { op: 'rmdir', ...common, path: target }, // the whole tree is never removed here: should it be mounted against all we know, nothing is lost
       ],
     });
