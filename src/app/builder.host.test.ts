@@ -68,6 +68,7 @@ describe('the builder on real shims', () => {
         limits: { ...DEFAULT_LIMITS, network: 'none' },
         allow: new Set(),
         pull: false,
+        squash: false,
         epochSec: undefined,
         names: [],
         auth: {},
@@ -327,7 +328,8 @@ COPY --from=s --chown=7:8 --chmod=u=rw,go=r /o/d/f /u/
     await expect(build('FROM busybox\nWORKDIR /w\nENV A=b\nRUN echo left > file; false\n')).rejects.toThrow(
       /non-zero code: 1/,
     );
-    const image = await fixture.builder.imageOfFailed(undefined);
+    const { image, network } = await fixture.builder.imageOfFailed(undefined);
+    expect(network).toBe('none');
     expect(image.platform.config.config).toMatchObject({ WorkingDir: '/w', Env: expect.arrayContaining(['A=b']) });
     expect(await listing({ image } as Finished, 'w')).toEqual(['-rw-r--r-- 0:0 file']);
     await fixture.builder.failed.prune(0);
@@ -335,12 +337,38 @@ COPY --from=s --chown=7:8 --chmod=u=rw,go=r /o/d/f /u/
 
   it('refuses powers that nobody allowed', async () => {
     await expect(build('FROM busybox\nRUN --security=insecure true\n')).rejects.toMatchObject({
-      hint: expect.stringContaining('--allow security.insecure'),
+      hint: expect.stringContaining('take it out of the Dockerfile'),
     });
     await expect(build('FROM busybox\nRUN --network=host true\n')).rejects.toMatchObject({
       hint: expect.stringContaining('--allow network.host'),
     });
   });
+
+  it('makes one layer of what was added to the base, with what was removed and replaced', async () => {
+    const text = [
+      'FROM busybox',
+      'RUN mkdir -p /d/e /gone && echo 1 > /d/a && echo 1 > /d/e/f && ln /d/a /d/hard && echo big > /gone/b',
+      'RUN rm -r /gone /bin/vi && rm /d/e/f && rm -r /home && mkdir /home && echo mine > /home/x && chmod 700 /d/e',
+      'COPY late /d/late',
+      'RUN rm -r /d/late && mkdir /d/late && echo new > /d/late/inside',
+    ].join('\n');
+    const plain = await build(text, { late: 'file' });
+    const one = await build(text, { late: 'file' }, { squash: true });
+    expect(await listing(one)).toEqual(await listing(plain));
+    expect(one.image.platform.config.rootfs.diff_ids).toHaveLength(2);
+    expect(plain.image.platform.config.rootfs.diff_ids).toHaveLength(5);
+    const history = one.image.platform.config.history ?? [];
+    expect(history.filter((line) => !line.empty_layer)).toHaveLength(2);
+    expect(history.at(-1)?.comment).toMatch(/^merge sha256:\w+ to sha256:\w+$/);
+    expect(await listing(await build('FROM squashed\nRUN true', {}, await named('squashed', one)))).toEqual(
+      await listing(plain),
+    );
+  });
+
+  /** An image as a named context of the next build. */
+  async function named(name: string, { image }: Finished): Promise<Partial<BuildRequest>> {
+    return { options: { ...OPTIONS, imageContexts: new Map([[name, image.id]]) } };
+  }
 
   it('reaches the agent of whoever builds', async () => {
     const dir = join(fixture.root, 'agents');

@@ -44,12 +44,13 @@ async function build({ verb, args, io, global }: Parameters<Command>[0]): Promis
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => cancel.abort(new Error('cancelled')));
   const { buildCommand } = await import('#cli/build.ts'); // no other command needs to read them
   const { debugBuildCommand } = await import('#cli/debug-build.ts');
-  const run = verb.name === 'build' ? buildCommand : debugBuildCommand;
   const where = [
     ...(global.host === undefined ? [] : ['--host', global.host]),
     ...(global.runRoot === undefined ? [] : ['--run-root', global.runRoot]),
   ];
-  return run([...where, ...args], { ...io, signal: cancel.signal });
+  const world = { ...io, signal: cancel.signal };
+  if (verb.name === 'build') return buildCommand([...where, ...args], world);
+  return debugBuildCommand([...where, ...args], world, (words) => runCli(words, io, ALL_VERBS));
 }
 
 async function edge({ args, global }: Parameters<Command>[0]): Promise<number> {

@@ -17,10 +17,11 @@ import type { BuildGraph } from '#build/graph.ts';
 import { StepLayers } from '#build/layers.ts';
 import type { BuildNode } from '#build/node.ts';
 import { type BuildOptions, imageKey, planBuild, type ResolvedImage } from '#build/plan.ts';
-import { type Built, storeDebugImage, storeImage } from '#build/result.ts';
+import { asSquashed, type Built, storeDebugImage, storeImage } from '#build/result.ts';
 import type { Given } from '#build/run-mounts.ts';
 import { type SandboxLimits, sweepSandboxes } from '#build/sandbox.ts';
 import { PROXY_ARGS } from '#build/scope.ts';
+import { squashed } from '#build/squash.ts';
 import type { StepStack } from '#build/step/room.ts';
 import { type CacheUse, cacheUse, type PruneAllWish, pruneAll, roomForCache } from '#build/tidy.ts';
 import type { Image } from '#image/images.ts';
@@ -42,6 +43,8 @@ export interface BuildRequest {
   allow: ReadonlySet<string>;
   /** Ask registries for newer base images. */
   pull: boolean;
+  /** What is added to the base becomes one layer. */
+  squash: boolean;
   epochSec: number | undefined;
   names: readonly Reference[];
   /** Credentials for base images, by registry. */
@@ -144,7 +147,9 @@ export class Builder {
     });
     try {
       const { layers } = await execution.stack(graph.target.root);
-      const built = await this.#built(request, graph, images, layers, execution);
+      const whole = await this.#built(request, graph, images, layers, execution);
+      const { lease } = execution;
+      const built = request.squash ? asSquashed(whole, await squashed(node, layers, lease, request.epochSec)) : whole;
       return { image: await storeImage(node, built, request.names, execution.lease), graph };
     } catch (error) {
       if (signal.aborted) throw new BuildCancelled({}, { cause: error });
@@ -183,13 +188,13 @@ export class Builder {
   }
 
   /** The root of a command that failed, as an image that starts where the command did. */
-  async imageOfFailed(id: string | undefined): Promise<Image> {
+  async imageOfFailed(id: string | undefined): Promise<{ image: Image; network: string }> {
     const { node } = this;
-    const { snapshot, layers, step } = this.failed.find(id);
+    const { snapshot, layers, step, network } = this.failed.find(id);
     const lease = node.content.lease('a failed step');
     try {
       const top = await node.stepLayers.make(node.snapshots.diff(snapshot), lease);
-      return await storeDebugImage(node, [...layers, top], step, lease);
+      return { image: await storeDebugImage(node, [...layers, top], step, lease), network };
     } finally {
       lease.release();
     }

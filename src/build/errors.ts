@@ -82,6 +82,12 @@ export const NotAllowed = defineError('BUILD_NOT_ALLOWED', (d: { what: string; e
   hint: `who starts the build can allow it: --allow ${d.entitlement}`,
 }));
 
+/** What no wish can allow. */
+export const NeverAllowed = defineError('BUILD_NEVER_ALLOWED', (d: { what: string }) => ({
+  message: `${d.what}: a command of a build has no power that a plain container would not have`,
+  hint: 'take it out of the Dockerfile; what needs more can be done by docker run --privileged and docker commit',
+}));
+
 export const SecretMissing = defineError('BUILD_SECRET', (d: { kind: 'secret' | 'ssh'; id: string }) => ({
   message: `${d.kind} ${d.id} is required and was not given`,
   hint: d.kind === 'secret' ? `estiba build --secret id=${d.id},src=FILE` : `estiba build --ssh ${d.id}`,

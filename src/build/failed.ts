@@ -13,6 +13,8 @@ export interface FailedStep {
   layers: StepLayer[];
   step: RunStep;
   code: number;
+  /** Name of the network that it had. */
+  network: string;
   atMs: number;
 }
 

@@ -22,6 +22,15 @@ export interface Built {
   epochSec: number | undefined;
   /** For a build of nothing but an empty root. */
   nowMs: number;
+  /** Set by `--squash`: what the last line of the history says of it, and no other line has a layer. */
+  squashed?: string;
+}
+
+/** The same result with what was added to its base as one layer. Docker says of what image it was made. */
+export function asSquashed(built: Built, layers: StepLayer[]): Built {
+  if (layers.length === built.layers.length) return built;
+  const whole = digestOf(JSON.stringify(imageConfig(built)));
+  return { ...built, layers, squashed: `merge ${whole} to ${built.base?.id ?? 'scratch'}` };
 }
 
 /**
@@ -40,9 +49,11 @@ export function imageConfig(built: Built): ImageConfig {
       created: new Date(atMs).toISOString(),
       created_by: line.createdBy,
       ...(line.comment === undefined ? {} : { comment: line.comment }),
-      ...(stack?.own ? {} : { empty_layer: true }),
+      ...(stack?.own && built.squashed === undefined ? {} : { empty_layer: true }),
     };
   });
+  if (built.squashed !== undefined)
+    history.push({ created: new Date(atMs).toISOString(), created_by: '', comment: built.squashed });
   if (atMs === 0 && epochSec === undefined) atMs = built.nowMs;
   const author = target.author ?? baseConfig?.author;
   return {

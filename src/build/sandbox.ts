@@ -10,6 +10,7 @@ import type { NetworkSource, ProcessSource } from '#engine/core/parts.ts';
 import { PLAIN_RESOURCES, plainSpec } from '#engine/core/plain-spec.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
+import type { BuildLimits } from '#spec/estiba/build.ts';
 import type { OciMount } from '#spec/oci/config.ts';
 import type { LinuxDevice } from '#spec/oci/linux.ts';
 
@@ -30,6 +31,21 @@ export const DEFAULT_LIMITS: SandboxLimits = {
   extraHosts: [],
   network: 'bridge',
 };
+
+/** The limits that a client wished, in both APIs' common form. */
+export function sandboxLimits(
+  { shmBytes, ulimits, ...wished }: BuildLimits,
+  more: { network: string; extraHosts: string[] },
+): SandboxLimits {
+  const given = Object.fromEntries(Object.entries(wished).filter(([, value]) => value !== undefined));
+  return {
+    resources: { ...DEFAULT_LIMITS.resources, ...given },
+    shmBytes: shmBytes || DEFAULT_LIMITS.shmBytes,
+    ulimits,
+    extraHosts: more.extraHosts,
+    network: more.network === 'default' ? DEFAULT_LIMITS.network : more.network,
+  };
+}
 
 export interface SandboxRequest {
   id: string;

@@ -49,6 +49,8 @@ async function buildOne(engine: EngineClient, wish: BuildWish, io: Io): Promise<
     allow: [],
     network: 'default',
     addHosts: [],
+    limits: { ulimits: [] },
+    squash: false,
     ...(ignoreText === undefined ? {} : { ignore: ignoreText }),
     ...registryAuth(io.env),
   };

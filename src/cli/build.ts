@@ -7,7 +7,7 @@ import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
-import { parseSizeBytes } from '#base/units.ts';
+import { heedOther, LIMIT_OPTIONS, limitsOf, OTHER_OPTIONS } from '#cli/build-limits.ts';
 import { failureText, LiveProgress, PlainProgress, type ProgressView, seconds } from '#cli/build-progress.ts';
 import {
   type BuildCall,
@@ -34,7 +34,9 @@ export const BUILD_HELP = `estiba build [options] DIRECTORY | URL | -
   --no-cache   --no-cache-filter STAGE     run steps again, all or those of a stage
   --pull                        look for newer base images
   --allow network.host          what RUN may ask for
-  -m, --memory SIZE   --shm-size SIZE
+  --squash                      what is added to the base becomes one layer
+  -m, --memory SIZE   --memory-swap SIZE   --shm-size SIZE   --ulimit NAME=SOFT[:HARD]
+  -c, --cpu-shares N   --cpu-period US   --cpu-quota US   --cpuset-cpus LIST   --cpuset-mems LIST   --cgroup-parent PATH
   --check                       tell what the build checks find, and build nothing
   -o, --output WHERE            type=image|oci|docker|tar|local[,dest=PATH]; DIRECTORY is local, - a tar to standard output
   --progress auto|plain|quiet   -q, --quiet   --iidfile FILE   --metadata-file FILE
@@ -59,8 +61,9 @@ const OPTIONS = {
   'no-cache-filter': { type: 'string', multiple: true },
   pull: { type: 'boolean' },
   allow: { type: 'string', multiple: true },
-  memory: { type: 'string', short: 'm' },
-  'shm-size': { type: 'string' },
+  squash: { type: 'boolean' },
+  ...LIMIT_OPTIONS,
+  ...OTHER_OPTIONS,
   check: { type: 'boolean' },
   output: { type: 'string', short: 'o' },
   progress: { type: 'string' },
@@ -74,7 +77,7 @@ const OPTIONS = {
 
 export interface World {
   env: Readonly<Record<string, string | undefined>>;
-  stdin: Readable;
+  stdin: Readable & { isTTY?: boolean };
   stdout: Writable;
   stderr: Writable & { isTTY?: boolean; columns?: number };
   signal: AbortSignal;
@@ -91,6 +94,7 @@ export async function buildCommand(args: string[], world: World): Promise<number
   if (source === undefined || positionals.length > 1)
     throw new Usage({ why: 'estiba build takes one context: a directory, a URL, or -' });
   const output = outputOf(values.output);
+  for (const note of heedOther(values)) if (!values.quiet) world.stderr.write(note);
   const call = await callOf(values, source, world);
   const daemon = new DaemonConnection(addressOf({ host: values.host, runRoot: values['run-root'], env: world.env }));
   const view = viewOf(values, world);
@@ -157,8 +161,8 @@ async function callOf(values: Values, source: string, world: World): Promise<Bui
     allow: (values.allow ?? []).map(entitlement),
     network: values.network ?? 'default',
     addHosts: values['add-host'] ?? [],
-    ...sizeOf('memoryBytes', '--memory', values.memory),
-    ...sizeOf('shmBytes', '--shm-size', values['shm-size']),
+    limits: limitsOf(values),
+    squash: values.squash ?? false,
     ...(ignoreText === undefined ? {} : { ignore: ignoreText }),
     ...registryAuth(world.env),
   };
@@ -276,16 +280,12 @@ function agentOf(text: string, env: World['env']): [string, string] {
   return [id, path];
 }
 
-function entitlement(text: string): 'network.host' | 'security.insecure' {
-  if (text === 'network.host' || text === 'security.insecure') return text;
-  throw new Usage({ why: `--allow ${text} is unknown: network.host or security.insecure` });
-}
-
-function sizeOf<K extends string>(key: K, flag: string, text: string | undefined): { [P in K]?: number } {
-  if (text === undefined) return {};
-  const bytes = parseSizeBytes(text);
-  if (bytes === undefined) throw new Usage({ why: `${flag} ${text} is no size: write 512m or 2g` });
-  return { [key]: bytes } as { [P in K]: number };
+function entitlement(text: string): 'network.host' {
+  if (text === 'network.host') return text;
+  if (text !== 'security.insecure')
+    throw new Usage({ why: `--allow ${text} is unknown: network.host is all there is` });
+  const rule = 'a command of a build has no power that a plain container would not have';
+  throw new Usage({ why: `--allow security.insecure: ${rule}; what needs more is done by estiba run --privileged` });
 }
 
 /** Credentials that `docker login` left, for base images. */

@@ -217,11 +217,13 @@ function whiteoutOf(path: string): string {
   return `${path.slice(0, slash)}.wh.${path.slice(slash)}`;
 }
 
-function isOpaque(xattrs: ReadonlyMap<string, Uint8Array> | undefined, attribute: string): boolean {
+/** An upper directory that hides what is below it. */
+export function isOpaque(xattrs: ReadonlyMap<string, Uint8Array> | undefined, attribute: string): boolean {
   return Buffer.from(xattrs?.get(attribute) ?? '').toString() === 'y';
 }
 
-function isWhiteout(stat: Stats): boolean {
+/** What upper directories have in the place of a name that was removed. */
+export function isWhiteout(stat: Stats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0;
 }
 

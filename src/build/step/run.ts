@@ -3,7 +3,7 @@ import { describeChain } from '#base/errors.ts';
 import { newId } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import { MountedTree } from '#build/copy/mounted.ts';
-import { NotAllowed, RunFailed } from '#build/errors.ts';
+import { NeverAllowed, NotAllowed, RunFailed } from '#build/errors.ts';
 import type { RunStep, StepId } from '#build/graph.ts';
 import type { StepLayer } from '#build/layers.ts';
 import { withMounts } from '#build/run-mounts.ts';
@@ -77,7 +77,8 @@ async function layerOfCommand(
   const { upper } = await snapshots.rootfs(snapshot);
   await removeStubs(upper, stubs);
   if (code !== 0) {
-    keep = await options.failed.keep({ snapshot, layers: root.layers, step, code });
+    const network = step.network === 'default' ? options.limits.network : step.network;
+    keep = await options.failed.keep({ snapshot, layers: root.layers, step, code, network });
     throw new RunFailed({ command: step.argv.join(' '), code, tail: tail.text() });
   }
   const { epochSec } = options;
@@ -86,8 +87,7 @@ async function layerOfCommand(
 }
 
 function checkAllowed({ security, network }: RunStep, { options }: StepRoom): void {
-  if (security === 'insecure')
-    throw new NotAllowed({ what: 'RUN --security=insecure', entitlement: 'security.insecure' });
+  if (security === 'insecure') throw new NeverAllowed({ what: 'RUN --security=insecure' });
   if (network === 'host' && options.limits.network !== 'host' && !options.allow.has('network.host'))
     throw new NotAllowed({ what: 'RUN --network=host', entitlement: 'network.host' });
 }

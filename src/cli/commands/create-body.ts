@@ -181,7 +181,7 @@ function deviceOf(written: string): Json {
   return { PathOnHost: host, PathInContainer: inside, CgroupPermissions: mode };
 }
 
-function ulimitOf(written: string): Json {
+export function ulimitOf(written: string): { Name: string; Soft: number; Hard: number } {
   const [, Name, soft, hard = soft] = /^(\w+)=(-?\d+)(?::(-?\d+))?$/.exec(written) ?? [];
   if (Name === undefined) wrong('ulimit', written, 'must be NAME=SOFT[:HARD]');
   return { Name, Soft: Number(soft), Hard: Number(hard) };

@@ -68,6 +68,25 @@ const contextSource = object({
   url: optional(string()),
 });
 
+/** What commands may use: Docker's names for the same are in `POST /build`. */
+export const buildLimits = object(
+  {
+    memoryBytes: optional(integer({ min: 0 })),
+    /** Memory and swap together; -1 is unlimited. */
+    memorySwapBytes: optional(integer({ min: -1 })),
+    cpuShares: optional(integer({ min: 0 })),
+    cpuPeriodUs: optional(integer({ min: 0 })),
+    cpuQuotaUs: optional(integer({ min: -1 })),
+    cpusetCpus: optional(string()),
+    cpusetMems: optional(string()),
+    cgroupParent: optional(string()),
+    shmBytes: optional(integer({ min: 0 })),
+    ulimits: withDefault(array(object({ name: string(), soft: integer(), hard: integer() })), []),
+  },
+  { unknown: 'reject' },
+);
+export type BuildLimits = Out<typeof buildLimits>;
+
 export const buildWish = object(
   {
     /** `''` is the main one. */
@@ -87,11 +106,11 @@ export const buildWish = object(
     secrets: withDefault(record(string()), {}),
     /** Names of agents that the client will connect. */
     ssh: withDefault(array(string()), []),
-    allow: withDefault(array(oneOf('network.host', 'security.insecure')), []),
+    allow: withDefault(array(oneOf('network.host')), []),
     network: withDefault(string(), 'default'),
     addHosts: withDefault(array(string()), []),
-    memoryBytes: optional(integer({ min: 0 })),
-    shmBytes: optional(integer({ min: 0 })),
+    limits: withDefault(buildLimits, { ulimits: [] }),
+    squash: withDefault(boolean(), false),
     /** Text of `.dockerignore`, for the check of copied files. */
     ignore: optional(string()),
     registryAuth: optional(string()),
@@ -128,6 +147,12 @@ export interface BuildFailure {
 /** How a result leaves the daemon as a file. */
 export const EXPORT_TYPES = ['tar', 'oci', 'docker'] as const;
 export type ExportType = (typeof EXPORT_TYPES)[number];
+
+/** A failed step's root as an image, and the network that the step had. */
+export interface FailedStepImage {
+  Id: string;
+  Network: string;
+}
 
 export interface FailedStepLine {
   id: string;

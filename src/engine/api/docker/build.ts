@@ -6,7 +6,7 @@ import { parseDurationNs } from '#base/units.ts';
 import { type Builder, type BuildRequest, readDockerfile } from '#build/builder.ts';
 import { receiveContext, receiveRemote } from '#build/context/classic.ts';
 import { describeFailure } from '#build/failure.ts';
-import { DEFAULT_LIMITS, type SandboxLimits } from '#build/sandbox.ts';
+import { type SandboxLimits, sandboxLimits } from '#build/sandbox.ts';
 import type { CacheUse } from '#build/tidy.ts';
 import { type ClassicLine, ClassicProgress } from '#engine/api/docker/build-progress.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
@@ -16,6 +16,7 @@ import type { ApiRequest, Handler, Handlers } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
 import { parseFilters } from '#spec/docker/filters.ts';
 import { parseDockerfile } from '#spec/dockerfile/instructions.ts';
+import { buildLimits } from '#spec/estiba/build.ts';
 import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
 import { parseReference, type Reference, withDefaultTag } from '#spec/image/reference.ts';
 
@@ -135,6 +136,7 @@ async function receive(builder: Builder, request: ApiRequest): Promise<BuildRequ
     limits,
     allow: new Set(),
     pull: flag(query, 'pull'),
+    squash: flag(query, 'squash'),
     epochSec: epochOf(args),
     names,
     auth: registryConfig(request),
@@ -149,37 +151,33 @@ function refuseUnsupported(query: URLSearchParams): void {
   const isolation = textOf(query, 'isolation') ?? 'default';
   if (isolation !== 'default')
     throw new NotSupported({ what: `--isolation ${isolation}`, instead: 'Linux has one kind: default' });
-  if (flag(query, 'squash'))
-    throw new NotSupported({ what: '--squash', instead: 'a last stage FROM scratch with COPY --from does the same' });
   if (textOf(query, 'outputs'))
     throw new NotSupported({ what: 'outputs of the classic builder', instead: 'use estiba build --output' });
 }
 
 function limitsOf(query: URLSearchParams): SandboxLimits {
+  const ulimits = jsonOf(
+    query,
+    'ulimits',
+    array(object({ Name: string(), Soft: integerShape(), Hard: integerShape() })),
+  );
+  // Clients send a zero or nothing for what was not wished.
   const wish = {
     memoryBytes: integer(query, 'memory') || undefined,
     memorySwapBytes: integer(query, 'memswap') || undefined,
     cpuShares: integer(query, 'cpushares') || undefined,
     cpuPeriodUs: integer(query, 'cpuperiod') || undefined,
     cpuQuotaUs: integer(query, 'cpuquota') || undefined,
-    cpusetCpus: textOf(query, 'cpusetcpus'),
-    cpusetMems: textOf(query, 'cpusetmems'),
-    cgroupParent: textOf(query, 'cgroupparent'),
+    cpusetCpus: textOf(query, 'cpusetcpus') || undefined,
+    cpusetMems: textOf(query, 'cpusetmems') || undefined,
+    cgroupParent: textOf(query, 'cgroupparent') || undefined,
+    shmBytes: integer(query, 'shmsize') || undefined,
+    ulimits: (ulimits ?? []).map(({ Name, Soft, Hard }) => ({ name: Name, soft: Soft, hard: Hard })),
   };
-  const given = Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== undefined));
-  const ulimits = jsonOf(
-    query,
-    'ulimits',
-    array(object({ Name: string(), Soft: integerShape(), Hard: integerShape() })),
-  );
-  const network = textOf(query, 'networkmode') ?? 'default';
-  return {
-    resources: { ...DEFAULT_LIMITS.resources, ...given },
-    shmBytes: integer(query, 'shmsize') || DEFAULT_LIMITS.shmBytes,
-    ulimits: (ulimits ?? []).map((u) => ({ name: u.Name, soft: u.Soft, hard: u.Hard })),
+  return sandboxLimits(buildLimits(wish, 'query'), {
+    network: textOf(query, 'networkmode') ?? 'default',
     extraHosts: hostsOf(query),
-    network: network === 'default' ? DEFAULT_LIMITS.network : network,
-  };
+  });
 }
 
 /** Once or more, each `name:address`; old clients send a list in one. */

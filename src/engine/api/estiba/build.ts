@@ -8,14 +8,21 @@ import { receiveContext, receiveRemote } from '#build/context/classic.ts';
 import { ContextTree } from '#build/context/tree.ts';
 import type { BuildEvent } from '#build/events.ts';
 import { describeFailure } from '#build/failure.ts';
-import { DEFAULT_LIMITS } from '#build/sandbox.ts';
+import { sandboxLimits } from '#build/sandbox.ts';
 import { epochOf } from '#engine/api/docker/build.ts';
 import { textOf } from '#engine/api/docker/query.ts';
 import { json, jsonLines, type Reply } from '#engine/api/reply.ts';
 import type { RouteRow } from '#engine/api/router.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import { IGNORE_NOTHING, parseIgnore } from '#spec/dockerfile/ignore.ts';
-import { BUILD_API, type BuildLine, type BuildWish, buildWish, EXPORT_TYPES } from '#spec/estiba/build.ts';
+import {
+  BUILD_API,
+  type BuildLine,
+  type BuildWish,
+  buildWish,
+  EXPORT_TYPES,
+  type FailedStepImage,
+} from '#spec/estiba/build.ts';
 import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
 import { parseReference, withDefaultTag } from '#spec/image/reference.ts';
 
@@ -74,7 +81,8 @@ export function estibaBuildHandlers(builder: Builder): Handlers {
       ),
     EstibaBuildFailedImage: async ({ params }) => {
       const wished = params['id'] ?? '';
-      return json({ Id: (await builder.imageOfFailed(wished === 'last' ? undefined : wished)).id }, 201);
+      const { image, network } = await builder.imageOfFailed(wished === 'last' ? undefined : wished);
+      return json({ Id: image.id, Network: network } satisfies FailedStepImage, 201);
     },
   };
 }
@@ -163,18 +171,10 @@ async function requestOf(
       secrets: new Map(Object.entries(wish.secrets).map(([name, value]) => [name, Buffer.from(value, 'base64')])),
       agents: sockets,
     },
-    limits: {
-      ...DEFAULT_LIMITS,
-      resources: {
-        ...DEFAULT_LIMITS.resources,
-        ...(wish.memoryBytes === undefined ? {} : { memoryBytes: wish.memoryBytes }),
-      },
-      ...(wish.shmBytes === undefined ? {} : { shmBytes: wish.shmBytes }),
-      extraHosts: wish.addHosts,
-      network: wish.network === 'default' ? DEFAULT_LIMITS.network : wish.network,
-    },
+    limits: sandboxLimits(wish.limits, { network: wish.network, extraHosts: wish.addHosts }),
     allow: new Set(wish.allow),
     pull: wish.pull,
+    squash: wish.squash,
     epochSec: epochOf(args),
     names: wish.tags.map((tag) => withDefaultTag(parseReference(tag))),
     auth: authOf(wish.registryAuth),
