@@ -21,8 +21,11 @@ export interface Handmade {
   rootfs: string;
   argv: readonly string[];
   env?: readonly string[];
-  /** Mounts `rootfs` as the lower directory of an overlay; upper, work and merged are below it. */
-  overlay?: { upper: string; work: string; merged: string };
+  /**
+   * Mounts `rootfs` as the lower directory of an overlay; upper, work and merged are made. `volatile`: as the engine mounts
+   * the root of a container that goes with its end, nothing of it is synced.
+   */
+  overlay?: { upper: string; work: string; merged: string; volatile?: boolean };
   /** Cgroup directories to make and enter; v1 ones by their `tasks`. */
   cgroups?: readonly string[];
   /** A cgroup v2 directory to be born in. */
@@ -81,21 +84,13 @@ export function handmadePlan(c: Handmade): Plan {
   if (c.bornIn !== undefined)
     add('host', 'cgroups', { op: 'open', into: 1, path: c.bornIn, flags: O_RDONLY_DIRECTORY, mode: 0 });
   if (c.overlay) {
-    const { upper, work, merged } = c.overlay;
+    const { upper, work, merged, volatile } = c.overlay;
+    const options = [`lowerdir=${c.rootfs}`, `upperdir=${upper}`, `workdir=${work}`, ...(volatile ? ['volatile'] : [])];
     for (const path of [upper, work, merged])
       add('host', 'root', { op: 'mkdir', path, mode: 0o755, flags: 0 }, [{ op: 'removeTree', path }]);
-    add(
-      'host',
-      'root',
-      {
-        op: 'fsMount',
-        target: merged,
-        type: 'overlay',
-        options: [`lowerdir=${c.rootfs}`, `upperdir=${upper}`, `workdir=${work}`],
-        attr: 0n,
-      },
-      [{ op: 'umount', target: merged, flags: 2 }],
-    );
+    add('host', 'root', { op: 'fsMount', target: merged, type: 'overlay', options, attr: 0n }, [
+      { op: 'umount', target: merged, flags: 2 },
+    ]);
   }
   const root = c.overlay?.merged ?? c.rootfs;
 
