@@ -1,11 +1,8 @@
 /* Files and cgroup directories, as the actor sees them. */
-#include "run.h"
+#include "path.h"
 #include <dirent.h>
 #include <stdio.h>
-#include <sys/vfs.h>
 #include <time.h>
-
-#define PROC_MAGIC 0x9fa0
 
 /* Plans carry open(2)'s numbers of asm-generic; arm64 swaps four of them. */
 static int open_flags(uint64_t flags)
@@ -94,17 +91,13 @@ int op_renameFile(struct run *run, const union args *a)
 	return negative(rename(str(a->renameFile.from), str(a->renameFile.to)));
 }
 
-/* CVE-2025-52881: a container that shares a mount may have put something else where /proc/sys or /proc/self/attr was. What is
- * written is checked by its fd, and it must be proc itself: no bind of another proc file lies over it (RESOLVE_NO_XDEV). */
 int open_proc(const char *path, int flags)
 {
 	enum { NO_XDEV = 1 };
-	struct statfs fs;
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (proc < 0) return -errno;
 	/* /proc/self and /proc/thread-self are links, so links stay allowed; they cannot lead off the mount. */
-	int fd = fstatfs(proc, &fs) == 0 && fs.f_type == PROC_MAGIC ? open2(proc, path + strlen("/proc/"), (uint64_t)flags, NO_XDEV | RESOLVE_NO_MAGICLINKS_)
-								    : -EXDEV;
+	int fd = on_filesystem(proc, PROC_MAGIC) ? open2(proc, path + strlen("/proc/"), (uint64_t)flags, NO_XDEV | RESOLVE_NO_MAGICLINKS_) : -EXDEV;
 	close(proc);
 	return fd;
 }

@@ -10,8 +10,6 @@
 #include <sys/time.h>
 #include <termios.h>
 
-int open_proc(const char *path, int flags);
-
 /* -- terminal */
 
 /* Over /dev/console, by fds alone (CVE-2025-52565): a link there could have led the mount to a masked path. */

@@ -1,5 +1,5 @@
 /* What a process does to itself on its way to the program, and what the host does to it by pid. */
-#include "run.h"
+#include "path.h"
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -11,8 +11,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sysmacros.h>
-
-int open_proc(const char *path, int flags);
 
 int op_setns(struct run *run, const union args *a)
 {

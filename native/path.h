@@ -14,6 +14,9 @@ void forget_parent(struct run *run);
 /* -EPERM when the fd lies inside procfs below its root. */
 int outside_proc(struct run *run, int fd, const char *path);
 bool on_filesystem(int fd, unsigned long magic);
+/* CVE-2025-52881: a container that shares a mount may have put something else where /proc/sys or /proc/self/attr was. A file below
+ * /proc by its fd, which is proc's own: no bind of another proc file lies over it (RESOLVE_NO_XDEV). */
+int open_proc(const char *path, int flags);
 /* An fd for the root slot of an operation. */
 int root_fd(struct run *run, struct arg slot);
 

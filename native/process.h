@@ -32,6 +32,9 @@ struct shim {
 	bool touched; /* buffers hold pages that an idle shim should not */
 };
 
+/* An option that is said by "1". */
+static inline bool yes(const char *value) { return value && !strcmp(value, "1"); }
+
 /* output.c */
 int make_stdio(struct process *process, bool with_stdin, int theirs[3]);
 void take_terminal(struct process *process, int master);

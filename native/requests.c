@@ -79,8 +79,6 @@ static struct process *free_process(struct shim *shim)
 	return NULL;
 }
 
-static bool yes(const char *value) { return value && !strcmp(value, "1"); }
-
 static void run_exec(struct shim *shim, struct conn *conn, const struct frame *frame, struct request *request, struct process *process)
 {
 	static struct run run;

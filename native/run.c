@@ -280,9 +280,6 @@ static int give_console(struct run *run, const struct message *m, int fd)
 	return rc;
 }
 
-/* "state" with the pid put in at each offset; decimal, as JSON has it. Taken memory, *size long. */
-char *fill_pid(struct arg bytes, struct arg at, pid_t pid, size_t *size);
-
 static int give_listener(struct run *run, const struct message *m)
 {
 	union args args;

@@ -88,6 +88,8 @@ void relay_terminal(struct run *run);
 /* Before the program runs: what we write to is a terminal of its own, or a file, and adds a carriage return if it wants one. */
 void relay_prepare(int master);
 int do_op(struct run *run, struct op op);
+/* A hook's state with the pid put in at each offset; decimal, as JSON has it. Taken memory, *size + 1 long. */
+char *fill_pid(struct arg bytes, struct arg at, pid_t pid, size_t *size);
 /* Before we change any: what our caller ignores, the programs we run shall not (default_signals in ops_process.c). */
 void note_ignored_signals(void);
 void default_signals(void);

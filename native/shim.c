@@ -64,8 +64,6 @@ static const char *read_options(struct arg options)
 	return NULL;
 }
 
-static bool yes(const char *value) { return value && !strcmp(value, "1"); }
-
 const char *shim_open_door(struct arg options, struct shim_door *door, int *error)
 {
 	const char *dir = option(options, "dir");
