@@ -191,7 +191,8 @@ int parent_in(struct run *run, int root, const char *path, mode_t mode, char nam
 	const char *slash = strrchr(path, '/'), *last = slash ? slash + 1 : "";
 	size_t length = slash ? (size_t)(slash - path) : 0;
 	bool plain = *last && strcmp(last, ".") && strcmp(last, "..") && strlen(last) < 256 && length < sizeof run->parent_path;
-	if (plain && run->parent >= 0 && run->parent_root == root && starts(path, run->parent_path) && !run->parent_path[length]) {
+	bool same = run->parent >= 0 && run->parent_root == root && strlen(run->parent_path) == length && starts(path, run->parent_path);
+	if (plain && same) {
 		strcpy(name, last);
 		return run->parent;
 	}

@@ -237,6 +237,40 @@ describe('a stand-alone plan', () => {
     expect(existsSync('/made')).toBe(false);
   });
 
+  it('makes each device and link in the directory that it names, however they follow each other', async () => {
+    const device = (path: string): Step => {
+      const mode = 0o20666;
+      return {
+        op: 'deviceAt',
+        where: 'init',
+        because: 'test',
+        root: 0,
+        path,
+        mode,
+        device: 259n,
+        uid: 0,
+        gid: 0,
+        bind: 0,
+      };
+    };
+    const link = (path: string): Step => ({
+      op: 'symlinkAt',
+      where: 'init',
+      because: 'test',
+      root: 0,
+      path,
+      target: 'x',
+    });
+    const paths = ['/dev/a/one', '/dev/a/two', '/dev/two', '/dev/a/b/one', '/dev/a/three', '/dev/ab/one'];
+    const before = paths.flatMap((path) => [device(path), link(`${path}.link`)]);
+    const names = paths.flatMap((path) => [path, `${path}.link`]).join(' ');
+    const { out } = await run({
+      argv: sh(`for p in ${names}; do [ -c $p -o -L $p ] || echo $p; done; ls /dev | tr '\\n' ' '`),
+      before,
+    });
+    expect(out).toBe('a ab fd full mqueue null ptmx pts random shm stderr stdin stdout tty two two.link urandom zero ');
+  });
+
   it('refuses a mount inside proc, and a proc reached through a link', async () => {
     const mountAt = (target: string, create: number): Step => ({
       op: 'mountAt',
