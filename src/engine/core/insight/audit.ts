@@ -28,6 +28,8 @@ export interface AuditFinding {
 export interface Known {
   /** Ids of containers and sandboxes. */
   ids: ReadonlySet<string>;
+  /** Cgroups below our parent that containers lie in, instead of in the parent itself: `kubepods/burstable/podUID`. */
+  cgroupGroups: ReadonlySet<string>;
   running: ReadonlySet<string>;
   volumes: ReadonlySet<string>;
   /** Bridges, and host ends of containers' links. */
@@ -115,6 +117,9 @@ function orphanDirectory(what: string, path: string, mounts: readonly string[], 
   ]);
 }
 
+/** Groups that the node agent keeps for pods, whether there are any: its root, and one for each class of service. */
+const POD_GROUPS = new Set(['kubepods', 'kubepods/burstable', 'kubepods/besteffort']);
+
 function cgroupFindings(
   known: Known,
   { cgroupParents }: Places,
@@ -123,28 +128,10 @@ function cgroupFindings(
   const findings: AuditFinding[] = [];
   let count = 0;
   for (const parent of cgroupParents) {
-    for (const name of files.list(parent) ?? []) {
-      const path = posix.join(parent, name);
-      const procs = files.read(posix.join(path, 'cgroup.procs'));
-      if (procs === undefined) continue; // a control file
-      count++;
-      if (known.ids.has(name)) continue;
-      const pids = procs.split('\n').filter(Boolean);
-      findings.push(
-        pids.length === 0
-          ? withCleanup(
-              { kind: 'orphan', what: 'cgroup', where: path, because: 'it is empty, and no container has its name' },
-              [{ op: 'removeCgroup', path }],
-            )
-          : {
-              kind: 'stranger',
-              what: 'cgroup',
-              where: path,
-              because: `processes ${pids.join(', ')} are in it, and no container has its name`,
-            },
-      );
-    }
-    const inParent = (files.read(posix.join(parent, 'cgroup.procs')) ?? '').split('\n').filter(Boolean);
+    const below = lookBelow(parent, '', known, files);
+    findings.push(...below.findings);
+    count += below.count;
+    const inParent = pidsIn(parent, files) ?? [];
     if (inParent.length > 0)
       findings.push({
         kind: 'stranger',
@@ -154,6 +141,49 @@ function cgroupFindings(
       });
   }
   return { findings, count };
+}
+
+/** `owned`: something in there is a container's, or a stranger's: the groups above it are no orphans. */
+function lookBelow(
+  parent: string,
+  group: string,
+  known: Known,
+  files: Files,
+): { findings: AuditFinding[]; count: number; owned: boolean } {
+  const all = { findings: [] as AuditFinding[], count: 0, owned: false };
+  for (const name of files.list(posix.join(parent, group)) ?? []) {
+    const relative = posix.join(group, name);
+    const path = posix.join(parent, relative);
+    const pids = pidsIn(path, files);
+    if (pids === undefined) continue; // a control file
+    all.count++;
+    if (known.ids.has(name)) {
+      all.owned = true; // what a container makes below its own is its own
+      continue;
+    }
+    if (pids.length > 0) {
+      const because = `processes ${pids.join(', ')} are in it, and no container has its name`;
+      all.findings.push({ kind: 'stranger', what: 'cgroup', where: path, because });
+      all.owned = true;
+      continue;
+    }
+    const below = lookBelow(parent, relative, known, files);
+    all.count += below.count;
+    const kept = below.owned || POD_GROUPS.has(relative) || known.cgroupGroups.has(relative);
+    all.owned ||= kept;
+    if (kept) all.findings.push(...below.findings);
+    else {
+      const because = 'it is empty, and no container has its name or lies below it';
+      all.findings.push(
+        withCleanup({ kind: 'orphan', what: 'cgroup', where: path, because }, [{ op: 'removeCgroup', path }]),
+      );
+    }
+  }
+  return all;
+}
+
+function pidsIn(path: string, files: Files): string[] | undefined {
+  return files.read(posix.join(path, 'cgroup.procs'))?.split('\n').filter(Boolean);
 }
 
 function mountFinding(target: string, known: Known, { dataRoot, runRoot }: Places): AuditFinding[] {
