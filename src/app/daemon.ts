@@ -20,6 +20,7 @@ import { UNDOCUMENTED_ROUTES } from '#engine/api/docker/refusals.ts';
 import { BUILD_ROUTES, estibaBuildHandlers } from '#engine/api/estiba/build.ts';
 import { IMAGE_ROUTES, imageHandlers } from '#engine/api/estiba/images.ts';
 import { INSIGHT_ROUTES, insightHandlers } from '#engine/api/estiba/insight.ts';
+import { PLAN_ROUTES, planHandlers } from '#engine/api/estiba/plan.ts';
 import { createApiServer, type Handlers, standardHeaders } from '#engine/api/server.ts';
 
 /**
@@ -127,6 +128,7 @@ async function startEngine(options: DaemonOptions, undo: Undo, own: Handlers): P
     ...estibaBuildHandlers(node.builder),
     ...imageHandlers(node.engine.images),
     ...insightHandlers(node.engine.insight),
+    ...planHandlers(node.engine.containers, node.engine.insight),
     ...own,
   };
   const tls = await apiTls(options.tls);
@@ -134,7 +136,14 @@ async function startEngine(options: DaemonOptions, undo: Undo, own: Handlers): P
     const server = createApiServer({
       ...(secure ? { tls: secure } : {}),
       handlers,
-      extraRoutes: [...UNDOCUMENTED_ROUTES, ...BUILD_ROUTES, ...IMAGE_ROUTES, ...INSIGHT_ROUTES, ...UI_ROUTES],
+      extraRoutes: [
+        ...UNDOCUMENTED_ROUTES,
+        ...BUILD_ROUTES,
+        ...IMAGE_ROUTES,
+        ...INSIGHT_ROUTES,
+        ...PLAN_ROUTES,
+        ...UI_ROUTES,
+      ],
       headers: standardHeaders(`Estiba/${VERSION.version} (linux)`),
       log: logger('api'),
     });

@@ -30,6 +30,12 @@ export const MANY = Number.POSITIVE_INFINITY;
 export const FILTER_ALONE = list('filter', 'Only those that match', { value: 'KEY=VALUE' });
 export const FORCE = bool('f force', 'Do not ask');
 
+/** What would be done, with nothing done. */
+export const PLAN_FLAGS = [
+  bool('plan', 'Print what would be done, and do nothing'),
+  bool('explain', 'The same, and why: which wish made each step'),
+];
+
 export const NO_ARGUMENTS = args(0, 0, 'none');
 /** What prints one thing in full takes a template or `json`, and no table. */
 export const INSPECT_FORMAT = text('f format', 'Go template, or json');

@@ -29,6 +29,7 @@ import {
   hostLinkName,
   type Plug,
   planBridgeAddresses,
+  planNamespace,
   planNetworkDown,
   planNetworkUp,
   planPlug,
@@ -220,6 +221,23 @@ export class Networks {
     if (kernel.status === 'rejected') throw kernel.reason;
     undo.keep();
     return sandbox;
+  }
+
+  /** What `attach` would do now, with nothing made: addresses and ports are chosen, and let go again. */
+  foresee(request: AttachRequest): { netns: string; steps: NetStep[] } {
+    const netns = this.#pool.ready[0] ?? join(this.#o.netnsDir, 'next');
+    const sandbox = this.#reserve(request, netns);
+    try {
+      const plugs = sandbox.endpoints.flatMap((endpoint) => planPlug(netns, this.#plug(endpoint)));
+      const publish = planPublish(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox));
+      const because = 'a network of its own';
+      return {
+        netns,
+        steps: [...planNamespace(netns, because), ...plugs, ...(sandbox.ports.length > 0 ? [publish] : [])],
+      };
+    } finally {
+      this.#release(sandbox);
+    }
   }
 
   /** Absent is fine; every step is tried. */

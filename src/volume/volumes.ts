@@ -99,6 +99,11 @@ export class Volumes {
   }
 
   /** Makes it, or finds it when it is there already, as Docker does whatever the other options say. */
+  /** Where the data of a volume of this name would lie. */
+  placeOf(name: string): string {
+    return this.#data(name);
+  }
+
   async create(wish: VolumeWish): Promise<{ volume: Volume; made: boolean }> {
     const name = wish.name ?? newId(this.#o.random);
     checkName(name);

@@ -1,6 +1,7 @@
 import { isCode, messageOf } from '#base/errors.ts';
 import { copyFrames } from '#cli/attach.ts';
 import { resourceBody } from '#cli/commands/create-body.ts';
+import { printForeseen, wantsPlan } from '#cli/commands/plan.ts';
 import { forEach, SILENT } from '#cli/commands/run.ts';
 import { ExitWith } from '#cli/errors.ts';
 import { filtersOf } from '#cli/filters.ts';
@@ -192,6 +193,10 @@ export const renameCommand: Command = async ({ args, engine }) => {
 
 export const updateCommand: Command = ({ flags, args, io, engine }) => {
   const { blkio: _, ...json } = resourceBody(flags);
+  if (wantsPlan(flags))
+    return forEach(args, io, (name) =>
+      printForeseen(engine, { path: `/estiba/v1/plan/update/${encodeURIComponent(name)}`, json }, flags, io),
+    );
   return forEach(args, io, async (name) => {
     const { Warnings } = await engine.json<{ Warnings?: string[] }>({
       method: 'POST',

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { isCode } from '#base/errors.ts';
 import { followSize, joinStreams, parseDetachKeys } from '#cli/attach.ts';
 import { attachOf, createBody, environmentOf } from '#cli/commands/create-body.ts';
+import { printForeseen, wantsPlan } from '#cli/commands/plan.ts';
 import { pullImage } from '#cli/commands/pull.ts';
 import { CliUsage, ExitWith } from '#cli/errors.ts';
 import type { Command, Flags, Invocation, Io } from '#cli/verb.ts';
@@ -15,6 +16,7 @@ export const runCommand: Command = async (call) => {
     throw new CliUsage({ why: 'conflicting options: cannot specify both --attach and --detach' });
   if (flags.on('tty') && attach.has('stdin') && !io.stdin.isTTY)
     throw new CliUsage({ why: 'the input device is not a TTY' });
+  if (wantsPlan(flags)) return planCreate(call);
   const id = await createContainer(call);
   if (attach.size === 0) {
     await start(engine, id);
@@ -37,9 +39,23 @@ export const runCommand: Command = async (call) => {
 };
 
 export const createCommand: Command = async (call) => {
+  if (wantsPlan(call.flags)) return planCreate(call);
   call.io.stdout.write(`${await createContainer(call)}\n`);
   return 0;
 };
+
+/** Pulls nothing: an image that is not here is an error that says so. */
+async function planCreate({ flags, args, io, engine }: Invocation): Promise<number> {
+  const [image = '', ...command] = args;
+  const query = { name: flags.text('name') };
+  await printForeseen(
+    engine,
+    { path: '/estiba/v1/plan/create', query, json: createBody(flags, image, command, io) },
+    flags,
+    io,
+  );
+  return 0;
+}
 
 /** The id; an image that is not here is pulled first. */
 async function createContainer({ flags, args, io, engine }: Invocation): Promise<string> {

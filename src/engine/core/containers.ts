@@ -6,11 +6,11 @@ import { AlreadyThere, BadSignal, WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
-import { type Joiner, Launcher, type LaunchOptions } from '#engine/core/launch.ts';
+import { type Holdings, type Joiner, Launcher, type LaunchOptions } from '#engine/core/launch.ts';
 import { type Makings, makeContainer, unmakeContainer } from '#engine/core/making.ts';
 import { inventName } from '#engine/core/names.ts';
 import { limits } from '#engine/core/oci-resources.ts';
-import type { ExitStatus, RunningProcess } from '#engine/core/parts.ts';
+import type { ExitStatus, FoundImage, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning, phaseAtRest } from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
 import { type Run, Runs } from '#engine/core/runs.ts';
@@ -18,6 +18,7 @@ import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/sp
 import type { ResolvedUser } from '#engine/core/user.ts';
 import { type WaitCondition, Waiters, type WaitResult } from '#engine/core/waiters.ts';
 import { signalNumber } from '#kernel/linux/names.ts';
+import type { OciConfig } from '#spec/oci/config.ts';
 
 export interface ContainersOptions extends LaunchOptions {
   events: Events;
@@ -113,7 +114,11 @@ export class Containers {
     return run.process;
   }
 
-  async create(wishedName: string | undefined, spec: ContainerSpec): Promise<ContainerRecord> {
+  /** The container that a create would make, of which nothing exists yet. */
+  async draft(
+    wishedName: string | undefined,
+    spec: ContainerSpec,
+  ): Promise<{ record: ContainerRecord; image: FoundImage }> {
     const { parts, registry, random, clock } = this.#o;
     const image = await parts.images.find(spec.image);
     const process = applyImage(spec, image.config);
@@ -133,8 +138,14 @@ export class Containers {
       endpoints: {},
       ports: [],
     };
+    registry.checkName(name);
+    return { record, image };
+  }
+
+  async create(wishedName: string | undefined, spec: ContainerSpec): Promise<ContainerRecord> {
+    const { record, image } = await this.draft(wishedName, spec);
     // In line from the first: its name is known before it is whole, and who starts it by that name has to wait.
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(record.id, async () => {
       const created = await makeContainer(this.#makings, record, image);
       this.tell(created, 'create');
       return created;
@@ -298,6 +309,16 @@ export class Containers {
   /** The end of a run, the next end, or the removal; `signal` ends the waiting. */
   wait(wish: string, condition: WaitCondition, signal?: AbortSignal): Promise<WaitResult> {
     return this.#waiters.wait(this.find(wish), condition, signal);
+  }
+
+  /** See Launcher. */
+  sharedNetwork(record: ContainerRecord): ReturnType<Launcher['sharedNetwork']> {
+    return this.#launcher.sharedNetwork(record);
+  }
+
+  /** See Launcher. */
+  configOf(record: ContainerRecord, holdings: Holdings): Promise<OciConfig> {
+    return this.#launcher.configOf(record, holdings);
   }
 
   /** See Launcher. */

@@ -134,6 +134,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   const volumes = await Volumes.open({ ...floors, dataRoot, runRoot, runPlan }, volumeUses(registry.list()));
   const nodeVolumes = new NodeVolumes(volumes, floors.events);
   const tools = { runPlan, scratch: runRoot };
+  const volumeSource = new NodeVolumeSource({ volumes, node: nodeVolumes, tools });
   const images = new NodeImages(floors);
   const processes = new ShimProcesses({
     spawner: floors.spawner,
@@ -165,7 +166,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     parts: {
       images,
       roots,
-      volumes: new NodeVolumeSource({ volumes, node: nodeVolumes, tools }),
+      volumes: volumeSource,
       network,
       processes,
       sandboxes,
@@ -221,6 +222,18 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       logPath,
       runPlan,
       planOf: (id) => processes.plan(id),
+      foresee: {
+        ...settings,
+        ...floors.ociHost,
+        containers,
+        images: floors.images,
+        snapshots: floors.snapshots,
+        volumes: volumeSource,
+        network,
+        processes,
+        files: floors.files,
+        readInside: floors.host.readInside,
+      },
     }),
     stats: { containers, files: floors.files, clock: floors.clock },
     events: floors.events,

@@ -13,7 +13,7 @@ import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
-import type { OciConfig } from '#spec/oci/config.ts';
+import type { OciConfig, OciMount } from '#spec/oci/config.ts';
 import type { LinuxDevice } from '#spec/oci/linux.ts';
 
 export interface LaunchOptions {
@@ -29,6 +29,14 @@ export interface LaunchOptions {
     logPath: (id: string) => string;
     devices: (spec: ContainerSpec) => Promise<LinuxDevice[]>;
   };
+}
+
+/** What a run holds, as its configuration names it. */
+export interface Holdings {
+  rootfs: string;
+  network: Pick<Attachment, 'namespace' | 'files'>;
+  user: ResolvedUser;
+  mounts: OciMount[];
 }
 
 /** A client that is there when the program's first byte comes. */
@@ -124,6 +132,10 @@ export class Launcher {
     return resolveUser(wish, { passwd, group }, spec.process.groups);
   }
 
+  sharedNetwork({ spec }: ContainerRecord): ReturnType<typeof sharedNetwork> {
+    return sharedNetwork(spec, this.#neighbours);
+  }
+
   /** Neither needs the other; both are awaited, so that undo finds them at rest. */
   async #rootAndNetwork(record: ContainerRecord, undo: Undo): Promise<{ rootfs: string; network: Attachment }> {
     const { parts } = this.#o;
@@ -145,13 +157,17 @@ export class Launcher {
   }
 
   async #config(record: ContainerRecord, rootfs: string, network: Attachment): Promise<OciConfig> {
-    const { parts, settings, host } = this.#o;
-    const { id, spec, process } = record;
-    const [user, devices, mounts] = await Promise.all([
-      this.user(record, process.user),
-      settings.devices(spec),
-      Promise.all(record.mounts.map((mount) => parts.volumes.attach(id, mount))),
+    const [user, mounts] = await Promise.all([
+      this.user(record, record.process.user),
+      Promise.all(record.mounts.map((mount) => this.#o.parts.volumes.attach(record.id, mount))),
     ]);
+    return this.configOf(record, { rootfs, network, user, mounts });
+  }
+
+  /** config.json of a run that holds these; nothing is made. */
+  async configOf(record: ContainerRecord, { rootfs, network, user, mounts }: Holdings): Promise<OciConfig> {
+    const { settings, host } = this.#o;
+    const { id, spec, process } = record;
     const { namespace } = network;
     return ociConfig({
       id,
@@ -168,7 +184,7 @@ export class Launcher {
       },
       ...sharedMemory(record, this.#neighbours),
       cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
-      devices,
+      devices: await settings.devices(spec),
       host,
     });
   }

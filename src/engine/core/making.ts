@@ -68,7 +68,7 @@ async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: strin
 }
 
 /** Volumes of the image where nothing is mounted. */
-function imageVolumes(spec: ContainerSpec, volumes: readonly string[]): ContainerSpec['mounts'] {
+export function imageVolumes(spec: ContainerSpec, volumes: readonly string[]): ContainerSpec['mounts'] {
   const free = volumes.filter((target) => !spec.mounts.some((m) => m.target === target));
   return free.map((target) => ({ type: 'volume', name: '', target, readonly: false, noCopy: false, labels: {} }));
 }

@@ -11,8 +11,9 @@ import type { Plan } from '#kernel/plan/plan.ts';
 import { EndpointNotFound } from '#network/errors.ts';
 import { hostsFile, parseResolv, resolvFile } from '#network/files.ts';
 import type { DnsSettings, Endpoint, Network, Protocol, Sandbox } from '#network/model.ts';
-import type { EndpointRequest, Networks } from '#network/networks.ts';
+import type { AttachRequest, EndpointRequest, Networks } from '#network/networks.ts';
 import type { PortWish } from '#network/ports.ts';
+import type { NetStep } from '#network/steps.ts';
 
 const HOST_RESOLV = '/etc/resolv.conf';
 const HOST_GATEWAY = 'host-gateway';
@@ -28,14 +29,14 @@ const REWRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
  * request where each file would take three turns through threads.
  */
 export class NodeNetworkSource implements NetworkSource {
-  readonly #networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+  readonly #networks: Pick<Networks, 'find' | 'attach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
   readonly #filesDir: string;
   readonly #runPlan: (plan: Plan) => Promise<unknown>;
   readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
-    networks: Pick<Networks, 'find' | 'attach' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+    networks: Pick<Networks, 'find' | 'attach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
     filesDir: string;
     runPlan: (plan: Plan) => Promise<unknown>;
     hostResolv?: string;
@@ -72,16 +73,7 @@ export class NodeNetworkSource implements NetworkSource {
     // The sandbox's network stands already, and its owner knows its addresses.
     if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
     const endpoints = mode === 'host' ? [] : ownEndpoints(spec);
-    const sandbox =
-      mode === 'host'
-        ? undefined
-        : await this.#networks.attach({
-            id,
-            name: wish.name,
-            endpoints: endpoints.map((e) => requestOf(id, wish, e)),
-            ports: portWishes(spec, wish.exposedPorts),
-            dns: dnsOf(spec),
-          });
+    const sandbox = mode === 'host' ? undefined : await this.#networks.attach(this.#requestOf(id, wish));
     try {
       const files = await this.#writeFiles(id, wish, sandbox);
       for (const endpoint of sandbox?.endpoints ?? []) this.#tell('connect', endpoint.network, id);
@@ -109,6 +101,21 @@ export class NodeNetworkSource implements NetworkSource {
     }
   }
 
+  /** What `attach` would do now, with nothing made. */
+  foresee(id: string, wish: AttachWish): { network: Pick<Attachment, 'namespace' | 'files'>; steps: NetStep[] } {
+    const { spec, sharedWith } = wish;
+    const mode = spec.namespaces.network.kind;
+    if (sharedWith)
+      return {
+        network: { namespace: `/proc/${sharedWith.pid}/ns/net`, files: this.filesOf(sharedWith.id) },
+        steps: [],
+      };
+    if (mode === 'sandbox') return { network: { namespace: undefined, files: [] }, steps: [] };
+    if (mode === 'host') return { network: { namespace: undefined, files: this.filesOf(id) }, steps: [] };
+    const { netns, steps } = this.#networks.foresee(this.#requestOf(id, wish));
+    return { network: { namespace: netns, files: this.filesOf(id) }, steps };
+  }
+
   async detach(id: string): Promise<void> {
     const left = this.#networks.sandbox(id)?.endpoints ?? [];
     await this.#networks.detach(id);
@@ -123,6 +130,16 @@ export class NodeNetworkSource implements NetworkSource {
   async release(id: string): Promise<void> {
     await this.detach(id);
     await this.#runPlan({ steps: [{ op: 'removeTree', ...OF_FILES, path: join(this.#filesDir, id) }] });
+  }
+
+  #requestOf(id: string, wish: AttachWish): AttachRequest {
+    return {
+      id,
+      name: wish.name,
+      endpoints: ownEndpoints(wish.spec).map((e) => requestOf(id, wish, e)),
+      ports: portWishes(wish.spec, wish.exposedPorts),
+      dns: dnsOf(wish.spec),
+    };
   }
 
   async #writeFiles(id: string, wish: AttachWish, sandbox: Sandbox | undefined): Promise<Attachment['files']> {

@@ -176,9 +176,13 @@ export class ShimProcesses implements ProcessSource {
     }
   }
 
-  #plan(id: string, config: OciConfig, files = this.#o.files): ReturnType<typeof planCreate> {
+  /** The kernel operations that would make it, with nothing made; `seen` is the host as it would be then. */
+  foresee(id: string, config: OciConfig, seen: (host: Host) => Host): Plan {
+    return this.#plan(id, config, this.#o.files, seen(this.#o.host())).plan;
+  }
+
+  #plan(id: string, config: OciConfig, files = this.#o.files, host = this.#o.host()): ReturnType<typeof planCreate> {
     const { root, clock, seccomp } = this.#o;
-    const host = this.#o.host();
     const { cgroupsPath, resources } = config.linux ?? {};
     const cgroups = planCgroup(
       { id, rootless: host.rootless, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) },

@@ -53,12 +53,31 @@ export class NodeVolumeSource implements VolumeSource {
     const { wish } = record;
     switch (wish.type) {
       case 'tmpfs':
-        return { destination: wish.target, type: 'tmpfs', source: 'tmpfs', options: tmpfsOptions(wish) };
+        return tmpfsMount(wish);
       case 'bind':
-        return this.#bind(record, wish);
+        if (wish.createSource) await makeUnlessThere(wish.source);
+        return bindMount(record.propagation, wish);
       case 'volume':
         return this.#volume(id, record, wish);
     }
+  }
+
+  /** What `resolve` and `attach` would give, with nothing made: the mounts, and the volumes that a create would make. */
+  async foresee(wishes: readonly MountSpec[]): Promise<{ mounts: OciMount[]; volumes: string[] }> {
+    const mounts: OciMount[] = [];
+    const volumes: string[] = [];
+    for (const wish of wishes) {
+      if (wish.type === 'tmpfs') mounts.push(tmpfsMount(wish));
+      else if (wish.type === 'bind') {
+        if (!wish.createSource) await checkSource(wish.source);
+        mounts.push(await bindMount(wish.propagation ?? 'rprivate', wish));
+      } else {
+        const name = wish.name || `of its own for ${wish.target}`;
+        if (!this.#volumes.has(wish.name)) volumes.push(name);
+        mounts.push(volumeMount(this.#volumes.placeOf(wish.name || 'next'), wish));
+      }
+    }
+    return { mounts, volumes };
   }
 
   async detach(id: string): Promise<void> {
@@ -111,28 +130,7 @@ export class NodeVolumeSource implements VolumeSource {
       propagation: '',
       'read/write': String(!record.readonly),
     });
-    return {
-      destination: wish.target,
-      type: 'bind',
-      source,
-      options: ['rbind', 'rprivate', ...readonlyOptions(wish.readonly, true)],
-      ...(await idMapFor(wish.owner, source)),
-    };
-  }
-
-  async #bind(record: MountRecord, wish: BindMount): Promise<OciMount> {
-    if (wish.createSource) await makeUnlessThere(wish.source);
-    return {
-      destination: wish.target,
-      type: 'bind',
-      source: wish.source,
-      options: [
-        wish.recursive ? 'rbind' : 'bind',
-        record.propagation,
-        ...readonlyOptions(wish.readonly, wish.recursive),
-      ],
-      ...(await idMapFor(wish.owner, wish.source)),
-    };
+    return { ...volumeMount(source, wish), ...(await idMapFor(wish.owner, source)) };
   }
 }
 
@@ -168,4 +166,23 @@ async function makeUnlessThere(path: string): Promise<void> {
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST') throw error;
   }
+}
+
+function tmpfsMount(wish: MountSpec & { type: 'tmpfs' }): OciMount {
+  return { destination: wish.target, type: 'tmpfs', source: 'tmpfs', options: tmpfsOptions(wish) };
+}
+
+async function bindMount(propagation: string, wish: BindMount): Promise<OciMount> {
+  return {
+    destination: wish.target,
+    type: 'bind',
+    source: wish.source,
+    options: [wish.recursive ? 'rbind' : 'bind', propagation, ...readonlyOptions(wish.readonly, wish.recursive)],
+    ...(await idMapFor(wish.owner, wish.source)),
+  };
+}
+
+function volumeMount(source: string, wish: VolumeMount): OciMount {
+  const options = ['rbind', 'rprivate', ...readonlyOptions(wish.readonly, true)];
+  return { destination: wish.target, type: 'bind', source, options };
 }

@@ -1,7 +1,7 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
 import { type AttachOptions, attachReply, attachWebSocketReply } from '#engine/api/docker/attach.ts';
-import { createRequest } from '#engine/api/docker/create.ts';
+import { type CreateRequest, createRequest } from '#engine/api/docker/create.ts';
 import { sizesJson } from '#engine/api/docker/disk-usage.ts';
 import { type InspectPlaces, inspectContainer } from '#engine/api/docker/inspect.ts';
 import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
@@ -18,6 +18,7 @@ import type { MountSpec } from '#engine/core/spec.ts';
 import type { WaitCondition } from '#engine/core/waiters.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
+import type { Bodies } from '#spec/docker/types.gen.ts';
 
 export interface ContainerHandlersOptions extends AttachOptions {
   now: () => number;
@@ -58,15 +59,7 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
     },
 
     ContainerCreate: async (request) => {
-      const { spec, volumesFrom, warnings } = createRequest(checkBody('ContainerCreate', await request.json()));
-      spec.mounts.push(
-        ...mountsFrom(
-          volumesFrom,
-          containers,
-          spec.mounts.map((m) => m.target),
-        ),
-      );
-      for (const { target } of oldLinks(spec)) containers.find(target);
+      const { spec, warnings } = wishedContainer(checkBody('ContainerCreate', await request.json()), containers);
       const record = await containers.create(textOf(request.query, 'name'), spec);
       return json({ Id: record.id, Warnings: warnings }, 201);
     },
@@ -232,4 +225,16 @@ function pruneTime(text: string, nowMs: number): number {
     parseTime(text, nowMs, parseDurationNs) ??
     fail('filters.until', text, 'is neither a time nor a duration such as 24h')
   );
+}
+
+/** The body of a create, with what it takes from containers that are there: their volumes, and links to them. */
+export function wishedContainer(
+  body: Bodies['ContainerCreate'],
+  containers: Containers,
+): Pick<CreateRequest, 'spec' | 'warnings'> {
+  const { spec, volumesFrom, warnings } = createRequest(body);
+  const own = spec.mounts.map((m) => m.target);
+  spec.mounts.push(...mountsFrom(volumesFrom, containers, own));
+  for (const { target } of oldLinks(spec)) containers.find(target);
+  return { spec, warnings };
 }

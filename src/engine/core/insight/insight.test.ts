@@ -262,6 +262,7 @@ describe('the audit', () => {
   const places = { dataRoot: '/d', runRoot: '/r', daemon: 'estiba', cgroupParents: ['/sys/fs/cgroup/memory/estiba'] };
   const known = {
     ids: new Set([ours]),
+    cgroupGroups: new Set(['kubepods/podstarting']),
     running: new Set([ours]),
     volumes: new Set(['known']),
     links: new Set(['estiba0', 'estiba-1']),
@@ -304,6 +305,58 @@ describe('the audit', () => {
       ['orphan', 'link', ''],
       ['stranger', 'volume', ''],
       ['missing', 'shim', ''],
+    ]);
+  });
+});
+
+describe('the audit of a node with pods', () => {
+  const [ours, theirs] = ['a'.repeat(64), 'b'.repeat(64)];
+  const root = '/sys/fs/cgroup/memory/estiba';
+  const places = { dataRoot: '/d', runRoot: '/r', daemon: 'estiba', cgroupParents: [root] };
+  const known = {
+    ids: new Set([ours]),
+    cgroupGroups: new Set(['kubepods/podstarting']),
+    running: new Set<string>(),
+    volumes: new Set<string>(),
+    links: new Set<string>(),
+    namespaces: new Set<string>(),
+  };
+  const groups = (...paths: [path: string, procs?: string][]): Record<string, string> =>
+    Object.fromEntries(paths.map(([path, procs = '']) => [`${root}/${path}/cgroup.procs`, procs]));
+
+  it('leaves the groups of pods alone, with pods and without', () => {
+    const files = treeFiles(
+      groups(
+        ['kubepods'],
+        ['kubepods/burstable'],
+        ['kubepods/besteffort'],
+        ['kubepods/podstarting'],
+        ['kubepods/burstable/podlive'],
+        [`kubepods/burstable/podlive/${ours}`, '7\n'],
+        [`kubepods/burstable/podlive/${ours}/made-inside`, '8\n'],
+      ),
+    );
+    expect(audit(known, places, files).findings).toEqual([]);
+  });
+
+  it('finds a pod that is gone, as one finding, and what is left in a pod that lives', () => {
+    const files = treeFiles(
+      groups(
+        ['kubepods'],
+        ['kubepods/besteffort'],
+        ['kubepods/besteffort/podgone'],
+        [`kubepods/besteffort/podgone/${theirs}`],
+        ['kubepods/podlive'],
+        [`kubepods/podlive/${ours}`, '7\n'],
+        [`kubepods/podlive/${theirs}`],
+        ['kubepods/pododd', '99\n'],
+      ),
+    );
+    const { findings } = audit(known, places, files);
+    expect(findings.map((f) => [f.kind, f.where.slice(root.length + 1)])).toEqual([
+      ['orphan', 'kubepods/besteffort/podgone'],
+      ['orphan', `kubepods/podlive/${theirs}`],
+      ['stranger', 'kubepods/pododd'],
     ]);
   });
 });

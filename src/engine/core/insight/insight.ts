@@ -5,6 +5,7 @@ import type { Containers } from '#engine/core/containers.ts';
 import { WrongPhase } from '#engine/core/errors.ts';
 import { type Audit, audit, type Known, type Places } from '#engine/core/insight/audit.ts';
 import { type Exposed, exposed } from '#engine/core/insight/exposed.ts';
+import { type Foreseen, type ForeseeParts, foreseeCreate, foreseeUpdate } from '#engine/core/insight/foresee.ts';
 import { type KernelView, readKernelView } from '#engine/core/insight/kernel-view.ts';
 import { type ShowForm, show } from '#engine/core/insight/show.ts';
 import { type Why, why } from '#engine/core/insight/why.ts';
@@ -13,6 +14,7 @@ import { logFiles, readLogs } from '#engine/core/log-reader.ts';
 import type { OciHost } from '#engine/core/oci.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { NodeSandboxes } from '#engine/core/sandboxes.ts';
+import type { ContainerSpec } from '#engine/core/spec.ts';
 import type { NodeVolumes } from '#engine/core/volumes.ts';
 import type { CgroupLayout } from '#kernel/cgroup/layout.ts';
 import type { Files } from '#kernel/files.ts';
@@ -37,6 +39,7 @@ export interface InsightOptions {
   logPath: (id: string) => string;
   runPlan: (plan: Plan) => Promise<unknown>;
   planOf: (id: string) => Plan | undefined;
+  foresee: ForeseeParts;
 }
 
 const LAST_LINES = 10;
@@ -76,6 +79,16 @@ export class Insight {
       ...(port === undefined ? {} : { port }),
       nowMs: clock.now(),
     });
+  }
+
+  /** See foresee.ts. */
+  planCreate(name: string | undefined, spec: ContainerSpec): Promise<Foreseen> {
+    return foreseeCreate(this.#o.foresee, name, spec);
+  }
+
+  /** See foresee.ts. */
+  planUpdate(wish: string, change: Parameters<typeof foreseeUpdate>[2]): Foreseen {
+    return foreseeUpdate(this.#o.foresee, wish, change);
   }
 
   exposed(): Exposed {
@@ -141,8 +154,11 @@ export class Insight {
     const records = containers.list();
     const ids = new Set([...records.map((r) => r.id), ...sandboxes.list()]);
     const boxes = [...ids].flatMap((id) => networks.sandbox(id) ?? []);
+    const below = `${this.#o.cgroupParent}/`;
+    const groups = records.flatMap(({ spec }) => spec.resources.cgroupParent ?? []);
     return {
       ids,
+      cgroupGroups: new Set(groups.filter((g) => g.startsWith(below)).map((g) => g.slice(below.length))),
       running: new Set(records.filter((r) => isRunning(r.state)).map((r) => r.id)),
       volumes: new Set(volumes.list().map((v) => v.name)),
       links: new Set([
