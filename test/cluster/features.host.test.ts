@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Container, Pod, PodSpec } from '#spec/kubernetes/types.gen.ts';
+import type { Container, Job, Pod, PodSpec } from '#spec/kubernetes/types.gen.ts';
 import { ESTIBA, Machine, waitFor } from './machine.ts';
 
 const FOREVER = 'trap exit TERM; while :; do sleep 0.05; done';
@@ -108,6 +108,47 @@ describe('what pods may ask for, with real pods', () => {
     await waitFor('its disk', PATIENCE_MS, async () => (await machine.run('ls', [left])).code !== 0);
     await ready('modest');
     await machine.kubectl('delete pods --all --wait');
+  });
+
+  it('after a boot Jobs are as they were: what is done stays done, what ran is run again and counted once', async () => {
+    const job = (name: string, restartPolicy: 'Never' | 'OnFailure', script: string) => ({
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      metadata: { name },
+      spec: {
+        template: {
+          spec: {
+            ...pod(name, script, { volumeMounts: [{ name: 'v', mountPath: '/v' }] }).spec,
+            restartPolicy,
+            volumes: [{ name: 'v', hostPath: { path: `${machine.dataRoot}/jobs`, type: 'DirectoryOrCreate' } }],
+          },
+        },
+      },
+    });
+    const once = (name: string): string => `[ -e /v/${name} ] && exit 0; touch /v/${name}; sleep 1000`;
+    await machine.apply(
+      job('done', 'Never', 'echo done'),
+      job('anew', 'Never', once('anew')),
+      job('again', 'OnFailure', once('again')),
+    );
+    await machine.kubectl('wait --for=condition=Complete job/done --timeout=60s');
+    const began = async (name: string) => (await machine.run('ls', [`${machine.dataRoot}/jobs/${name}`])).code === 0;
+    await waitFor('both to run', PATIENCE_MS, async () => (await began('anew')) && (await began('again')));
+    await machine.reboot();
+    await machine.kubectl('wait --for=condition=Complete job/done job/anew job/again --timeout=60s');
+    const counts = async (name: string) => {
+      const {
+        succeeded = 0,
+        failed = 0,
+        uncountedTerminatedPods = {},
+      } = (await machine.get<Job>(`job ${name}`)).status ?? {};
+      const { items } = await machine.get<{ items: Pod[] }>(`pods -l job-name=${name}`);
+      return { succeeded, failed, uncountedTerminatedPods, pods: items.length };
+    };
+    expect(await counts('done')).toEqual({ succeeded: 1, failed: 0, uncountedTerminatedPods: {}, pods: 1 });
+    expect(await counts('anew')).toEqual({ succeeded: 1, failed: 1, uncountedTerminatedPods: {}, pods: 2 });
+    expect(await counts('again')).toEqual({ succeeded: 1, failed: 0, uncountedTerminatedPods: {}, pods: 1 });
+    await machine.kubectl('delete jobs --all --wait');
   });
 
   it('addresses of load balancers are on lo, and --remove takes them off', async () => {
