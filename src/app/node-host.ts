@@ -13,8 +13,11 @@ import { dialIn } from '#kernel/netlink/dial.ts';
 import type { Op, Plan } from '#kernel/plan/plan.ts';
 import type { Host } from '#runtime/host.ts';
 import { diskUsage } from '#storage/files.ts';
+import { planSubpath } from '#volume/plan.ts';
+import { openSubpath } from '#volume/subpath.ts';
 
 const MNT_DETACH = 2;
+const SUB_PATH_MODE = 0o755;
 const CPU_PERIOD_US = 100_000;
 /** /proc/stat counts in these (USER_HZ), whatever the kernel's own tick. */
 const TICK_NS = 10_000_000;
@@ -57,6 +60,16 @@ export class LinuxNodeHost implements NodeHost {
 
   async unmount(path: string): Promise<void> {
     await this.#run('the pod goes', { op: 'umount', target: path, flags: MNT_DETACH });
+  }
+
+  async bindSubPath(directory: string, path: string, target: string): Promise<void> {
+    const found = await openSubpath(directory, directory, path, { make: SUB_PATH_MODE });
+    try {
+      await found.makeTarget(target);
+      await this.#o.run({ steps: planSubpath(directory, found.path, target) });
+    } finally {
+      await found.close();
+    }
   }
 
   async setPodCgroup(path: string, limits: Parameters<NodeHost['setPodCgroup']>[1]): Promise<void> {

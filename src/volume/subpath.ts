@@ -1,6 +1,6 @@
 import { type FileHandle, mkdir, writeFile } from 'node:fs/promises';
 import { errnoOf, isCode } from '#base/errors.ts';
-import { OpenDir, openFile, withPlace } from '#kernel/beneath.ts';
+import { OpenDir, openBeneath, openFile, withPlace } from '#kernel/beneath.ts';
 import { BadSubpath } from '#volume/errors.ts';
 
 export interface Subpath {
@@ -11,14 +11,23 @@ export interface Subpath {
   close(): Promise<void>;
 }
 
-/** Finds a sub-path of a volume. Links inside are followed inside: another container of the same volume may have put them there. */
-export async function openSubpath(volume: string, data: string, subpath: string): Promise<Subpath> {
+/**
+ * Finds a sub-path of a volume. Links inside are followed inside: another container of the same volume may have put them there. `make`: a
+ * missing one becomes a directory, with that mode.
+ */
+export async function openSubpath(
+  volume: string,
+  data: string,
+  subpath: string,
+  how: { make?: number } = {},
+): Promise<Subpath> {
   const bad = (rule: string, cause?: unknown): BadSubpathError =>
     new BadSubpath({ volume, subpath, rule }, cause === undefined ? {} : { cause });
   if (subpath.startsWith('/')) throw bad('must be relative to the volume');
   if (subpath.split('/').includes('..')) throw bad('must not hold ..');
   try {
     return await withPlace({ directory: data }, subpath, { follow: true }, async ({ stat, access, parent }) => {
+      if (!stat && how.make !== undefined) return made(data, subpath, how.make);
       if (!stat) throw bad('is not in the volume');
       if (stat.isDirectory()) {
         const directory = parent ? await parent.directory.child(parent.name) : await OpenDir.open(access);
@@ -29,9 +38,17 @@ export async function openSubpath(volume: string, data: string, subpath: string)
       return fileSubpath(file);
     });
   } catch (error) {
-    if (isCode(error, 'PATH_NOT_BENEATH')) throw bad('cannot be reached', error);
+    if (isCode(error, 'PATH_NOT_BENEATH')) {
+      if (how.make !== undefined && error.data['why'] === 'not found') return made(data, subpath, how.make);
+      throw bad('cannot be reached', error);
+    }
     throw error;
   }
+}
+
+async function made(data: string, subpath: string, make: number): Promise<Subpath> {
+  const { directory } = await openBeneath({ directory: data }, subpath, { make });
+  return { path: directory.outside(), makeTarget: (path) => mkdirOnce(path), close: () => directory.close() };
 }
 
 type BadSubpathError = InstanceType<typeof BadSubpath>;

@@ -63,6 +63,39 @@ describe('what pods may ask for, with real pods', () => {
     await machine.kubectl('delete pod nested --wait');
   });
 
+  it('a sub-path stays in its volume whatever links lie there, and a container that runs again finds it anew', async () => {
+    const mounted = (mountPath: string, subPath?: string) => ({
+      name: 'v',
+      mountPath,
+      ...(subPath ? { subPath } : {}),
+    });
+    const prepare = { name: 'prepare', image: 'busybox', imagePullPolicy: 'IfNotPresent' as const };
+    await machine.apply(
+      pod(
+        'parts',
+        `echo $(ls /all) $(ls /part) $(ls /new) > /dev/termination-log; [ -e /new/again ] && { ${FOREVER}; }; touch /new/again; exit 1`,
+        { volumeMounts: [mounted('/part', 'link'), mounted('/new', 'deep/er'), mounted('/all')] },
+        {
+          initContainers: [
+            { ...prepare, command: ['sh', '-c', 'ln -s / /v/link; touch /v/mine'], volumeMounts: [mounted('/v')] },
+          ],
+          volumes: [{ name: 'v', emptyDir: {} }],
+        },
+      ),
+    );
+    await waitFor('its second run', PATIENCE_MS, async () => {
+      const [status] = (await machine.get<Pod>('pod parts')).status?.containerStatuses ?? [];
+      return status?.restartCount === 1 && status.state?.running !== undefined;
+    });
+    const [status] = (await machine.get<Pod>('pod parts')).status?.containerStatuses ?? [];
+    expect(status?.lastState?.terminated?.message).toBe('deep link mine deep link mine\n');
+    expect(await machine.kubectl('exec parts -c c -- ls /part /new')).toBe('/new:\nagain\n\n/part:\ndeep\nlink\nmine\n');
+    const mounts = async (): Promise<string> => (await machine.run('cat', ['/proc/1/mounts'])).text;
+    expect(await mounts()).toContain('/subpaths/c/');
+    await machine.kubectl('delete pod parts --wait');
+    expect(await mounts()).not.toContain('/subpaths/');
+  });
+
   it('port-forward reaches what listens on the pod’s loopback alone', async () => {
     await machine.apply(pod('shy', 'echo inside > /index.html; httpd -f -p 127.0.0.1:8080 -h /'));
     await ready('shy');

@@ -37,6 +37,11 @@ export interface NodeHost {
   mountTmpfs(path: string, wish: { sizeBytes?: number }): Promise<void>;
   /** Absent is fine. */
   unmount(path: string): Promise<void>;
+  /**
+   * Binds a part of a directory, made when it is missing, at `target`: what is bound is what was found without a link that leads out,
+   * whatever the pods that write there do meanwhile. BAD_SUBPATH when there is no such thing.
+   */
+  bindSubPath(directory: string, path: string, target: string): Promise<void>;
   /** Limits of all containers of a pod together; the cgroup is made when it is not there. */
   setPodCgroup(path: string, limits: { memoryBytes?: number; cpuQuotaUs?: number; cpuShares: number }): Promise<void>;
   /** Absent is fine. */

@@ -12,7 +12,6 @@ import { podNames } from '#cluster/node/pod/files.ts';
 import { podCgroup, qosClass } from '#cluster/node/pod/resources.ts';
 import { type Run, streakAfter } from '#cluster/node/pod/runs.ts';
 import { securityOf } from '#cluster/node/pod/security.ts';
-import { subPath } from '#cluster/node/volumes/ownership.ts';
 import type { ReadyVolume } from '#cluster/node/volumes/volumes.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { MountSpec } from '#engine/core/spec.ts';
@@ -122,13 +121,17 @@ function pullSecrets(deps: AgentDeps, pod: Live<Pod>): Secret[] {
 
 /** Volumes as the container asks for them, then the node's own files where it asks for nothing. */
 async function mountsOf(deps: AgentDeps, wish: StartWish, env: ReadonlyMap<string, string>): Promise<MountSpec[]> {
-  const { container, volumes } = wish;
+  const { container, volumes, self } = wish;
+  const { uid } = self.pod.metadata;
   const mounts: MountSpec[] = [];
-  for (const mount of container.volumeMounts ?? []) {
+  await deps.volumes.dropSubPaths(uid, container.name);
+  for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
     const volume = volumes.get(mount.name);
     if (!volume) throw new BadContainerConfig({ message: `volume "${mount.name}" is not ready` });
     const below = mount.subPathExpr ? expanded(mount.subPathExpr, env) : mount.subPath;
-    const source = below ? await subPath(volume.source, below) : volume.source;
+    const source = below
+      ? await deps.volumes.bindSubPath(uid, { container: container.name, index, volume: volume.source, path: below })
+      : volume.source;
     mounts.push(volumeMount(mount, source, volume.readonly));
   }
   const own = (source: string, target: string, readonly: boolean): void => {

@@ -1,17 +1,17 @@
 import { mkdirSync } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, rm, rmdir, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
-import { errnoOf } from '#base/errors.ts';
+import { errnoOf, isCode } from '#base/errors.ts';
 import type { KubeClient } from '#cluster/client/client.ts';
 import { keyIn, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '#cluster/client/resources.ts';
-import { VolumeNotReady } from '#cluster/node/errors.ts';
+import { BadContainerConfig, VolumeNotReady } from '#cluster/node/errors.ts';
 import type { PodObjects } from '#cluster/node/objects.ts';
 import type { Self } from '#cluster/node/pod/fields.ts';
 import type { NodeHost } from '#cluster/node/seams.ts';
 import { type FileOwner, writeAtomically } from '#cluster/node/volumes/atomic-dir.ts';
 import { nestedMountPoints } from '#cluster/node/volumes/nested.ts';
-import { giveToGroup, subPath } from '#cluster/node/volumes/ownership.ts';
+import { giveToGroup } from '#cluster/node/volumes/ownership.ts';
 import { isPayloadVolume, payloadOf } from '#cluster/node/volumes/payload.ts';
 import type { PodTokens } from '#cluster/node/volumes/tokens.ts';
 import { claimNameOf } from '#spec/kubernetes/pod-volumes.ts';
@@ -28,7 +28,7 @@ export interface PodVolumesOptions {
   client: KubeClient;
   objects: PodObjects;
   tokens: PodTokens;
-  host: Pick<NodeHost, 'mountTmpfs' | 'unmount'>;
+  host: Pick<NodeHost, 'mountTmpfs' | 'unmount' | 'bindSubPath'>;
   clock: Clock;
   /** `D/pods`, durable: emptyDir. */
   dataDir: string;
@@ -40,6 +40,7 @@ export interface PodVolumesOptions {
  * The volumes of this node's pods.
  *
  *     D/pods/UID/volumes/NAME   emptyDir on disk
+ *     R/pods/UID/subpaths/CONTAINER/N   parts of volumes, bound while the container runs
  *     R/pods/UID/volumes/NAME   emptyDir in memory (a tmpfs of its own); config maps, secrets, tokens, the pod's own facts
  */
 export class PodVolumes {
@@ -64,6 +65,37 @@ export class PodVolumes {
     return this.#o.tokens.renewInMs(self.pod.metadata.uid);
   }
 
+  /**
+   * A part of a volume for the container's Nth mount; its path, where only the host's own can change what it names (CVE-2017-1002101,
+   * CVE-2021-25741).
+   */
+  async bindSubPath(
+    uid: string,
+    mount: { container: string; index: number; volume: string; path: string },
+  ): Promise<string> {
+    const directory = this.#subPaths(uid, mount.container);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const target = join(directory, String(mount.index));
+    try {
+      await this.#o.host.bindSubPath(mount.volume, mount.path, target);
+    } catch (error) {
+      if (!isCode(error, 'BAD_SUBPATH')) throw error;
+      throw new BadContainerConfig({ message: `failed to prepare subPath: ${error.message}` }, { cause: error });
+    }
+    return target;
+  }
+
+  /** What an earlier run of the container had; absent is fine. */
+  async dropSubPaths(uid: string, container: string): Promise<void> {
+    const directory = this.#subPaths(uid, container);
+    for (const name of await namesIn(directory)) {
+      const target = join(directory, name);
+      await this.#o.host.unmount(target);
+      // Never with what is below: were it still mounted, that would be the user's files.
+      await ((await lstat(target)).isDirectory() ? rmdir(target) : unlink(target));
+    }
+  }
+
   /** Where an emptyDir on disk is. */
   emptyDirPath(uid: string, volume: string): string {
     return join(this.#o.dataDir, uid, 'volumes', volume);
@@ -83,6 +115,8 @@ export class PodVolumes {
       await this.#o.host.unmount(path);
       this.#mounted.delete(path);
     }
+    for (const container of await namesIn(join(this.#o.runDir, uid, 'subpaths')))
+      await this.dropSubPaths(uid, container);
     this.#o.tokens.forget(uid);
     await rm(join(this.#o.runDir, uid), { recursive: true, force: true });
     await rm(join(this.#o.dataDir, uid), { recursive: true, force: true });
@@ -164,8 +198,12 @@ export class PodVolumes {
       mode: (mode, { token }) => (token && user !== undefined ? 0o600 : mode) | (group === undefined ? 0 : 0o440),
       stamp: stampOf(clock.now()),
     });
-    for (const inner of nestedMountPoints(volume.name, self.pod.spec)) await subPath(path, inner);
+    for (const inner of nestedMountPoints(volume.name, self.pod.spec)) await mkdirUnlessThere(join(path, inner));
     return path;
+  }
+
+  #subPaths(uid: string, container: string): string {
+    return join(this.#o.runDir, uid, 'subpaths', container);
   }
 
   #path(uid: string, volume: Volume): string {
