@@ -89,7 +89,9 @@ describe('what pods may ask for, with real pods', () => {
     });
     const [status] = (await machine.get<Pod>('pod parts')).status?.containerStatuses ?? [];
     expect(status?.lastState?.terminated?.message).toBe('deep link mine deep link mine\n');
-    expect(await machine.kubectl('exec parts -c c -- ls /part /new')).toBe('/new:\nagain\n\n/part:\ndeep\nlink\nmine\n');
+    expect(await machine.kubectl('exec parts -c c -- ls /part /new')).toBe(
+      '/new:\nagain\n\n/part:\ndeep\nlink\nmine\n',
+    );
     const mounts = async (): Promise<string> => (await machine.run('cat', ['/proc/1/mounts'])).text;
     expect(await mounts()).toContain('/subpaths/c/');
     await machine.kubectl('delete pod parts --wait');
