@@ -17,6 +17,7 @@ import {
 } from '#cluster/client/resources.ts';
 import type { ClusterView } from '#cluster/client/view.ts';
 import { type CertificateEntry, FALLBACK_HOST, KEY, type SettingsEntry } from '#cluster/ingress/model.ts';
+import { OwnCertificates } from '#cluster/ingress/own-certificates.ts';
 import {
   backendKey,
   certificateOf,
@@ -52,11 +53,13 @@ export class IngressPublisher {
   /** Backend → addresses it leads to, those left out that serve only because nobody else does. */
   readonly #led = new Map<string, ReadonlySet<string>>();
   #drains: { ip: string; done: () => void }[] = [];
-  readonly #issued = new Map<string, CertificateEntry>();
+  readonly #own: OwnCertificates;
+  #stopRenewing: () => void = () => undefined;
 
   /** Before the view starts. */
   constructor(options: IngressPublisherOptions) {
     this.#o = options;
+    this.#own = new OwnCertificates(options.clock, options.issue);
     const { view, clock, log } = options;
     const slices = view.of(ENDPOINT_SLICES);
     slices.informer.addIndex('service', (s) => [
@@ -91,17 +94,19 @@ export class IngressPublisher {
       for (const [ingress, plan] of this.#plans) if (plan.secrets.includes(key)) this.#queue.add(ingress);
     });
     options.topic.set(KEY.settings, options.settings);
-    options.topic.set(`${KEY.own}${FALLBACK_HOST}`, this.#own(FALLBACK_HOST));
+    options.topic.set(`${KEY.own}${FALLBACK_HOST}`, this.#own.of(FALLBACK_HOST));
   }
 
   /** After the view's first lists: from here on the proxy is told. */
   start(): void {
     for (const ingress of this.#o.view.of(INGRESSES).list()) this.#note(ingress);
     this.#o.topic.declare();
+    this.#stopRenewing = this.#own.keepFresh((host, entry) => this.#o.topic.set(`${KEY.own}${host}`, entry));
     this.#queue.start();
   }
 
   async stop(): Promise<void> {
+    this.#stopRenewing();
     await this.#queue.stop();
   }
 
@@ -147,7 +152,7 @@ export class IngressPublisher {
       if (certificate) topic.set(`${KEY.secret}${secret}`, certificate);
       else topic.drop(`${KEY.secret}${secret}`);
     }
-    for (const { host } of plan.tlsHosts) topic.set(`${KEY.own}${host}`, this.#own(host));
+    for (const { host } of plan.tlsHosts) topic.set(`${KEY.own}${host}`, this.#own.of(host));
     topic.set(`${KEY.ingress}${key}`, plan.entry);
     return plan;
   }
@@ -165,6 +170,7 @@ export class IngressPublisher {
       ...plans.flatMap((p) => p.tlsHosts.map(({ host }) => `${KEY.own}${host}`)),
     ]);
     for (const key of topic.keys()) if (!used.has(key)) topic.drop(key);
+    this.#own.keepOnly((host) => used.has(`${KEY.own}${host}`));
     for (const key of this.#led.keys()) if (!used.has(backendKey(key))) this.#led.delete(key);
     this.#settleDrains();
   }
@@ -197,12 +203,6 @@ export class IngressPublisher {
         reason: 'CertificateMissing',
         message: `secret ${secret} has no tls.crt and tls.key; clients are shown a certificate of the cluster's own authority`,
       }));
-  }
-
-  #own(host: string): CertificateEntry {
-    const known = this.#issued.get(host) ?? this.#o.issue(host);
-    this.#issued.set(host, known);
-    return known;
   }
 
   async #writeStatus(ingress: Live<Ingress>): Promise<Requeue> {
