@@ -1,3 +1,4 @@
+import { isCode } from '#base/errors.ts';
 import { json } from '../http/respond.ts';
 import type { ApiResponse } from '../http/types.ts';
 import { parseSelection, selects } from '../selectors.ts';
@@ -76,7 +77,7 @@ async function measured({ services, route }: Call): Promise<Figure[]> {
     const at = { namespace: 'namespace' in usage ? usage.namespace : undefined, name: usage.name };
     if (namespace !== undefined && at.namespace !== namespace) return;
     // It may have gone while it was measured.
-    const object = await find(at).catch(() => undefined);
+    const object = await find(at).catch(unlessGone);
     if (!object || !selects(selection, object, objects.fields)) return;
     const { labels } = object.metadata;
     out.push({
@@ -105,4 +106,8 @@ function quantities(of: { cpuNanoCores: number; memoryBytes: number }): Quantiti
 
 function timestampOf(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+function unlessGone(error: unknown): undefined {
+  if (!isCode(error, 'KUBE_NOTFOUND')) throw error;
 }
