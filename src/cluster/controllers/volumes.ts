@@ -31,6 +31,8 @@ const PROVISION_RETRY_MS = 5_000;
 export interface Provisioner {
   /** As in `StorageClass.provisioner`. */
   readonly name: string;
+  /** What users should know of its volumes, as the end of a sentence: `; their size …`; or ''. */
+  readonly remark: string;
   provision(request: {
     /** The volume's name: `pvc-UID`. */
     name: string;
@@ -280,7 +282,7 @@ export function volumeController(deps: ControllerDeps, provisioners: readonly Pr
           persistentVolumeReclaimPolicy: storageClass.reclaimPolicy ?? 'Delete',
         },
       });
-      const message = `Successfully provisioned volume ${name}`;
+      const message = `Successfully provisioned volume ${name}${provisioner.remark}`;
       events.record(PERSISTENT_VOLUME_CLAIMS, claim, { type: 'Normal', reason: 'ProvisioningSucceeded', message });
       await bind(claim, volume);
       return DONE;

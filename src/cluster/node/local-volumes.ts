@@ -7,6 +7,7 @@ import type { PersistentVolume, PersistentVolumeClaim } from '#spec/kubernetes/t
 /** The default StorageClass: a directory of this node a claim, in the shape of the controllers' `Provisioner`. */
 export class LocalVolumes {
   readonly name: string;
+  readonly remark = ': a directory of the node, whose size is not enforced';
   readonly #dir: string;
   readonly #node: string;
 

@@ -34,6 +34,7 @@ const NO_METRICS: PodMetrics = { usage: () => Promise.resolve(new Map()) };
 /** Volumes on the node where the first pod stands. */
 const localProvisioner: Provisioner = {
   name: 'estiba.dev/local',
+  remark: '',
   provision: ({ name, claim, node = '' }) =>
     Promise.resolve({
       capacity: { storage: claim.spec.resources?.requests?.['storage'] ?? '1Gi' },
