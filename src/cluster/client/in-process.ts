@@ -42,6 +42,7 @@ export interface InProcessOptions {
 const EMPTY = new Uint8Array(0);
 /** A reader that falls so far behind begins its watch anew, as one across a network does. */
 const MOST_UNREAD_EVENTS = 50_000;
+const MOST_READ_KEPT = 4_096;
 
 /** The same requests as over the network. Bodies go in as bytes, so that both sides keep their own; objects come out shared. */
 export class InProcessTransport implements Transport {
@@ -95,11 +96,13 @@ export class InProcessTransport implements Transport {
 
 class EventQueue {
   #events: WatchEvent[] = [];
+  /** Those before it have been read; `shift` of a long array costs its length. */
+  #read = 0;
   #ended = false;
   #wake: () => void = () => undefined;
 
   push(event: WatchEvent): void {
-    if (this.#events.length >= MOST_UNREAD_EVENTS) this.end();
+    if (this.#events.length - this.#read >= MOST_UNREAD_EVENTS) this.end();
     if (!this.#ended) this.#events.push(event);
     this.#wake();
   }
@@ -111,8 +114,14 @@ class EventQueue {
 
   async next(): Promise<WatchEvent | undefined> {
     for (;;) {
-      const event = this.#events.shift();
-      if (event) return event;
+      const event = this.#events[this.#read];
+      if (event) {
+        if (++this.#read === this.#events.length || this.#read === MOST_READ_KEPT) {
+          this.#events = this.#events.slice(this.#read);
+          this.#read = 0;
+        }
+        return event;
+      }
       if (this.#ended) return undefined;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
