@@ -30,7 +30,10 @@ if (!pages || (await daemonPid()) === undefined) {
   process.stderr.write('the demo does not run: make demo\n');
   process.exit(1);
 }
-await bothPages('before any blow');
+await bothPages('before any blow').catch(({ message }) => {
+  process.stderr.write(`the demo does not show what it wrote: ${message}\nmake demo mends or explains it\n`);
+  process.exit(1);
+});
 let failures = 0;
 for (const [name, blow] of Object.entries(BLOWS)) {
   if (words.length > 0 && !words.some((word) => name.includes(word))) continue;
