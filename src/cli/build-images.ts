@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ignoreOf, registryAuth } from '#cli/build.ts';
+import { ignoreOf } from '#cli/build.ts';
 import { failureText, LiveProgress, PlainProgress } from '#cli/build-progress.ts';
 import { ExitWith } from '#cli/errors.ts';
+import { registryAuth } from '#cli/registry-auth.ts';
 import type { Io } from '#cli/verb.ts';
 import { BuildError, runBuild } from '#engine/client/build.ts';
 import type { EngineClient } from '#engine/client/client.ts';
@@ -52,7 +53,7 @@ async function buildOne(engine: EngineClient, wish: BuildWish, io: Io): Promise<
     limits: { ulimits: [] },
     squash: false,
     ...(ignoreText === undefined ? {} : { ignore: ignoreText }),
-    ...registryAuth(io.env),
+    ...registryAuth(io),
   };
   try {
     const result = await runBuild(engine.connection, call, (line) => view.take(line), new AbortController().signal);

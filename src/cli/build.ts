@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process';
-import { createWriteStream, existsSync, readFileSync } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -9,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
 import { heedOther, LIMIT_OPTIONS, limitsOf, OTHER_OPTIONS } from '#cli/build-limits.ts';
 import { failureText, LiveProgress, PlainProgress, type ProgressView, seconds } from '#cli/build-progress.ts';
+import { registryAuth } from '#cli/registry-auth.ts';
 import {
   type BuildCall,
   BuildError,
@@ -164,7 +164,7 @@ async function callOf(values: Values, source: string, world: World): Promise<Bui
     limits: limitsOf(values),
     squash: values.squash ?? false,
     ...(ignoreText === undefined ? {} : { ignore: ignoreText }),
-    ...registryAuth(world.env),
+    ...registryAuth(world),
   };
 }
 
@@ -286,25 +286,6 @@ function entitlement(text: string): 'network.host' {
     throw new Usage({ why: `--allow ${text} is unknown: network.host is all there is` });
   const rule = 'a command of a build has no power that a plain container would not have';
   throw new Usage({ why: `--allow security.insecure: ${rule}; what needs more is done by estiba run --privileged` });
-}
-
-/** Credentials that `docker login` left, for base images. */
-export function registryAuth(env: World['env']): { registryAuth?: string } {
-  const path = join(env['DOCKER_CONFIG'] ?? join(homedir(), '.docker'), 'config.json');
-  try {
-    const { auths } = JSON.parse(readFileSync(path, 'utf8')) as { auths?: Record<string, { auth?: string }> };
-    const given = Object.entries(auths ?? {}).flatMap(([host, { auth }]) => {
-      const [username = '', password = ''] = Buffer.from(auth ?? '', 'base64')
-        .toString()
-        .split(/:(.*)/s);
-      return auth ? [[host, { username, password, serveraddress: host }]] : [];
-    });
-    return given.length === 0
-      ? {}
-      : { registryAuth: Buffer.from(JSON.stringify(Object.fromEntries(given))).toString('base64url') };
-  } catch {
-    return {}; // no file, or none that we can read: registries are asked without
-  }
 }
 
 function pair(text: string, flag: string): [string, string] {

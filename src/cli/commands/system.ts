@@ -258,7 +258,7 @@ export const loginCommand: Command = async ({ flags, args, io, engine }) => {
     password,
     ...(IdentityToken ? { identitytoken: IdentityToken } : {}),
   });
-  io.stderr.write(`WARNING! Your credentials are stored unencrypted in '${path}'.\n`);
+  if (path !== undefined) io.stderr.write(`WARNING! Your credentials are stored unencrypted in '${path}'.\n`);
   io.stdout.write(`${Status || 'Login Succeeded'}\n`);
   return 0;
 };
