@@ -1,8 +1,8 @@
 import type { ContentStore } from '#image/content.ts';
 import { reachable } from '#image/graph.ts';
 import type { Image } from '#image/images.ts';
-import type { TarEntry } from '#image/tar/entry.ts';
-import { endOfArchive, header, padding } from '#image/tar/writer.ts';
+import { entryWith } from '#image/tar/entry.ts';
+import { endOfArchive, header, member, padding } from '#image/tar/writer.ts';
 import { algorithmOf, type Digest, hexOf } from '#spec/image/digest.ts';
 import { MEDIA } from '#spec/image/manifest.ts';
 import { parseReference } from '#spec/image/reference.ts';
@@ -15,48 +15,28 @@ export async function* saveImages(
   content: ContentStore,
   images: readonly { image: Image; names: readonly string[] }[],
 ): AsyncGenerator<Buffer> {
-  yield* member('oci-layout', json({ imageLayoutVersion: '1.0.0' }));
-  yield* member('index.json', json(indexOf(images)));
-  yield* member('manifest.json', json(images.map(({ image, names }) => legacyManifest(image, names))));
+  yield document('oci-layout', json({ imageLayoutVersion: '1.0.0' }));
+  yield document('index.json', json(indexOf(images)));
+  yield document('manifest.json', json(images.map(({ image, names }) => legacyManifest(image, names))));
   yield directory('blobs');
   yield directory('blobs/sha256');
   const targets = images.map(({ image }) => image.target);
   for (const digest of [...(await reachable(content, targets))].sort()) {
     const info = await content.info(digest);
     if (!info) continue; // another platform's, or foreign
-    yield header({ ...MEMBER, path: blobPath(digest), size: info.sizeBytes });
+    yield header(entryWith({ path: blobPath(digest), size: info.sizeBytes }));
     yield* await content.open(digest);
     yield padding(info.sizeBytes);
   }
   yield endOfArchive();
 }
 
-const MEMBER: TarEntry = {
-  type: 'file',
-  path: '',
-  mode: 0o644,
-  uid: 0,
-  gid: 0,
-  uname: '',
-  gname: '',
-  mtimeSec: 0,
-  mtimeNsec: 0,
-  size: 0,
-  linkTarget: '',
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-  sparse: undefined,
-};
-
-function* member(path: string, body: Buffer): Generator<Buffer> {
-  yield header({ ...MEMBER, path, size: body.length });
-  yield body;
-  yield padding(body.length);
+function document(path: string, body: Buffer): Buffer {
+  return member(entryWith({ path }), body);
 }
 
 function directory(path: string): Buffer {
-  return header({ ...MEMBER, type: 'dir', path, mode: 0o755 });
+  return header(entryWith({ type: 'dir', path, mode: 0o755 }));
 }
 
 function indexOf(images: readonly { image: Image; names: readonly string[] }[]): object {

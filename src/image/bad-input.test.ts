@@ -7,8 +7,8 @@ import { writeBlob } from '#image/content.ts';
 import { destroyNode, openNode, scratch, type TestNode } from '#image/fixtures/node.ts';
 import { directoryDriver, erofsDriver } from '#image/layer/driver.ts';
 import { inlineUnpacker, type Unpacker } from '#image/layer/pool.ts';
-import type { TarEntry } from '#image/tar/entry.ts';
-import { endOfArchive, header, padding } from '#image/tar/writer.ts';
+import { entryWith } from '#image/tar/entry.ts';
+import { endOfArchive, header, member } from '#image/tar/writer.ts';
 import { digestOf } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
 
@@ -111,7 +111,7 @@ describe.each([erofsDriver, directoryDriver('mine')])('driver $form', (driver) =
   });
 
   it('more than the disk has room for is refused by its header', async () => {
-    const huge = Buffer.concat([header(entry({ path: 'huge', size: 2 ** 42 })), Buffer.alloc(4096)]);
+    const huge = Buffer.concat([header(entryWith({ path: 'huge', size: 2 ** 42 })), Buffer.alloc(4096)]);
     const error = await refusal(huge);
     expect(error).toMatchObject({ code: 'LAYER_INVALID', data: { entry: 'huge' } });
     expect(error.message).toContain('larger than');
@@ -131,43 +131,22 @@ async function refusal(packed: Buffer, compression: Compression = 'none'): Promi
   return error;
 }
 
-function entry(e: Partial<TarEntry> & { path: string }): TarEntry {
-  return {
-    type: 'file',
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    uname: '',
-    gname: '',
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    size: 0,
-    linkTarget: '',
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
-    sparse: undefined,
-    ...e,
-  };
-}
-
 function file(path: string, data: string | Buffer = ''): Buffer {
-  const bytes = Buffer.from(data);
-  return Buffer.concat([header(entry({ path, size: bytes.length })), bytes, padding(bytes.length)]);
+  return member(entryWith({ path }), Buffer.from(data));
 }
 
 function dir(path: string): Buffer {
-  return header(entry({ path, type: 'dir', mode: 0o755 }));
+  return header(entryWith({ path, type: 'dir', mode: 0o755 }));
 }
 
 function link(path: string, linkTarget: string): Buffer {
-  return header(entry({ path, type: 'symlink', linkTarget }));
+  return header(entryWith({ path, type: 'symlink', linkTarget }));
 }
 
 function hard(path: string, linkTarget: string): Buffer {
-  return header(entry({ path, type: 'hardlink', linkTarget }));
+  return header(entryWith({ path, type: 'hardlink', linkTarget }));
 }
 
 function xattr(path: string, name: string): Buffer {
-  return header(entry({ path, xattrs: new Map([[name, Buffer.from('/etc')]]) }));
+  return header(entryWith({ path, xattrs: new Map([[name, Buffer.from('/etc')]]) }));
 }

@@ -2,7 +2,7 @@ import type { Stats } from 'node:fs';
 import { type FileHandle, lstat, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
-import type { EntryType, TarEntry } from '#image/tar/entry.ts';
+import { type EntryType, entryWith, type TarEntry } from '#image/tar/entry.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
 import { openAny, openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
 
@@ -194,22 +194,7 @@ async function* fileOf(access: string, entry: TarEntry): AsyncGenerator<Buffer> 
 const READ_BYTES = 256 * 1024;
 
 function emptyFile(path: string, stat: Stats): TarEntry {
-  return {
-    type: 'file',
-    path,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    uname: '',
-    gname: '',
-    ...timeOf(stat),
-    size: 0,
-    linkTarget: '',
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
-    sparse: undefined,
-  };
+  return entryWith({ path, mode: 0, ...timeOf(stat) });
 }
 
 function whiteoutOf(path: string): string {

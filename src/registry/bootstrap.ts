@@ -4,8 +4,8 @@ import { promisify } from 'node:util';
 import type { Clock } from '#base/clock.ts';
 import { defineError, errnoOf } from '#base/errors.ts';
 import { type BlobInfo, type ContentStore, type Ingest, writeBlob } from '#image/content.ts';
-import type { EntryType, TarEntry } from '#image/tar/entry.ts';
-import { endOfArchive, header, padding } from '#image/tar/writer.ts';
+import { entryWith } from '#image/tar/entry.ts';
+import { endOfArchive, header, member } from '#image/tar/writer.ts';
 import type { ProgressSink } from '#registry/client/progress.ts';
 import type { Pulled } from '#registry/client/pull.ts';
 import type { Bootstrap } from '#registry/registries.ts';
@@ -260,27 +260,20 @@ export function* busyboxArchive(binary: Buffer, applets: readonly string[]): Ite
     'var',
     'var/www',
   ])
-    yield header(entry('dir', path, 0o755));
-  for (const path of ['tmp', 'var/tmp']) yield header(entry('dir', path, 0o1777));
-  yield* file('bin/busybox', binary, 0o755);
+    yield header(entryWith({ type: 'dir', path, mode: 0o755 }));
+  for (const path of ['tmp', 'var/tmp']) yield header(entryWith({ type: 'dir', path, mode: 0o1777 }));
+  yield file('bin/busybox', binary, 0o755);
   for (const applet of applets)
-    yield header({ ...entry('hardlink', `bin/${applet}`, 0o755), linkTarget: 'bin/busybox' });
+    yield header(entryWith({ type: 'hardlink', path: `bin/${applet}`, mode: 0o755, linkTarget: 'bin/busybox' }));
   const passwd =
     'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n';
-  yield* file('etc/passwd', Buffer.from(passwd), 0o644);
-  yield* file('etc/group', Buffer.from('root:x:0:\ndaemon:x:1:\nwww-data:x:33:\nnogroup:x:65534:\n'), 0o644);
+  yield file('etc/passwd', Buffer.from(passwd), 0o644);
+  yield file('etc/group', Buffer.from('root:x:0:\ndaemon:x:1:\nwww-data:x:33:\nnogroup:x:65534:\n'), 0o644);
   yield endOfArchive();
 }
 
-function* file(path: string, bytes: Buffer, mode: number): Iterable<Buffer> {
-  yield header({ ...entry('file', path, mode), size: bytes.byteLength });
-  yield bytes;
-  yield padding(bytes.byteLength);
-}
-
-function entry(type: EntryType, path: string, mode: number): TarEntry {
-  const nobody = { uid: 0, gid: 0, uname: '', gname: '', mtimeSec: 0, mtimeNsec: 0, deviceMajor: 0, deviceMinor: 0 };
-  return { type, path, mode, ...nobody, size: 0, linkTarget: '', xattrs: undefined, sparse: undefined };
+function file(path: string, bytes: Buffer, mode: number): Buffer {
+  return member(entryWith({ path, mode }), bytes);
 }
 
 /** An ELF file with a PT_INTERP header needs a loader that the image will not have. 64-bit, little endian, as all our hosts. */

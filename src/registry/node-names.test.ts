@@ -6,7 +6,7 @@ import { seededRandom } from '#base/random.ts';
 import { writeBlob } from '#image/content.ts';
 import { destroyNode, openNode, scratch, type TestNode } from '#image/fixtures/node.ts';
 import { type Collected, collect } from '#image/gc.ts';
-import type { TarEntry } from '#image/tar/entry.ts';
+import { entryWith } from '#image/tar/entry.ts';
 import { endOfArchive, header } from '#image/tar/writer.ts';
 import { anonymous } from '#registry/client/credentials.ts';
 import { nodeImageNames, registryAuthorities } from '#registry/node-names.ts';
@@ -178,24 +178,7 @@ describe('authorities', () => {
 
 /** A layer of one directory with that name. */
 function tarOf(path: string): Buffer {
-  const entry: TarEntry = {
-    type: 'dir',
-    path,
-    mode: 0o755,
-    uid: 0,
-    gid: 0,
-    uname: '',
-    gname: '',
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    size: 0,
-    linkTarget: '',
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
-    sparse: undefined,
-  };
-  return Buffer.concat([header(entry), endOfArchive()]);
+  return Buffer.concat([header(entryWith({ type: 'dir', path, mode: 0o755 })), endOfArchive()]);
 }
 
 function documents(layer: string): { tar: Buffer; config: string; manifest: string } {

@@ -15,34 +15,15 @@ import { parseGitUrl } from '#build/context/remote.ts';
 import { ContextTree, treeDigest, treeSource } from '#build/context/tree.ts';
 import { packingOf, peek, unpacked } from '#build/context/unpack.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
-import type { TarEntry } from '#image/tar/entry.ts';
-import { endOfArchive, header, padding } from '#image/tar/writer.ts';
+import { entryWith, type TarEntry } from '#image/tar/entry.ts';
+import { endOfArchive, member } from '#image/tar/writer.ts';
 import { fileHead } from '#spec/estiba/build.ts';
 import { digestOf, hexOf } from '#spec/image/digest.ts';
 
-const BLANK: TarEntry = {
-  type: 'file',
-  path: '',
-  mode: 0o644,
-  uid: 1000,
-  gid: 1000,
-  uname: '',
-  gname: '',
-  mtimeSec: 1,
-  mtimeNsec: 0,
-  size: 0,
-  linkTarget: '',
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: undefined,
-  sparse: undefined,
-};
-
 function tar(...members: (Partial<TarEntry> & { path: string; text?: string })[]): Buffer {
-  const parts = members.flatMap(({ text = '', ...entry }) => {
-    const bytes = Buffer.from(text);
-    return [header({ ...BLANK, ...entry, size: bytes.length }), bytes, padding(bytes.length)];
-  });
+  const parts = members.map(({ text = '', ...said }) =>
+    member(entryWith({ uid: 1000, gid: 1000, mtimeSec: 1, ...said }), Buffer.from(text)),
+  );
   return Buffer.concat([...parts, endOfArchive()]);
 }
 

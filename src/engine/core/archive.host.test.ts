@@ -16,7 +16,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { packPath, statPath, unpackInto } from '#engine/core/archive.ts';
 import type { RootView } from '#engine/core/root-view.ts';
-import type { TarEntry } from '#image/tar/entry.ts';
+import { entryWith, type TarEntry } from '#image/tar/entry.ts';
 import { TarReader } from '#image/tar/reader.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
 import { runPlan } from '#kernel/plan/execute.ts';
@@ -175,23 +175,12 @@ function swapForever(path: string, target: string): ChildProcess {
 function entry(fields: Partial<TarEntry> & { path: string }, content = ''): { entry: TarEntry; content: Buffer } {
   const bytes = Buffer.from(content);
   return {
-    entry: {
-      type: 'file',
+    entry: entryWith({
       mode: fields.type === 'dir' ? 0o755 : 0o644,
-      uid: 0,
-      gid: 0,
-      uname: '',
-      gname: '',
       mtimeSec: 1_700_000_000,
-      mtimeNsec: 0,
       size: bytes.length,
-      linkTarget: '',
-      deviceMajor: 0,
-      deviceMinor: 0,
-      xattrs: undefined,
-      sparse: undefined,
       ...fields,
-    },
+    }),
     content: bytes,
   };
 }

@@ -22,6 +22,27 @@ export interface TarEntry {
   sparse: readonly SparseExtent[] | undefined;
 }
 
+/** What nobody says of a member is as of an empty file of root's, from the beginning of time. */
+export function entryWith(said: Pick<TarEntry, 'path'> & Partial<TarEntry>): TarEntry {
+  return {
+    type: 'file',
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    uname: '',
+    gname: '',
+    mtimeSec: 0,
+    mtimeNsec: 0,
+    size: 0,
+    linkTarget: '',
+    deviceMajor: 0,
+    deviceMinor: 0,
+    xattrs: undefined,
+    sparse: undefined,
+    ...said,
+  };
+}
+
 export type EntryType = 'file' | 'hardlink' | 'symlink' | 'char' | 'block' | 'dir' | 'fifo';
 
 export interface SparseExtent {

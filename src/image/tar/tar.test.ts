@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { aclFromText } from '#image/tar/acl.ts';
-import { DEFAULT_LIMITS, type EntryType, type TarEntry, type TarLimits } from '#image/tar/entry.ts';
+import { DEFAULT_LIMITS, type EntryType, entryWith, type TarEntry, type TarLimits } from '#image/tar/entry.ts';
 import { TarReader } from '#image/tar/reader.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
 
@@ -27,24 +27,7 @@ function read(archive: Buffer, chunkBytes = archive.length, limits: TarLimits = 
 }
 
 function entry(over: Partial<TarEntry> = {}): TarEntry {
-  return {
-    type: 'file',
-    path: 'a',
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    uname: '',
-    gname: '',
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    size: 0,
-    linkTarget: '',
-    deviceMajor: 0,
-    deviceMinor: 0,
-    xattrs: undefined,
-    sparse: undefined,
-    ...over,
-  };
+  return entryWith({ path: 'a', ...over });
 }
 
 function archive(...members: { entry: TarEntry; body?: Buffer }[]): Buffer {

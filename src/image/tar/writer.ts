@@ -35,6 +35,12 @@ export function header(entry: TarEntry): Buffer {
   return records.size === 0 ? main : Buffer.concat([paxHeader(entry, records), main]);
 }
 
+/** A small member whole: its size is that of its contents. */
+export function member(entry: TarEntry, contents: Uint8Array): Buffer {
+  const size = contents.byteLength;
+  return Buffer.concat([header({ ...entry, size }), contents, padding(size)]);
+}
+
 export function padding(size: number): Buffer {
   return Buffer.alloc((BLOCK - (size % BLOCK)) % BLOCK);
 }
