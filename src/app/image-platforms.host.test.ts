@@ -89,7 +89,14 @@ describe('many platforms, many tags', () => {
       '2',
       'three',
     ]);
-    sh(`docker rmi ${PEER}/many/tags:1 ${PEER}/many/tags:2 ${PEER}/many/tags:three`);
+    // As dockerd: what was pushed is known by its digest from then on, and another repository there need not get the bytes again.
+    const digest = sh(`skopeo inspect --tls-verify=false --format '{{.Digest}}' docker://${PEER}/many/tags:1`);
+    expect(sh(`docker image inspect --format '{{json .RepoDigests}}' busybox`)).toContain(
+      `${PEER}/many/tags@${digest}`,
+    );
+    sh(`docker tag busybox ${PEER}/other/name:1`);
+    expect(sh(`docker push ${PEER}/other/name:1`)).toContain('Mounted from many/tags');
+    sh(`docker rmi ${PEER}/other/name:1 ${PEER}/many/tags:1 ${PEER}/many/tags:2 ${PEER}/many/tags:three`);
     sh(`docker pull -q -a ${PEER}/many/tags`);
     expect(tags(`${PEER}/many/tags`)).toEqual(['1', '2', 'three']);
     sh(`docker rmi ${PEER}/many/tags:1; docker pull -q ${PEER}/many/tags:1; docker rmi ${PEER}/many/tags:1`);

@@ -145,11 +145,26 @@ export class NodeImages implements ImageSource {
   async push(name: string, wish: RegistryWish & { platform?: Platform | undefined }): Promise<void> {
     const { registries } = this.#o;
     const image = await this.get(name, wish.platform);
-    await registries.push(parseReference(name), image.target.digest, {
+    const reference = parseReference(name);
+    const { digest } = await registries.push(reference, image.target.digest, {
       onProgress: wish.onProgress,
       credentials: headerCredentials(wish.auth),
+      mountFrom: await this.#repositoriesAt(reference.registry),
       ...(wish.signal ? { signal: wish.signal } : {}),
     });
+    // From here on that registry gives the same image by this digest.
+    const { registry, repository } = reference;
+    if (wish.platform === undefined) await this.store.add(image.target, [{ registry, repository, digest }]);
+  }
+
+  /** Where in that registry blobs are already, as far as this node pulled or pushed them: they need not be sent again. */
+  async #repositoriesAt(registry: string): Promise<(digest: Digest) => readonly string[]> {
+    const holders = new Map<Digest, string[]>();
+    for (const { repoDigests, platform } of await this.store.list())
+      for (const name of repoDigests.map((text) => parseReference(text)).filter((one) => one.registry === registry))
+        for (const { digest } of [platform.manifest.config, ...platform.manifest.layers])
+          holders.set(digest, [...(holders.get(digest) ?? []), name.repository]);
+    return (digest) => holders.get(digest) ?? [];
   }
 
   /** An image of one layer from the tar of a root file system, packed or not. */
