@@ -12,6 +12,7 @@ import { ShimProcesses } from '#engine/core/processes.ts';
 import { Overlays } from '#image/overlays.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { entryFor } from '#registry/client/credentials.ts';
 import { parsePlatform, samePlatform } from '#spec/image/platform.ts';
 import { parseReference } from '#spec/image/reference.ts';
 
@@ -85,12 +86,8 @@ function platformOf({ platform: { config } }: Image): { os: string; architecture
   return { os: config.os, architecture: config.architecture, ...(config.variant ? { variant: config.variant } : {}) };
 }
 
-/** As `X-Registry-Auth` has them. Docker Hub goes by its old address in the clients' files. */
+/** As `X-Registry-Auth` has them. */
 function credentialsOf(auth: ImageWish['auth'], registry: string): string | undefined {
-  const names =
-    registry === 'docker.io'
-      ? ['https://index.docker.io/v1/', 'docker.io', 'index.docker.io']
-      : [registry, `https://${registry}`, `http://${registry}`];
-  const found = names.map((name) => auth[name]).find((entry) => entry !== undefined);
+  const found = entryFor(registry, auth);
   return found && Buffer.from(JSON.stringify(found)).toString('base64url');
 }

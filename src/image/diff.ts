@@ -28,7 +28,10 @@ export async function* changes(upper: string, existsBelow: (path: string) => Pro
   }
 }
 
-/** True if one of the layers (uppermost first) shows that path; a whiteout or an opaque directory ends the search. */
+/**
+ * True if one of the layers (uppermost first) shows that path; a whiteout ends the search. Attributes are not read: below a directory
+ * that a middle layer made opaque, `docker diff` says changed of what was added.
+ */
 export async function existsInLayers(lower: readonly string[], path: string): Promise<boolean> {
   const parts = path.split('/');
   for (const layer of lower) {

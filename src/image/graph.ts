@@ -1,7 +1,7 @@
 import { isCode } from '#base/errors.ts';
 import type { ContentStore } from '#image/content.ts';
 import { PlatformNotHere } from '#image/errors.ts';
-import { type Digest, digestOf } from '#spec/image/digest.ts';
+import type { Digest } from '#spec/image/digest.ts';
 import {
   type AnyManifest,
   type Descriptor,
@@ -100,11 +100,4 @@ async function childrenOf(
     if (isCode(error, 'BLOB_DAMAGED', 'BLOB_NOT_FOUND')) return [];
     throw error;
   }
-}
-
-/** Identity of a stack of layers (image-spec, config.md, Layer ChainID). */
-export function chainIdOf(diffIds: readonly Digest[]): Digest | undefined {
-  let chain: Digest | undefined;
-  for (const diffId of diffIds) chain = chain === undefined ? diffId : digestOf(`${chain} ${diffId}`);
-  return chain;
 }

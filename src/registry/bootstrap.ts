@@ -205,7 +205,7 @@ async function packageSources(suite: string): Promise<string[]> {
     '--format',
     format,
     'Created-By: Packages',
-  ]).catch(() => ({ stdout: '' }));
+  ]).catch(() => ({ stdout: '' })); // without apt there is no mmdebstrap either, and it is that which is told
   return sourceLines(stdout, codename, suite);
 }
 

@@ -49,13 +49,13 @@ export type Bootstrap = (
   signal?: AbortSignal,
 ) => Promise<Pulled | undefined>;
 
-export type PullRequest = Pick<PullOptions, 'platform' | 'platformIsExact' | 'onProgress' | 'onImage' | 'onLayer'> & {
+export type PullRequest = Pick<PullOptions, 'platform' | 'platformIsExact' | 'onProgress' | 'onImage'> & {
   /** Stands before the node's own store: whoever unpacks layers while they load. */
   content?: ContentStore;
   signal?: AbortSignal;
   credentials?: CredentialSource;
 };
-export type PushRequest = Pick<PushOptions, 'onProgress' | 'mountFrom' | 'pushForeign' | 'chunkBytes'> & {
+export type PushRequest = Pick<PushOptions, 'onProgress' | 'mountFrom' | 'chunkBytes'> & {
   signal?: AbortSignal;
   credentials?: CredentialSource;
 };

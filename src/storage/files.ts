@@ -44,11 +44,6 @@ export async function syncDirectory(path: string): Promise<void> {
   await withFile(path, 'r', (handle) => handle.sync());
 }
 
-export async function removeDurably(path: string): Promise<void> {
-  await rm(path, { force: true });
-  await syncDirectory(dirname(path));
-}
-
 export async function sweepTemporary(directory: string): Promise<void> {
   const names = await readdir(directory).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return [];
@@ -65,14 +60,20 @@ export async function diskUsage(root: string): Promise<{ bytes: number; inodes: 
   let bytes = 0;
   const pending = [root];
   for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
-    const stat = await lstat(path).catch(() => undefined);
+    const stat = await lstat(path).catch(gone);
     if (!stat || seen.has(`${stat.dev}:${stat.ino}`)) continue;
     seen.add(`${stat.dev}:${stat.ino}`);
     bytes += stat.blocks * 512;
     if (!stat.isDirectory()) continue;
-    for (const name of await readdir(path).catch(() => [])) pending.push(join(path, name));
+    for (const name of (await readdir(path).catch(gone)) ?? []) pending.push(join(path, name));
   }
   return { bytes, inodes: seen.size };
+}
+
+function gone(error: unknown): undefined {
+  const errno = errnoOf(error);
+  if (errno !== 'ENOENT' && errno !== 'ENOTDIR') throw error;
+  return undefined;
 }
 
 export async function withFile<T>(path: string, flags: string, use: (handle: FileHandle) => Promise<T>): Promise<T> {

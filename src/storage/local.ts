@@ -363,7 +363,7 @@ export class LocalStore<R> implements Store {
         return; // The journal is broken: every call says so, and leases do not end while nothing can be written.
       }
     }
-    this.#settled().catch(() => undefined);
+    this.#settled().catch(() => undefined); // as above: who calls next hears of a broken journal
     this.#armExpiry();
   }
 }

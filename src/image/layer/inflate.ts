@@ -63,6 +63,7 @@ async function throughStream(
     for await (const chunk of source) {
       isEmpty &&= chunk.length === 0;
       if (failure !== undefined || stream.destroyed) break;
+      // A stream that fails in the place of draining says why by `ended`.
       if (!stream.write(chunk)) await Promise.race([once(stream, 'drain').catch(() => undefined), ended]);
     }
     // zlib takes no bytes at all for a stream that has ended well.

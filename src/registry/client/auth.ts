@@ -75,8 +75,10 @@ export class Authorizer {
     const known = this.#tokens.get(key);
     if (known && known.untilMs > this.#clock.now()) return known.header;
     const { token, lifeSeconds } = await this.#fetchToken(challenge, scopes, user);
+    const nowMs = this.#clock.now();
+    for (const [old, { untilMs }] of this.#tokens) if (untilMs <= nowMs) this.#tokens.delete(old);
     const header = `Bearer ${token}`;
-    this.#tokens.set(key, { header, untilMs: this.#clock.now() + Math.max(lifeSeconds * 1000 - EARLY_MS, 1000) });
+    this.#tokens.set(key, { header, untilMs: nowMs + Math.max(lifeSeconds * 1000 - EARLY_MS, 1000) });
     return header;
   }
 

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import {
   type CredentialSource,
-  configHeaderCredentials,
   dockerConfigCredentials,
+  entryFor,
   headerCredentials,
   type RunHelper,
 } from '#registry/client/credentials.ts';
@@ -75,15 +75,6 @@ it("reads what Docker's clients send along with a pull, a push and a build", asy
   expect(await headerCredentials(header({}))('x')).toBeUndefined();
   expect(await headerCredentials(undefined)('x')).toBeUndefined();
   expect(() => headerCredentials('%%%')).toThrow(/X-Registry-Auth/);
-  const build = configHeaderCredentials(
-    header({
-      'https://index.docker.io/v1/': { username: 'h', password: 'p' },
-      'reg.corp': { username: 'r', password: 'p' },
-    }),
-  );
-  expect([await build('docker.io'), await build('reg.corp'), await build('other')]).toEqual([
-    { name: 'h', password: 'p' },
-    { name: 'r', password: 'p' },
-    undefined,
-  ]);
+  const entries = { 'https://index.docker.io/v1/': 'hub', 'reg.corp': 'corp' };
+  expect(['docker.io', 'reg.corp', 'other'].map((host) => entryFor(host, entries))).toEqual(['hub', 'corp', undefined]);
 });

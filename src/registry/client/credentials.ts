@@ -35,15 +35,10 @@ export function headerCredentials(header: string | undefined): CredentialSource 
   return async () => credentials;
 }
 
-/** `X-Registry-Config` of a build: the same for many registries, by their names. */
-export function configHeaderCredentials(header: string | undefined): CredentialSource {
-  if (header === undefined || header === '') return anonymous;
-  const entries = record(AuthEntry)(decodeJson(header), 'X-Registry-Config');
-  return async (host) => {
-    const name = keysOf(host).find((key) => entries[key] !== undefined);
-    const entry = name === undefined ? undefined : entries[name];
-    return entry && fromEntry(entry);
-  };
+/** Of credentials for many registries (`X-Registry-Config` of a build) those for one, whatever it was called. */
+export function entryFor<T>(host: string, entries: Readonly<Record<string, T>>): T | undefined {
+  const name = keysOf(host).find((key) => entries[key] !== undefined);
+  return name === undefined ? undefined : entries[name];
 }
 
 function decodeJson(header: string): unknown {
@@ -62,11 +57,8 @@ export function dockerConfigCredentials(path: string, run: RunHelper = runHelper
     const [key = host] = keysOf(host);
     const helper = config.credHelpers?.[key] ?? config.credHelpers?.[host] ?? config.credsStore;
     if (helper) return fromHelper(helper, key, run);
-    for (const name of keysOf(host)) {
-      const entry = config.auths?.[name];
-      if (entry) return fromEntry(entry);
-    }
-    return undefined;
+    const entry = entryFor(host, config.auths ?? {});
+    return entry && fromEntry(entry);
   };
 }
 

@@ -48,8 +48,6 @@ export interface PullOptions {
   platformIsExact?: boolean;
   /** An image's layers begin to load now: for unpacking them while they do. */
   onImage?: (manifest: ImageManifest) => void;
-  /** A layer is in the content store; layers come in any order, `index` says which. For unpacking while others still load. */
-  onLayer?: (layer: Descriptor, index: number) => void;
   /** Blobs at once. */
   parallel?: number;
 }
@@ -257,12 +255,9 @@ async function fetchBlobs(
     for (const layer of layers) o.onProgress({ at: 'layer', digest: layer.digest, state: 'waiting' });
     return [
       fetch(config, 'configuration'),
-      ...layers.map(async (layer, index) => {
-        await (isForeignLayer(layer.mediaType) && layer.urls?.length
-          ? fetchForeign(layer, fetch)
-          : fetch(layer, 'layer'));
-        o.onLayer?.(layer, index);
-      }),
+      ...layers.map((layer) =>
+        isForeignLayer(layer.mediaType) && layer.urls?.length ? fetchForeign(layer, fetch) : fetch(layer, 'layer'),
+      ),
     ];
   });
   // The first failure stops the rest; all must have let go of their transfers before anybody tries again.

@@ -29,8 +29,6 @@ export interface PushOptions {
   signal?: AbortSignal;
   mountFrom?: (digest: Digest) => readonly string[];
   chunkBytes?: number;
-  /** Foreign layers are sent too, for registries without a way out (Docker's `allow-nondistributable-artifacts`). */
-  pushForeign?: boolean;
   parallel?: number;
   /** The registry is this node's own: asked for the name, it links what the node has under it, and nothing need be sent. */
   isOwn?: boolean;
@@ -115,7 +113,8 @@ async function collect(
   if (parsed.kind === 'image') {
     for (const d of [parsed.manifest.config, ...parsed.manifest.layers]) {
       lease.add(d.digest);
-      if (!stays(d, o) && !(await o.content.info(d.digest))) throw new ImageIncomplete({ what, missing: d.digest });
+      if (!isForeignLayer(d.mediaType) && !(await o.content.info(d.digest)))
+        throw new ImageIncomplete({ what, missing: d.digest });
     }
     return [node];
   }
@@ -126,11 +125,6 @@ async function collect(
     below.push(...(await collect(child.digest, child.mediaType, what, depth + 1, o, lease)));
   }
   return [...new Map([...below, node].map((n) => [n.digest, n])).values()];
-}
-
-/** Foreign layers are not ours to spread: who pulls the image fetches them where they are. */
-function stays(layer: Descriptor, o: PushOptions): boolean {
-  return isForeignLayer(layer.mediaType) && !o.pushForeign;
 }
 
 async function sendBlobs(
@@ -150,7 +144,8 @@ async function sendBlobs(
   const send = (d: Descriptor): Promise<void> =>
     limiter.run(async () => {
       signal.throwIfAborted();
-      if (stays(d, o)) return o.onProgress({ at: 'layer', digest: d.digest, state: 'foreign' });
+      // Foreign layers are not ours to spread: who pulls the image fetches them where they are.
+      if (isForeignLayer(d.mediaType)) return o.onProgress({ at: 'layer', digest: d.digest, state: 'foreign' });
       await uploadBlob(client, repository, d.digest, d.size, { ...o, signal });
     });
   for (const d of blobs.values()) o.onProgress({ at: 'layer', digest: d.digest, state: 'waiting' });
