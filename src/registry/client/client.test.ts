@@ -81,6 +81,35 @@ describe('push and pull', () => {
     expect(events.filter((e) => e.at === 'layer' && e.state === 'mounted')).toHaveLength(2);
   });
 
+  it('a foreign layer is not sent, and is fetched from where its descriptor says', async () => {
+    await using r = await testRegistry();
+    const layer = randomBytes(5000);
+    const asked: string[] = [];
+    const elsewhere = await listening(
+      createServer((request, response) => {
+        asked.push(request.url ?? '');
+        if (request.url === '/gone') response.writeHead(404).end();
+        else response.end(layer);
+      }),
+    );
+    const here = node();
+    const config = Buffer.from(JSON.stringify({ ...AMD64, rootfs: { type: 'layers', diff_ids: [digestOf(layer)] } }));
+    for (const bytes of [config, layer]) await writeBlob(here.content, digestOf(bytes), [bytes]);
+    const manifest = JSON.parse(manifestOf(config, [layer]));
+    manifest.layers[0].mediaType = 'application/vnd.oci.image.layer.nondistributable.v1.tar';
+    manifest.layers[0].urls = ['gone', 'layer'].map((name) => `http://${hostOf(elsewhere)}/${name}`);
+    const bytes = Buffer.from(JSON.stringify(manifest));
+    const { digest } = await writeBlob(here.content, digestOf(bytes), [bytes]);
+    const events: Progress[] = [];
+    await here.registries.push(`${r.host}/win`, digest, { onProgress: (e) => events.push(e) });
+    expect(events.filter((e) => e.at === 'layer' && e.state === 'foreign')).toHaveLength(1);
+    expect((await fetch(`${r.url}/v2/win/blobs/${digestOf(layer)}`)).status).toBe(404);
+    const there = node();
+    await there.registries.pull(`${r.host}/win`, { ...quiet(), platform: AMD64 });
+    expect(await there.content.info(digestOf(layer))).toMatchObject({ sizeBytes: 5000 });
+    expect(asked).toEqual(['/gone', '/layer']);
+  });
+
   it('logs in with a token where the registry wants one, and says who lacks the right', async () => {
     const all = { repositories: ['**'], actions: ['pull' as const, 'push' as const] };
     const access = {
