@@ -154,6 +154,18 @@ describe('many platforms, many tags', () => {
     sh('docker load -q -i layout.tar');
   });
 
+  it('an OCI layout goes into a directory and comes back from one, for umoci and skopeo too', () => {
+    sh(`mkdir made; ${ESTIBA} save --platform linux/arm64 -o made ${MULTI}`);
+    expect(sh("skopeo inspect --override-arch arm64 --format '{{.Architecture}}' oci:made:1")).toBe('arm64');
+    sh(
+      'umoci init --layout theirs && umoci new --image theirs:1 && umoci config --image theirs:1 --config.label by=umoci',
+    );
+    expect(sh(`${ESTIBA} load -i theirs`)).toMatch(/Loaded image ID: sha256:/);
+    const { code, err } = server.sh(`${ESTIBA} load -i amd64`);
+    expect([code, err]).toEqual([1, expect.stringContaining('the archive is no image')]);
+    expect(server.sh(`${ESTIBA} load -i nowhere`).err).toContain('nowhere');
+  });
+
   it('what no platform is, or is not here, is said; and no image goes for one of its platforms', () => {
     expect(server.sh(`docker image inspect --platform linux/s390x ${MULTI}`).err).toContain('nothing for linux/s390x');
     expect(server.sh(`docker save --platform linux/s390x -o x.tar ${MULTI}`).code).not.toBe(0);

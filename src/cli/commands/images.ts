@@ -1,4 +1,5 @@
-import { createReadStream, createWriteStream } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { createReadStream, createWriteStream, existsSync, statSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { isCode } from '#base/errors.ts';
 import { stamp } from '#cli/commands/containers.ts';
@@ -107,7 +108,10 @@ interface HistoryRow {
 }
 
 export const historyCommand: Command = async ({ flags, args, io, engine }) => {
-  const rows = await engine.json<HistoryRow[]>({ path: `/images/${args[0] ?? ''}/history` });
+  const rows = await engine.json<HistoryRow[]>({
+    path: `/images/${args[0] ?? ''}/history`,
+    query: { platform: flags.text('platform') },
+  });
   const whole = flags.on('no-trunc');
   const human = !flags.has('human') || flags.on('human');
   const id = (r: HistoryRow): string => (whole ? r.Id : r.Id === '<missing>' ? r.Id : shortId(r.Id));
@@ -137,8 +141,10 @@ export const historyCommand: Command = async ({ flags, args, io, engine }) => {
 };
 
 export const saveCommand: Command = async ({ flags, args, io, engine }) => {
-  const body = await engine.open({ path: '/images/get', query: { names: args } });
-  await intoFile(body, flags, io.stdout);
+  const body = await engine.open({ path: '/images/get', query: { names: args, platform: flags.text('platform') } });
+  const output = flags.text('output');
+  if (output !== undefined && isDirectory(output)) await tar(['-xf', '-', '-C', output], body);
+  else await intoFile(body, flags, io.stdout);
   return 0;
 };
 
@@ -156,15 +162,41 @@ async function intoFile(body: NodeJS.ReadableStream, flags: Flags, stdout: NodeJ
   else await pipeline(body, createWriteStream(output));
 }
 
+/** What we save and load is an OCI layout as a tar: a directory holds the same, unpacked. */
+function isDirectory(path: string): boolean {
+  return existsSync(path) && statSync(path).isDirectory();
+}
+
+/** Runs tar(1) on what comes in, to its end. */
+function tar(args: readonly string[], input: NodeJS.ReadableStream): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('tar', args, { stdio: ['pipe', 'inherit', 'inherit'] });
+    const fed = pipeline(input, child.stdin);
+    fed.catch(() => undefined); // tar's own status says more of a pipe that broke; awaited where it has none
+    child.on('error', reject);
+    child.on('close', (code) =>
+      code === 0 ? fed.then(resolve, reject) : reject(new ExitWith({ code: 1, says: `tar ends with status ${code}` })),
+    );
+  });
+}
+
+async function* tarOf(directory: string): AsyncGenerator<Uint8Array> {
+  const child = spawn('tar', ['-C', directory, '-cf', '-', '.'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve));
+  yield* child.stdout;
+  const code = await ended;
+  if (code !== 0) throw new ExitWith({ code: 1, says: `tar of ${directory} ends with status ${code}` });
+}
+
 export const loadCommand: Command = async ({ flags, io, engine }) => {
   const input = flags.text('input');
   if (input === undefined && io.stdin.isTTY)
     throw new CliUsage({ why: 'requested load from stdin, but stdin is empty' });
-  const body = input === undefined ? io.stdin : createReadStream(input);
+  const body = input === undefined ? io.stdin : isDirectory(input) ? tarOf(input) : createReadStream(input);
   const lines = engine.lines<ProgressLine>({
     method: 'POST',
     path: '/images/load',
-    query: { quiet: flags.on('quiet') || undefined },
+    query: { quiet: flags.on('quiet') || undefined, platform: flags.text('platform') },
     body: body as AsyncIterable<Uint8Array>,
     headers: { 'Content-Type': 'application/x-tar' },
   });

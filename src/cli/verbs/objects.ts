@@ -84,7 +84,7 @@ export const IMAGE_VERBS: readonly Verb[] = [
     summary: 'Show how an image was made',
     usage: 'IMAGE',
     args: args(1, 1, 'image'),
-    flags: [FORMAT, JSON_FLAG, bool('H human', 'Sizes and dates for people (default true)'), NO_TRUNC, QUIET],
+    flags: [FORMAT, JSON_FLAG, bool('H human', 'Sizes and dates for people (default true)'), NO_TRUNC, PLATFORM, QUIET],
     load: async () => (await images()).historyCommand,
   },
   {
@@ -114,7 +114,10 @@ export const IMAGE_VERBS: readonly Verb[] = [
     summary: 'Write images as a tar',
     usage: 'IMAGE [IMAGE...]',
     args: args(1, MANY, 'image'),
-    flags: [text('o output', 'Into a file', { value: 'FILE', complete: 'file' })],
+    flags: [
+      text('o output', 'Into a file, or as an OCI layout into a directory', { value: 'PATH', complete: 'file' }),
+      PLATFORM,
+    ],
     load: async () => (await images()).saveCommand,
   },
   {
@@ -123,7 +126,11 @@ export const IMAGE_VERBS: readonly Verb[] = [
     summary: 'Read images from a tar',
     usage: '',
     args: NO_ARGUMENTS,
-    flags: [text('i input', 'From a file', { value: 'FILE', complete: 'file' }), bool('q quiet', 'No progress')],
+    flags: [
+      text('i input', 'From a file, or the directory of an OCI layout', { value: 'PATH', complete: 'file' }),
+      PLATFORM,
+      bool('q quiet', 'No progress'),
+    ],
     load: async () => (await images()).loadCommand,
   },
   {
