@@ -163,7 +163,8 @@ describe('many platforms, many tags', () => {
     expect(sh(`${ESTIBA} load -i theirs`)).toMatch(/Loaded image ID: sha256:/);
     const { code, err } = server.sh(`${ESTIBA} load -i amd64`);
     expect([code, err]).toEqual([1, expect.stringContaining('the archive is no image')]);
-    expect(server.sh(`${ESTIBA} load -i nowhere`).err).toContain('nowhere');
+    for (const verb of ['load -i', 'import'])
+      expect(server.sh(`${ESTIBA} ${verb} nowhere`).err).toContain("no such file or directory, open 'nowhere'");
   });
 
   it('what no platform is, or is not here, is said; and no image goes for one of its platforms', () => {

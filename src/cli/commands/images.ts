@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import { createReadStream, createWriteStream, existsSync, statSync } from 'node:fs';
+import { createReadStream, createWriteStream, existsSync, openSync, type ReadStream, statSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
-import { isCode } from '#base/errors.ts';
+import { isCode, messageOf } from '#base/errors.ts';
 import { stamp } from '#cli/commands/containers.ts';
 import { type ProgressLine, showProgress, splitImage } from '#cli/commands/pull.ts';
 import { confirmed } from '#cli/confirm.ts';
@@ -180,6 +180,15 @@ function tar(args: readonly string[], input: NodeJS.ReadableStream): Promise<voi
   });
 }
 
+/** Opened before anything is sent: a file that is not there would break the request, and that looks like a daemon's failure. */
+function fileAt(path: string): ReadStream {
+  try {
+    return createReadStream(path, { fd: openSync(path, 'r') });
+  } catch (cause) {
+    throw new ExitWith({ code: 1, says: messageOf(cause) }, { cause });
+  }
+}
+
 async function* tarOf(directory: string): AsyncGenerator<Uint8Array> {
   const child = spawn('tar', ['-C', directory, '-cf', '-', '.'], { stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve));
@@ -192,7 +201,7 @@ export const loadCommand: Command = async ({ flags, io, engine }) => {
   const input = flags.text('input');
   if (input === undefined && io.stdin.isTTY)
     throw new CliUsage({ why: 'requested load from stdin, but stdin is empty' });
-  const body = input === undefined ? io.stdin : isDirectory(input) ? tarOf(input) : createReadStream(input);
+  const body = input === undefined ? io.stdin : isDirectory(input) ? tarOf(input) : fileAt(input);
   const lines = engine.lines<ProgressLine>({
     method: 'POST',
     path: '/images/load',
@@ -219,7 +228,7 @@ export const importCommand: Command = async ({ flags, args, io, engine }) => {
       changes: flags.list('change'),
       platform: flags.text('platform'),
     },
-    ...(remote ? {} : { body: (source === '-' ? io.stdin : createReadStream(source)) as AsyncIterable<Uint8Array> }),
+    ...(remote ? {} : { body: (source === '-' ? io.stdin : fileAt(source)) as AsyncIterable<Uint8Array> }),
     headers: { 'Content-Type': 'application/x-tar' },
   });
   await showProgress(lines, io, false);
