@@ -119,7 +119,8 @@ function helper(
   if (!/^[\w.-]+$/.test(name)) return failed('that is not a helper name');
   const program = `docker-credential-${name}`;
   const ran = spawnSync(program, [verb], { input, encoding: 'utf8', env: { ...env }, timeout: HELPER_TIMEOUT_MS });
-  if (ran.error) return failed(ran.error.message, ran.error);
+  // EPIPE of one that ends before it has read says less than its status.
+  if (ran.error && ran.status === null) return failed(ran.error.message, ran.error);
   if (ran.status === 0) return ran.stdout;
   // The protocol has no code for it: "not found" is a sentence on stdout, the same in every helper.
   if (/credentials not found/.test(ran.stdout)) return undefined;
