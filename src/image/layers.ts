@@ -375,22 +375,25 @@ export class LayerStore {
   }
 
   async #checksumAll(): Promise<void> {
-    await this.#syncAll();
+    const writes: Promise<void>[] = [];
     for (let next = first(this.#unchecked); next; next = first(this.#unchecked)) {
       const [diffId, record] = next;
       this.#unchecked.delete(diffId);
-      try {
-        const path = this.#file(record.name);
-        if (this.#unsynced.has(record.name)) await this.#syncAll(); // came while others were summed up
-        const checksum = await this.#driver.checksum(path);
-        if (this.#known.get(diffId) !== record) continue; // removed meanwhile
-        record.checksum = checksum;
-        await this.#records.put(diffId, record);
-      } catch (error) {
+      const failed = (error: unknown): void => {
         if (this.#known.has(diffId))
           this.#options.log.warn('no checksum for layer', { diffId, error: describeChain(error) });
+      };
+      try {
+        if (this.#unsynced.has(record.name)) await this.#syncAll();
+        const checksum = await this.#driver.checksum(this.#file(record.name));
+        if (this.#known.get(diffId) !== record) continue; // removed meanwhile
+        record.checksum = checksum;
+        writes.push(this.#records.put(diffId, record).catch(failed)); // the next is summed up while this one is written
+      } catch (error) {
+        failed(error);
       }
     }
+    await Promise.all(writes);
   }
 
   /** Layers without a record yet, together: the file system writes its journal once for all that ask at the same time. */
