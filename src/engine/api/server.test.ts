@@ -201,10 +201,12 @@ describe('the API server', () => {
 
   const upgrade =
     'POST /exec/1/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n';
+  const chunked = upgrade.replace('Content-Length: 13', 'Transfer-Encoding: chunked');
   it.each([
     ['in one piece', [`${upgrade}{"Tty":false}ab`]],
     ['with the body apart', [upgrade, '{"Tty":false}', 'ab']],
     ['cut inside the body, with early input', [`${upgrade}{"Tt`, 'y":false}a', 'b']],
+    ['in chunks', [`${chunked}5\r\n{"Tty\r\n`, '8\r\n":false}\r\n0\r', '\n\r\nab']],
   ])('hijacks an upgraded request that comes %s', async (_, pieces) => {
     const text = await raw(pieces);
     expect(text).toMatch(/^HTTP\/1\.1 101 UPGRADED\r\n/);
@@ -218,9 +220,7 @@ describe('the API server', () => {
     expect(await raw([upgrade.replace('Content-Length: 13', 'Content-Length: 99999999999')], false)).toMatch(
       /^HTTP\/1\.1 400 /,
     );
-    expect(await raw([upgrade.replace('Content-Length: 13', 'Transfer-Encoding: chunked')], false)).toMatch(
-      /^HTTP\/1\.1 400 /,
-    );
+    expect(await raw([`${chunked}no size\r\n`], false)).toMatch(/^HTTP\/1\.1 400 /);
   });
 
   it('speaks WebSocket where a call is made for it, and says so to others', async () => {

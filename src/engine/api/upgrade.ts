@@ -13,8 +13,10 @@ export async function readUpgradeBody(
   head: Buffer,
   maxBytes: number,
 ): Promise<{ body: Buffer; early: Buffer }> {
-  if (request.headers['transfer-encoding'])
-    throw new BadBody({ problem: 'a request that upgrades needs Content-Length, not chunks' });
+  if (request.headers['transfer-encoding']) {
+    if (bodyComesWithRequest()) return { body: await readAll(request, maxBytes), early: head };
+    return readChunks(socket, head, maxBytes);
+  }
   const length = Number(request.headers['content-length'] ?? 0);
   if (!Number.isSafeInteger(length) || length < 0 || length > maxBytes)
     throw new BadBody({ problem: `Content-Length ${length} is out of bounds` });
@@ -29,6 +31,39 @@ export async function readUpgradeBody(
   }
   return { body: bytes.subarray(0, length), early: bytes.subarray(length) };
 }
+
+/** Chunks to the last, empty one (RFC 9112, 7.1); extensions and trailers are nobody's here. */
+async function readChunks(socket: Duplex, head: Buffer, maxBytes: number): Promise<{ body: Buffer; early: Buffer }> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  let bytes = head;
+  const have = async (count: number): Promise<void> => {
+    while (bytes.length < count) {
+      const more = await nextChunk(socket);
+      if (!more) throw new BadBody({ problem: 'it ends in the middle of a chunk' });
+      bytes = Buffer.concat([bytes, more]);
+    }
+  };
+  for (;;) {
+    let line = bytes.indexOf('\r\n');
+    for (; line < 0; line = bytes.indexOf('\r\n')) {
+      if (bytes.length > CHUNK_LINE_MAX_BYTES) throw new BadBody({ problem: 'a chunk has no size' });
+      await have(bytes.length + 1);
+    }
+    const digits = /^[0-9a-f]{1,8}$/i.exec(bytes.subarray(0, line).toString('latin1'))?.[0];
+    if (digits === undefined) throw new BadBody({ problem: 'a chunk has no size' });
+    const length = Number.parseInt(digits, 16);
+    size += length;
+    if (size > maxBytes) throw new BadBody({ problem: `longer than ${maxBytes} bytes` });
+    const end = line + 2 + length;
+    await have(end + 2);
+    chunks.push(bytes.subarray(line + 2, end));
+    bytes = bytes.subarray(end + 2);
+    if (length === 0) return { body: Buffer.concat(chunks), early: bytes };
+  }
+}
+
+const CHUNK_LINE_MAX_BYTES = 16;
 
 /**
  * The client's standard input after an upgrade, with bytes that came early in front. A stream of its own: reading it to its

@@ -5,10 +5,13 @@ import { array, fail, integer as integerShape, object, optional, record, string 
 import { parseDurationNs } from '#base/units.ts';
 import { type Builder, type BuildRequest, readDockerfile } from '#build/builder.ts';
 import { receiveContext, receiveRemote } from '#build/context/classic.ts';
+import type { BuildEvent } from '#build/events.ts';
 import { describeFailure } from '#build/failure.ts';
 import { type SandboxLimits, sandboxLimits } from '#build/sandbox.ts';
 import type { CacheUse } from '#build/tidy.ts';
 import { type ClassicLine, ClassicProgress } from '#engine/api/docker/build-progress.ts';
+import { type BuildKitLine, BuildKitProgress } from '#engine/api/docker/buildkit-progress.ts';
+import { BuildSessions } from '#engine/api/docker/buildkit-session.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { json, jsonLines, type Reply } from '#engine/api/reply.ts';
@@ -22,8 +25,13 @@ import { parseReference, type Reference, withDefaultTag } from '#spec/image/refe
 
 /** The classic builder's calls: a context as a tar comes in, lines go out. */
 export function buildHandlers(builder: Builder): Handlers {
+  const sessions = new BuildSessions();
   return {
-    ImageBuild: (request) => buildReply(builder, request),
+    Session: (request) => sessions.open(request),
+    ImageBuild: (request) =>
+      textOf(request.query, 'version') === '2'
+        ? buildKitReply(builder, sessions, request)
+        : buildReply(builder, request),
     BuildPrune: async (request) => json(await prune(builder, request)),
   };
 }
@@ -61,11 +69,6 @@ function cacheJson(use: CacheUse): object {
 
 async function buildReply(builder: Builder, request: ApiRequest): Promise<Reply> {
   const { query } = request;
-  if (textOf(query, 'version') === '2')
-    throw new NotSupported({
-      what: "BuildKit's session protocol",
-      instead: 'set DOCKER_BUILDKIT=0, or use estiba build',
-    });
   const quiet = flag(query, 'q');
   const build = await receive(builder, request);
   const unused = unusedArgs(build); // reads the file: what it does wrong is told before the answer begins
@@ -102,6 +105,57 @@ async function buildReply(builder: Builder, request: ApiRequest): Promise<Reply>
     }
     await lines.end();
   });
+}
+
+/**
+ * The same build for clients that ask for BuildKit: its progress, and credentials from the session where the request brings none. The
+ * context comes as a tar; a client that serves it by its session (docker build with BuildKit) is told what to do instead.
+ */
+async function buildKitReply(builder: Builder, sessions: BuildSessions, request: ApiRequest): Promise<Reply> {
+  const { query } = request;
+  if (textOf(query, 'remote') === 'client-session')
+    throw new NotSupported({
+      what: "a context that the client serves by BuildKit's session",
+      instead: 'set DOCKER_BUILDKIT=0, or use estiba build',
+    });
+  const received = await receive(builder, request);
+  const session = textOf(query, 'session');
+  const asked = session === undefined ? {} : await sessionCredentials(sessions, session, received);
+  const build = { ...received, auth: { ...asked, ...received.auth } };
+  return jsonLines(async (put, signal) => {
+    const lines = new LineQueue<BuildKitLine | ClassicLine>(put);
+    const progress = new BuildKitProgress(
+      (line) => lines.push(line),
+      () => builder.node.clock.now(),
+    );
+    try {
+      const tell = (event: BuildEvent): void =>
+        event.at === 'planned' ? progress.begin(event.graph) : progress.take(event);
+      const { image } = await builder.build(build, tell, signal);
+      progress.built(image.id);
+    } catch (error) {
+      lines.push(failureLine(error));
+    }
+    await lines.end();
+  });
+}
+
+/** Of the registries that FROM lines name; names that variables make are not known before the build plans. */
+async function sessionCredentials(
+  sessions: BuildSessions,
+  session: string,
+  { file }: BuildRequest,
+): Promise<BuildRequest['auth']> {
+  const { stages } = parseDockerfile(file.text, file.name);
+  const names = new Set(stages.map((stage) => stage.name));
+  const images = stages.map((stage) => stage.base).filter((image) => !image.includes('$') && !names.has(image));
+  const registries = new Set(images.filter((i) => i !== 'scratch').map((image) => parseReference(image).registry));
+  const auth: Record<string, object> = {};
+  for (const registry of registries) {
+    const found = await sessions.credentials(session, registry);
+    if (found) auth[registry] = found;
+  }
+  return auth;
 }
 
 /** Everything that can be refused is, before the answer begins. */
@@ -264,15 +318,15 @@ function failureLine(error: unknown): ClassicLine {
 }
 
 /** Events come at once, a client reads at its own pace. */
-class LineQueue {
-  readonly #put: (line: ClassicLine) => Promise<void>;
+class LineQueue<Line = ClassicLine> {
+  readonly #put: (line: Line) => Promise<void>;
   #last: Promise<void> = Promise.resolve();
 
-  constructor(put: (line: ClassicLine) => Promise<void>) {
+  constructor(put: (line: Line) => Promise<void>) {
     this.#put = put;
   }
 
-  push(line: ClassicLine): void {
+  push(line: Line): void {
     this.#last = this.#last.then(() => this.#put(line));
     this.#last.catch(() => undefined); // the client is gone; the build ends by its signal
   }

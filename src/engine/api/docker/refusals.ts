@@ -26,7 +26,6 @@ export function refusals(): Handlers {
     ...of(/^\/(swarm|nodes|services|tasks|secrets|configs)(\/|$)/, swarm),
     ...of(/^\/plugins(\/|$)/, plugin),
     PluginList: () => json([]),
-    Session: buildkit,
     Grpc: buildkit,
     ImageAttestations: () => {
       throw new NotSupported({ what: 'reading attestations', instead: 'pull them with a registry client' });
