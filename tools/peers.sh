@@ -79,9 +79,17 @@ docker_py() {
   clone "$peers/docker-py" https://github.com/docker/docker-py 7.2.0 || { echo 'its repository cannot be reached'; return 1; }
 }
 
+# docker-compose 2, whose module has replacements and so is built from its own tree.
+compose_v2() {
+  command -v go >/dev/null || { echo 'go is not installed, and it is in Go'; return 1; }
+  clone "$peers/compose" https://github.com/docker/compose v2.20.3 || { echo 'its repository cannot be reached'; return 1; }
+  cd "$peers/compose" && [ -x docker-compose ] || go build -o docker-compose ./cmd || { echo 'it does not build'; return 1; }
+}
+
 wanted runc-bats "$@" && take RUNC_CHECKOUT runc-bats runc runc
 wanted helm "$@" && take HELM helm helm/helm helm
 wanted runtime-tools "$@" && take RUNTIME_TOOLS_CHECKOUT runtime-tools runtime-tools runtime_tools
 wanted dockerode "$@" && take DOCKERODE_CHECKOUT dockerode dockerode dockerode
 wanted docker-py "$@" && take DOCKER_PY_CHECKOUT docker-py docker-py docker_py
+wanted compose-walk "$@" && take COMPOSE_V2 compose-walk compose/docker-compose compose_v2
 exit 0

@@ -22,28 +22,33 @@ export interface StandIns {
 /** Debian's docker-registry in the room, where pulls of docker.io's names end. */
 export async function startMirror(room: Room): Promise<void> {
   writeFileSync(
-    join(room.dir, 'registry.yml'),
+    mirrorConfig(room),
     `version: 0.1\nlog: {level: warn}\nhttp: {addr: '${MIRROR}'}\nstorage: {filesystem: {rootdirectory: ${room.dir}/registry}, delete: {enabled: true}}\n`,
   );
-  room.start('registry', 'docker-registry', ['serve', join(room.dir, 'registry.yml')]);
+  room.start('registry', 'docker-registry', ['serve', mirrorConfig(room)]);
   const ready = (): boolean => room.run('busybox', ['wget', '-qO-', `http://${MIRROR}/v2/`]).code === 0;
   await waitFor(ready, READY_MS, `docker-registry: ${room.log('registry')}`);
 }
 
-/** Into the engine and into the mirror. Each name has an image of its own: tests remove images by their ids. */
+/** Into the engine, and into the mirror where the room has one. Each name has an image of its own: tests remove images by their ids. */
 export function importStandIns(room: Room, server: ApiServer, names: StandIns): void {
+  const hasMirror = existsSync(mirrorConfig(room));
   const put = (tar: string, name: string, command: string): void => {
-    const made = server.sh(
-      `set -e; docker import -q -c 'ENV PATH=${PATH}' -c 'CMD ["${command}"]' -c 'LABEL standin=${name}' ${tar} ${name}` +
-        ` || docker import -c 'ENV PATH=${PATH}' -c 'CMD ["${command}"]' -c 'LABEL standin=${name}' ${tar} ${name};` +
-        ` docker tag ${name} ${MIRROR}/library/${name}; docker push -q ${MIRROR}/library/${name}; docker rmi ${MIRROR}/library/${name}`,
-    );
+    const changes = `-c 'ENV PATH=${PATH}' -c 'CMD ["${command}"]' -c 'LABEL standin=${name}'`;
+    const mirrored = `${MIRROR}/library/${name}`;
+    const push = `docker tag ${name} ${mirrored} && docker push -q ${mirrored} && docker rmi ${mirrored}`;
+    const made = server.sh(`docker import ${changes} ${tar} ${name}${hasMirror ? ` && ${push}` : ''}`);
     if (made.code !== 0) throw new Error(`the stand-in for ${name}: ${made.err}`);
   };
   const shell = shellTar(room.dir);
   for (const name of names.shell) put(shell, name, 'sh');
+  if (names.hello.length === 0) return;
   const hello = helloTar(room.dir);
   for (const name of names.hello) put(hello, name, '/hello');
+}
+
+function mirrorConfig(room: Room): string {
+  return join(room.dir, 'registry.yml');
 }
 
 /** A root file system with busybox, bash and the accounts that tests use. */
