@@ -1,18 +1,9 @@
 // The engine over its REST API, beside dockerd and Podman where they are installed, in rooms of their own (unshare -m -n):
 //   node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N]
 // Work and floors are those of issue 4: create+start+wait+remove, fifty containers by four clients, exec, log lines, start of a daemon
-// with a hundred known containers, memory. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
+// with a hundred known containers, memory, a published port (by wrk), idle CPU. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
 import { execFileSync, spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -35,8 +26,9 @@ class Engine {
   constructor(name) {
     this.name = name;
     this.dir = mkdtempSync(join(tmpdir(), `estiba-bench-${name}-`));
-    this.socket = join(this.dir, 'run/docker.sock');
-    mkdirSync(join(this.dir, 'run'));
+    // What a boot takes lies in memory, as /run mostly does; on a disk its small files would be measured as well.
+    this.run = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `estiba-bench-${name}-`));
+    this.socket = join(this.run, 'docker.sock');
     this.agent = new Agent({ keepAlive: true, maxSockets: 8 });
   }
 
@@ -52,7 +44,7 @@ class Engine {
   }
 
   command() {
-    const { dir, socket } = this;
+    const { dir, run, socket } = this;
     switch (this.name) {
       case 'estiba':
         return [
@@ -65,7 +57,7 @@ class Engine {
           '--data-root',
           join(dir, 'data'),
           '--run-root',
-          join(dir, 'run'),
+          run,
           '--bootstrap',
           'off',
         ];
@@ -75,7 +67,7 @@ class Engine {
           '--data-root',
           join(dir, 'data'),
           '--exec-root',
-          join(dir, 'exec'),
+          join(run, 'exec'),
           '--pidfile',
           join(dir, 'pid'),
           '-H',
@@ -94,7 +86,7 @@ class Engine {
           '--root',
           join(dir, 'data'),
           '--runroot',
-          join(dir, 'exec'),
+          join(run, 'exec'),
           '--cgroup-manager',
           'cgroupfs',
           '--runtime',
@@ -208,7 +200,27 @@ class Engine {
     for (const pid of this.pids(() => true)) process.kill(Number(pid), 'SIGKILL');
     this.agent.destroy();
     await sleep(200);
-    rmSync(this.dir, { recursive: true, force: true });
+    for (const dir of [this.dir, this.run]) rmSync(dir, { recursive: true, force: true });
+  }
+
+  /** Requests a second of `wrk` in the engine's room: two connections, so that the ways are compared and not the cores. */
+  requests(port) {
+    const out = execFileSync(
+      'nsenter',
+      ['-t', String(this.room.pid), '-n', 'wrk', '-t1', '-c2', '-d3', `http://127.0.0.1:${port}/`],
+      { stdio: ['ignore', 'pipe', 'ignore'] },
+    ).toString();
+    return Number(/Requests\/sec:\s+([\d.]+)/.exec(out)?.[1] ?? Number.NaN);
+  }
+
+  /** CPU seconds so far of all that runs in the room but the room itself. */
+  cpuSeconds() {
+    const ticks = this.pids(() => true).flatMap((pid) => {
+      const stat = readOr(`/proc/${pid}/stat`);
+      const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return fields ? [Number(fields[11]) + Number(fields[12])] : [];
+    });
+    return ticks.reduce((sum, n) => sum + n, 0) / 100;
   }
 }
 
@@ -282,6 +294,38 @@ const WORK = {
     for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
     return `${(idle / MIB).toFixed(0)} MiB / ${Math.round(each / 1024)} KiB`;
   },
+  async 'published port, requests/s: host / port, share'(engine) {
+    // The same server twice, the host's own node: in the room beside the engine, and in a container.
+    const serve = (port) => [
+      process.execPath,
+      '-e',
+      `require('node:http').createServer((_, answer) => answer.end('hello')).listen(${port})`,
+    ];
+    const host = spawn('nsenter', ['-t', String(engine.room.pid), '-n', '--', ...serve(18_381)], { stdio: 'ignore' });
+    const Binds = ['/usr', '/lib', '/lib64'].filter((path) => existsSync(path)).map((path) => `${path}:${path}:ro`);
+    const PortBindings = { '80/tcp': [{ HostPort: '18380' }] };
+    const id = await engine.create(serve(80), { ExposedPorts: { '80/tcp': {} }, HostConfig: { Binds, PortBindings } });
+    await engine.must('POST', `/containers/${id}/start`);
+    await sleep(1000);
+    const [direct, published] = [engine.requests(18_381), engine.requests(18_380)];
+    host.kill();
+    await engine.must('DELETE', `/containers/${id}?force=1`);
+    return `${direct.toFixed(0)} / ${published.toFixed(0)}, ${(published / direct).toFixed(2)}`;
+  },
+  async 'idle CPU over 10 s, 20 idle containers, % of a core'(engine) {
+    const ids = [];
+    for (let i = 0; i < 20; i++) {
+      const id = await engine.create(['sleep', '1000']);
+      ids.push(id);
+      await engine.must('POST', `/containers/${id}/start`);
+    }
+    await sleep(5_000); // what a start leaves to be done behind its answer is not idling
+    const before = engine.cpuSeconds();
+    await sleep(10_000);
+    const used = engine.cpuSeconds() - before;
+    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    return (used * 10).toFixed(2);
+  },
   async 'daemon start to first answer, 100 known containers, ms'(engine) {
     const ids = [];
     for (let i = 0; i < 100; i++) ids.push(await engine.create(['sleep', '1000']));
@@ -345,10 +389,14 @@ function readlinkOr(path) {
 }
 
 function commandLine(pid) {
+  return (readOr(`/proc/${pid}/cmdline`) ?? '').replaceAll('\0', ' ');
+}
+
+function readOr(path) {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+    return readFileSync(path, 'utf8');
   } catch {
-    return '';
+    return undefined;
   }
 }
 

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { connectClusterFeed, FEED } from '#app/edge.ts';
 import { kept } from '#app/kube-api.ts';
+import { rangeHolders } from '#app/service-range.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { describeChain, EstibaError, isCode } from '#base/errors.ts';
 import { FeedSource } from '#base/feed.ts';
@@ -34,7 +35,15 @@ import { Policies } from '#cluster/proxy/policies.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
 import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
-import { deleteRoute, dumpAddresses, parseAddresses, replaceRoute } from '#kernel/netlink/route.ts';
+import { dumpLinks, parseLinks } from '#kernel/netlink/link.ts';
+import {
+  deleteRoute,
+  dumpAddresses,
+  dumpRoutes,
+  parseAddresses,
+  parseRoutes,
+  replaceRoute,
+} from '#kernel/netlink/route.ts';
 import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
 import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 
@@ -210,6 +219,14 @@ async function routeServices(kernel: NetKernel, { serviceCidr, gateway }: Servic
   const link = addresses.find(({ cidr }) => formatIp(cidr.ip) === gateway);
   if (!link) throw new EstibaError('NO_GATEWAY', `no link of this host has the pods' gateway ${gateway}`);
   const route = { destination: parseCidr(serviceCidr), index: link.index, source: parseIp(gateway) };
+  const routes = parseRoutes(await ask('read routes', [dumpRoutes()]));
+  const links = parseLinks(await ask('read links', [dumpLinks()]));
+  const holders = rangeHolders(route.destination, link, routes, links);
+  if (holders.length > 0)
+    logger('app').error(
+      `the Service range ${serviceCidr} is in use on this host already: names and Services of both are mixed up; give one of them a range of its own with --service-cidr, or take it away with --remove`,
+      { holders: holders.join(', ') },
+    );
   await ask(`route ${serviceCidr} to the pods' link`, [replaceRoute(route)]);
   return async () => void (await ask(`take back the route of ${serviceCidr}`, [deleteRoute(route)]));
 }
