@@ -9,7 +9,7 @@ const CHECKOUT = process.env['DOCKER_PY_CHECKOUT'];
 const SWARM = ['swarm', 'service', 'secret', 'config'].map((name) => `api_${name}`);
 const WITHOUT = [...SWARM, ...['nodes', 'services', 'swarm'].map((name) => `models_${name}`), 'api_plugin'];
 const IMAGES = { shell: ['alpine:3.10', 'alpine:latest', 'busybox', 'busybox:1'], hello: ['hello-world'] };
-const GOAL = 250;
+const GOAL = 257;
 
 const NO_SWARM = 'the test makes a swarm first';
 /** What fails with us and not with dockerd. */
@@ -17,10 +17,9 @@ const REASONS: Record<string, string> = {
   'api_network: TestNetworks.test_create_inspect_network_with_scope': NO_SWARM,
   'api_network: TestNetworks.test_create_network_attachable': NO_SWARM,
   'api_network: TestNetworks.test_create_network_ingress': NO_SWARM,
-  'api_build: BuildTest.test_build_stderr_data': "errors have no colour in the builder's output",
   'api_build: BuildTest.test_build_with_cache_from': 'settings are no steps here, so none is told as found in a cache',
-  'api_build: BuildTest.test_build_with_extra_hosts': 'the hosts come as an object, which no version of the API has',
-  'api_container: AttachContainerTest.test_attach_no_stream': 'what a container that has ended said is in its log',
+  'api_container: AttachContainerTest.test_attach_no_stream':
+    'a race in the client: it loses what comes in one packet with the head of the answer',
   'api_container: ContainerCPUTest.test_create_with_runtime': 'runc is not offered as a runtime',
 };
 

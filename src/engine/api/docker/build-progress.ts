@@ -41,7 +41,7 @@ export class ClassicProgress {
   take(event: BuildEvent): void {
     switch (event.at) {
       case 'output':
-        this.#output(event.step, event.text.toString());
+        this.#output(event.step, event.stream === 'stderr' ? inRed(event.text.toString()) : event.text.toString());
         return;
       case 'cached':
       case 'done':
@@ -109,4 +109,9 @@ export class ClassicProgress {
     held.bytes += text.length;
     while (held.bytes > AHEAD_MAX_BYTES && held.chunks.length > 1) held.bytes -= held.chunks.shift()?.length ?? 0;
   }
+}
+
+/** How Docker's builder tells standard error from standard output; clients look for it. */
+function inRed(text: string): string {
+  return `\x1b[91m${text}\x1b[0m`;
 }
