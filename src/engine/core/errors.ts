@@ -49,6 +49,12 @@ export const NoSuchLogDriver = defineError('INVALID_ARGUMENT', (d: { driver: str
   message: `logger: no log driver named '${d.driver}' is registered`,
 }));
 
+/** Docker's very words, and what there is. */
+export const NoSuchRuntime = defineError('INVALID_ARGUMENT', (d: { runtime: string; ours: string }) => ({
+  message: `unknown or invalid runtime name: ${d.runtime}`,
+  hint: `there is ${d.ours}, which runs every container; leave --runtime away`,
+}));
+
 /** As a shell would say it: 127 not found, 126 found and not runnable, 128 for all else. */
 export function exitCodeOf(error: unknown): number {
   const text = describeChain(error);

@@ -170,7 +170,6 @@ describe('createRequest', () => {
     [{ HostConfig: { LogConfig: { Config: { 'max-size': 'big' } } } }, 'is no size such as 10m'],
     [{ HostConfig: { LogConfig: { Config: { 'max-file': '0' } } } }, 'is not a number of files'],
     [{ HostConfig: { LogConfig: { Config: { tag: 'x' } } } }, 'is no option here'],
-    [{ HostConfig: { Runtime: 'runc' } }, 'runtime runc is not supported'],
     [{ WorkingDir: 'src' }, '$.WorkingDir: "src" is not an absolute path'],
     [{ Healthcheck: { Test: ['curl'] } }, '$.Healthcheck.Test'],
     [{ Healthcheck: { Interval: 5 } }, '$.Healthcheck.Interval: 5 is below one millisecond'],
@@ -181,5 +180,11 @@ describe('createRequest', () => {
   ];
   it.each(bad)('%j is refused by path', (body, message) => {
     expect(() => create(body)).toThrow(message);
+  });
+
+  it('tells a runtime that is not here with the one that is, which may be named', () => {
+    const told = { message: 'unknown or invalid runtime name: runc', hint: expect.stringContaining('there is estiba') };
+    expect(() => host({ Runtime: 'runc' })).toThrow(expect.objectContaining(told));
+    expect(() => host({ Runtime: 'estiba' })).not.toThrow();
   });
 });

@@ -1,3 +1,4 @@
+import { OUR_RUNTIME } from '#engine/api/docker/create.ts';
 import { dockerTime } from '#engine/api/docker/time.ts';
 import { oldLinks } from '#engine/core/links.ts';
 import type { ContainerRecord, EndpointRecord, MountRecord, Phase } from '#engine/core/record.ts';
@@ -213,7 +214,7 @@ function defaultHostConfig(spec: ContainerSpec): HostConfig {
     UTSMode: modeOf(spec.namespaces.uts, ''),
     UsernsMode: spec.namespaces.user.kind === 'private' ? 'private' : '',
     ShmSize: spec.shmBytes,
-    Runtime: spec.runtime ?? 'estiba',
+    Runtime: spec.runtime ?? OUR_RUNTIME,
     Isolation: '',
     CpuShares: resources.cpuShares ?? 0,
     Memory: 0,

@@ -1,5 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
+import { OUR_RUNTIME } from '#engine/api/docker/create.ts';
 import { diskUsage } from '#engine/api/docker/disk-usage.ts';
 import { textOf } from '#engine/api/docker/query.ts';
 import { dockerTime, parseTime } from '#engine/api/docker/time.ts';
@@ -134,8 +135,8 @@ async function infoOf({ containers, images, events, system, settings }: Engine, 
     ExperimentalBuild: false,
     ServerVersion: system.version,
     DockerRootDir: settings.dataRoot,
-    Runtimes: { estiba: { path: 'estiba-init' } },
-    DefaultRuntime: 'estiba',
+    Runtimes: { [OUR_RUNTIME]: { path: 'estiba-init' } },
+    DefaultRuntime: OUR_RUNTIME,
     Swarm: {
       NodeID: '',
       NodeAddr: '',
