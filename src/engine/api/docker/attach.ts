@@ -10,8 +10,8 @@ import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import { MULTIPLEXED_STREAM, RAW_STREAM } from '#spec/docker/frames.ts';
 
 export interface AttachOptions {
-  containers: Containers;
-  /** What it said so far, for a client that attaches with `logs`. */
+  containers: Pick<Containers, 'find' | 'running' | 'onNextStart'>;
+  /** What it said until it is called, for a client that attaches with `logs`. */
   past: (
     record: ContainerRecord,
     wish: { stdout: boolean; stderr: boolean; framed: boolean },
@@ -61,9 +61,9 @@ function attachment(
     framed: !tty,
     run: async (connection, framed, signal) => {
       const put = (chunk: Buffer): Promise<void> => new Promise((done) => connection.output.write(chunk, () => done()));
-      if (flag(query, 'logs')) await past(record, { ...wish, framed }, put);
-      if (!flag(query, 'stream')) return;
-      const program = await attachedProgram(containers, record.id, wish.stdin, signal);
+      const joins = flag(query, 'stream') ? join(containers, record.id, wish.stdin, signal) : undefined;
+      if (flag(query, 'logs')) await toldBefore(joins, () => past(record, { ...wish, framed }, put));
+      const program = await (await joins)?.program;
       if (program) await joinStreams(connection, program, { ...wish, framed }, signal);
     },
   };
@@ -89,14 +89,30 @@ function overWebSocket(open: WebSocketOpener): { connection: Hijacked; close(): 
   return { connection: { input, output }, close: () => socket.close() };
 }
 
-/** Of a running container now; of one that is not, at its next start. Undefined when the client leaves before. */
-async function attachedProgram(
-  containers: Containers,
+/** A client's place in a container's output. */
+interface Joined {
+  /** Undefined when the client leaves before. */
+  program: Promise<Attached | undefined>;
+}
+
+/** Of a running container at once; of one that is not, its place at the next start, before the call returns. */
+async function join(
+  containers: AttachOptions['containers'],
+  id: string,
+  stdin: boolean,
+  signal: AbortSignal,
+): Promise<Joined> {
+  if (!isRunning(containers.find(id).state)) return { program: atNextStart(containers, id, stdin, signal) };
+  const program = await containers.running(id).attach({ stdin });
+  return { program: Promise.resolve(program) };
+}
+
+function atNextStart(
+  containers: AttachOptions['containers'],
   id: string,
   stdin: boolean,
   signal: AbortSignal,
 ): Promise<Attached | undefined> {
-  if (isRunning(containers.find(id).state)) return containers.running(id).attach({ stdin });
   return new Promise((resolve) => {
     const cancel = containers.onNextStart(id, async (process) => resolve(await process.attach({ stdin })));
     signal.addEventListener('abort', () => {
@@ -104,4 +120,18 @@ async function attachedProgram(
       resolve(undefined);
     });
   });
+}
+
+/**
+ * The past is told once the client has its place: a program that starts, speaks and ends while the past is read would else be in
+ * neither. Its words wait in the stream meanwhile.
+ */
+async function toldBefore(joins: Promise<Joined> | undefined, tell: () => Promise<void>): Promise<void> {
+  const joined = await joins;
+  try {
+    await tell();
+  } catch (error) {
+    void joined?.program.then((program) => program?.detach());
+    throw error;
+  }
 }

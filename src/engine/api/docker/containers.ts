@@ -21,6 +21,7 @@ import { labelMatches, parseFilters } from '#spec/docker/filters.ts';
 import type { Bodies } from '#spec/docker/types.gen.ts';
 
 export interface ContainerHandlersOptions extends AttachOptions {
+  containers: Containers;
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
   ancestors: (image: string) => Promise<ReadonlySet<string>>;

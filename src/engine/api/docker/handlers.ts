@@ -33,7 +33,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
       now,
       ancestors: (image) => engine.images.standingOn(image),
       places: (record, withSizes) => placesOf(engine, record, withSizes),
-      past: (record, wish, write) => pastOutput(record, logFilesOf(record), wish, write),
+      past: (record, wish, write) => pastOutput(record, { ...logFilesOf(record), now }, wish, write),
       sizes: (record) => containerSizes(engine, record),
     }),
     ...execHandlers(containers.execs),

@@ -54,18 +54,19 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
   };
 }
 
-/** What the program said so far, as an attached client reads it (`logs=1` of attach). */
+/** What the program said until now, as an attached client reads it (`logs=1` of attach). */
 export async function pastOutput(
   record: ContainerRecord,
-  source: Pick<LogSource, 'path' | 'maxFiles'>,
+  source: Pick<LogSource, 'path' | 'maxFiles' | 'now'>,
   wish: { stdout: boolean; stderr: boolean; framed: boolean },
   write: (chunk: Buffer) => Promise<void>,
 ): Promise<void> {
   const { driver } = record.spec.logging;
   if (driver === 'none') return;
   const print = printer({ tty: !wish.framed, timestamps: false, details: '' });
+  const until = new Date(source.now()); // what comes later is in the stream
   const files = await logFiles(source.path, source.maxFiles);
-  await readLogs(files, driver === 'local' ? 'cri' : 'json', wish, (lines) => write(print(lines)));
+  await readLogs(files, driver === 'local' ? 'cri' : 'json', { ...wish, until }, (lines) => write(print(lines)));
 }
 
 function logWish(query: URLSearchParams, nowMs: number): LogWish {
