@@ -70,6 +70,7 @@ export async function pytest(
   server: ApiServer,
   checkout: string,
   without: readonly string[],
+  env: Readonly<Record<string, string>>,
 ): Promise<Results> {
   const out = join(room.dir, 'junit.xml');
   // Without a configuration of its own the client keeps its contexts in the working directory, for the next run to find.
@@ -88,6 +89,7 @@ export async function pytest(
         PYTHONPATH: checkout,
         PYTHONDONTWRITEBYTECODE: '1',
         HOME: room.dir,
+        ...env,
       },
       timeoutMs: PYTEST_MS,
     },
