@@ -127,7 +127,7 @@ describe('a daemon that goes and comes back', () => {
     sh('docker run -d --name never busybox sleep 1000');
     sh('docker stop -t 0 box19');
     await kill('SIGKILL');
-    room.reboot(join(room.dir, 'estiba-run'));
+    await room.reboot(join(room.dir, 'estiba-run'));
     await restart();
     const running = sh('docker ps --format {{.Names}}').split('\n').sort();
     // `always` starts even what was stopped by hand, at the next boot.

@@ -22,6 +22,7 @@ export const RUNTIME = process.env['ESTIBA_OCI'] ?? fileURLToPath(new URL('../..
 
 const READY_MS = 10_000;
 const COMMAND_MS = 60_000;
+const GONE_MS = 10_000;
 const MOST_SAID = 256 * 1024;
 
 export interface Answer {
@@ -127,7 +128,7 @@ export class Room {
   }
 
   /** As a boot leaves things: no process, no link or table, no cgroup, and nothing of the volatile directory. */
-  reboot(volatile: string): void {
+  async reboot(volatile: string): Promise<void> {
     this.#endStrays();
     for (const name of this.#cgroups) killCgroup(name);
     this.run('sh', [
@@ -135,7 +136,7 @@ export class Room {
       'for l in $(ls /sys/class/net | grep -v "^lo$"); do ip link del "$l"; done; nft flush ruleset',
     ]);
     this.run('sh', ['-c', `grep -o ' ${volatile}[^ ]*' /proc/self/mountinfo | sort -r | xargs -r umount -l`]);
-    for (const name of this.#cgroups) removeCgroups(name);
+    for (const name of this.#cgroups) await removeCgroups(name);
     rmSync(volatile, { recursive: true, force: true });
   }
 
@@ -148,7 +149,7 @@ export class Room {
     }
     this.#endStrays();
     for (const name of this.#cgroups) killCgroup(name);
-    for (const name of this.#cgroups) removeCgroups(name);
+    for (const name of this.#cgroups) await removeCgroups(name);
     rmSync(this.dir, { recursive: true, force: true });
   }
 }
@@ -208,15 +209,26 @@ function textAt(path: string): string {
 }
 
 /** The cgroups named so, in every hierarchy, children first. */
-function removeCgroups(name: string): void {
-  const remove = (dir: string): void => {
+async function removeCgroups(name: string): Promise<void> {
+  const remove = async (dir: string): Promise<void> => {
     for (const entry of readdirSync(dir, { withFileTypes: true }))
-      if (entry.isDirectory()) remove(join(dir, entry.name));
-    rmdirSync(dir);
+      if (entry.isDirectory()) await remove(join(dir, entry.name));
+    await waitFor(() => removed(dir), GONE_MS, `${dir} to be empty`);
   };
   for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
     const dir = join('/sys/fs/cgroup', hierarchy, name);
-    if (existsSync(dir)) remove(dir);
+    if (existsSync(dir)) await remove(dir);
+  }
+}
+
+/** A process that was killed leaves its cgroup a moment after it has left /proc: EBUSY until then. */
+function removed(cgroup: string): boolean {
+  try {
+    rmdirSync(cgroup);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false;
+    throw error;
   }
 }
 
