@@ -1,5 +1,5 @@
 // The engine over its REST API, beside dockerd and Podman where they are installed, in rooms of their own (unshare -m -n):
-//   node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N]
+//   node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N] [--work PART-OF-A-ROW'S-NAME]
 // Work and floors are those of issue 4: create+start+wait+remove, fifty containers by four clients, exec, log lines, start of a daemon
 // with a hundred known containers, memory, a published port (by wrk), idle CPU. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
 import { execFileSync, spawn } from 'node:child_process';
@@ -17,7 +17,11 @@ const flag = (name, absent) => {
 };
 const ROUNDS = Number(flag('rounds', '20'));
 const WANTED = flag('only', 'estiba,dockerd,podman').split(',');
+const WORK_WANTED = flag('work', '');
+/** As in start.bench.mjs: a daemon that has run for a while has compiled what it runs. The peers warm up alike. */
+const WARM_ROUNDS = 30;
 const GAP_MS = 20;
+const IDLE_MS = 60_000; // idle, as issue 4 has it: this long after the last request
 const LOG_LINES = 2_000_000; // of 100 bytes
 const MIB = 1024 * 1024;
 
@@ -171,6 +175,20 @@ class Engine {
     return JSON.parse(await this.must('POST', '/containers/create', { Image: 'bench', Cmd: cmd, ...more })).Id;
   }
 
+  /** Containers that run and do nothing. */
+  async sleepers(count) {
+    const ids = [];
+    for (let i = 0; i < count; i++) {
+      ids.push(await this.create(['sleep', '1000']));
+      await this.must('POST', `/containers/${ids[i]}/start`);
+    }
+    return ids;
+  }
+
+  async removeAll(ids) {
+    for (const id of ids) await this.must('DELETE', `/containers/${id}?force=1`);
+  }
+
   /** Of the daemon and its resident helpers, in bytes; shims are counted with containers. */
   memory() {
     const wanted =
@@ -282,16 +300,13 @@ const WORK = {
     return `${written.toFixed(2)} / ${read.toFixed(2)}${size < LOG_LINES * 100 ? ` (only ${size} bytes)` : ''}`;
   },
   async 'memory: idle / per running container, PSS'(engine) {
+    await engine.removeAll(await engine.sleepers(20)); // what a first use loads is the daemon's, not a container's
+    await sleep(IDLE_MS);
     const idle = engine.memory();
-    const ids = [];
-    for (let i = 0; i < 20; i++) {
-      const id = await engine.create(['sleep', '1000']);
-      ids.push(id);
-      await engine.must('POST', `/containers/${id}/start`);
-    }
-    await sleep(1000);
+    const ids = await engine.sleepers(20);
+    await sleep(IDLE_MS);
     const each = (engine.memory() - idle + engine.shims()) / 20;
-    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    await engine.removeAll(ids);
     return `${(idle / MIB).toFixed(0)} MiB / ${Math.round(each / 1024)} KiB`;
   },
   async 'published port, requests/s: host / port, share'(engine) {
@@ -312,18 +327,13 @@ const WORK = {
     await engine.must('DELETE', `/containers/${id}?force=1`);
     return `${direct.toFixed(0)} / ${published.toFixed(0)}, ${(published / direct).toFixed(2)}`;
   },
-  async 'idle CPU over 10 s, 20 idle containers, % of a core'(engine) {
-    const ids = [];
-    for (let i = 0; i < 20; i++) {
-      const id = await engine.create(['sleep', '1000']);
-      ids.push(id);
-      await engine.must('POST', `/containers/${id}/start`);
-    }
+  async 'idle CPU over 10 s, 100 idle containers, % of a core'(engine) {
+    const ids = await engine.sleepers(100);
     await sleep(5_000); // what a start leaves to be done behind its answer is not idling
     const before = engine.cpuSeconds();
     await sleep(10_000);
     const used = engine.cpuSeconds() - before;
-    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    await engine.removeAll(ids);
     return (used * 10).toFixed(2);
   },
   async 'daemon start to first answer, 100 known containers, ms'(engine) {
@@ -331,7 +341,7 @@ const WORK = {
     for (let i = 0; i < 100; i++) ids.push(await engine.create(['sleep', '1000']));
     await engine.stop();
     const ms = await engine.start();
-    for (const id of ids) await engine.must('DELETE', `/containers/${id}?force=1`);
+    await engine.removeAll(ids);
     return ms.toFixed(0);
   },
 };
@@ -342,7 +352,7 @@ for (const name of WANTED) {
   try {
     await engine.open();
     await engine.must('POST', '/images/create?fromSrc=-&repo=bench', busybox(engine.dir));
-    for (const [what, work] of Object.entries(WORK)) {
+    for (const [what, work] of Object.entries(WORK).filter(([what]) => what.includes(WORK_WANTED))) {
       results[what] ??= {};
       results[what][name] = await work(engine).catch((error) => `failed: ${error.message.slice(0, 120)}`);
       process.stderr.write(`${name}: ${what}: ${results[what][name]}\n`);
@@ -357,10 +367,10 @@ for (const [what, row] of Object.entries(results))
 
 async function median(rounds, work) {
   const times = [];
-  for (let i = 0; i < rounds; i++) {
+  for (let i = -WARM_ROUNDS; i < rounds; i++) {
     const began = performance.now();
     await work();
-    times.push(performance.now() - began);
+    if (i >= 0) times.push(performance.now() - began);
     await sleep(GAP_MS);
   }
   return times.sort((a, b) => a - b)[Math.floor(rounds / 2)].toFixed(1);
