@@ -101,6 +101,14 @@ const asked =
   first === '__complete'
     ? runCli(['complete', ...rest], io, [completer(verbs)])
     : runCli(process.argv.slice(2), io, verbs);
+let answered = false;
 asked.then((code) => {
+  answered = true;
   process.exitCode = code;
+});
+// With nothing left to wait for, Node.js ends with 0, whatever was promised: a daemon that went silent is no success.
+process.once('exit', () => {
+  if (answered || process.exitCode !== undefined) return;
+  process.exitCode = 1;
+  process.stderr.write('estiba: the connection to the daemon ended before its answer\n');
 });

@@ -120,6 +120,12 @@ describe('parseArgs', () => {
 });
 
 describe('runCli', () => {
+  it.each(['--version', '-v'])('%s says which program this is, without a daemon', async (flag) => {
+    const { io, out } = screen();
+    expect(await runCli([flag], io, ALL_VERBS)).toBe(0);
+    expect(out()).toMatch(/^estiba \S+ \(\S+\)\n$/);
+  });
+
   it.each([
     [['psx'], 125, "'psx' is no command of estiba; did you mean ps?"],
     [['network', 'lss'], 125, "'lss' is no command of estiba network; did you mean ls?"],

@@ -29,6 +29,7 @@ export const GLOBAL_FLAGS: readonly Flag[] = [
   { name: 'tlscacert', type: 'text', value: 'FILE', summary: 'Authority that signed the daemon', complete: 'file' },
   { name: 'tlscert', type: 'text', value: 'FILE', summary: 'Certificate of the client', complete: 'file' },
   { name: 'tlskey', type: 'text', value: 'FILE', summary: 'Key of the client', complete: 'file' },
+  { name: 'version', short: 'v', type: 'bool', summary: 'Print the version of this program' },
 ];
 
 /** The command line: finds the verb, reads its flags, runs it. Answers the exit code. */
@@ -42,6 +43,10 @@ export async function runCli(words: readonly string[], io: Io, verbs: readonly V
 
 async function run(words: readonly string[], io: Io, verbs: readonly Verb[]): Promise<number> {
   const before = parseArgs({ name: '', flags: GLOBAL_FLAGS, usage: '', stopAtArgument: true, args: MANY_ARGS }, words);
+  if (before.flags.on('version')) {
+    io.stdout.write(`estiba ${io.version.version} (${io.version.commit})\n`);
+    return 0;
+  }
   const rest = before.args[0] === 'help' ? [...before.args.slice(1), '--help'] : before.args;
   const found = findVerb(verbs, rest);
   if (!found) return explainUnknown(verbs, rest, io);
