@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -189,23 +189,37 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
     expect(readdirSync(join(root, 'data/layers')).sort()).toEqual([driver.entry('1'), 'none']);
   });
 
-  it('made from a tar in memory are mounted at once, and there after a restart when their checksum was written', async () => {
-    const root = await scratch();
-    const first = await openNode(root, inlineUnpacker, driver);
-    mkdirSync(join(root, 'source'));
-    const tar = shell('echo 1 > one; head -c 9000 /dev/urandom > two; tar -cf - .', join(root, 'source'));
-    const twice = await Promise.all([first.layers.addTar(digestOf(tar), tar), first.layers.addTar(digestOf(tar), tar)]);
-    expect(twice[0]).toEqual(twice[1]);
-    const [mounted = ''] = await first.layers.mount([digestOf(tar)]);
-    expect(readFileSync(join(mounted, 'one'), 'utf8')).toBe('1\n');
-    await first.layers.idle();
-    const other = shell('echo 2 > one; tar -cf - .', join(root, 'source'));
-    await first.layers.addTar(digestOf(other), other);
-    await first.store.close(); // as after kill -9: nobody computes its checksum
-    const second = await make(driver, root);
-    expect(second.layers.list().map((layer) => layer.diffId)).toEqual([digestOf(tar)]);
-    expect(readdirSync(join(root, 'data/layers')).sort()).toEqual([driver.entry(twice[0].name), 'none']);
-  });
+  it.each([
+    ['kill -9', true],
+    ['a power cut', false],
+  ])(
+    'made from a tar in memory are mounted at once, and after %s there when they were sure to be whole',
+    async (_, sameBoot) => {
+      const root = await scratch();
+      const first = await openNode(root, inlineUnpacker, driver);
+      mkdirSync(join(root, 'source'));
+      const tar = shell('echo 1 > one; head -c 9000 /dev/urandom > two; tar -cf - .', join(root, 'source'));
+      const twice = await Promise.all([
+        first.layers.addTar(digestOf(tar), tar),
+        first.layers.addTar(digestOf(tar), tar),
+      ]);
+      expect(twice[0]).toEqual(twice[1]);
+      const [mounted = ''] = await first.layers.mount([digestOf(tar)]);
+      expect(readFileSync(join(mounted, 'one'), 'utf8')).toBe('1\n');
+      await first.layers.idle();
+      const other = shell('echo 2 > one; tar -cf - .', join(root, 'source'));
+      await first.layers.addTar(digestOf(other), other);
+      await first.store.close(); // nobody computes its checksum
+      if (!sameBoot) rmSync(join(root, 'run/layers.boot'));
+      const second = await make(driver, root);
+      const kept = sameBoot ? [digestOf(tar), digestOf(other)] : [digestOf(tar)];
+      expect(second.layers.list().map((layer) => layer.diffId)).toEqual(expect.arrayContaining(kept));
+      expect(second.layers.list()).toHaveLength(kept.length);
+      expect(readdirSync(join(root, 'data/layers'))).toHaveLength(kept.length + 1);
+      const [again = ''] = await second.layers.mount([kept.at(-1) ?? digestOf(tar)]);
+      expect(readFileSync(join(again, 'one'), 'utf8')).toBe(sameBoot ? '2\n' : '1\n');
+    },
+  );
 });
 
 describe.each(drivers)('driver $form: damage', (driver) => {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
@@ -32,6 +32,7 @@ import type { Store } from '#storage/store.ts';
  *     D/layers/<name>.dir/fs    the same by the directory driver (`layer/driver.ts`), which needs no mount
  *     D/layers/.tmp-…           one being written; swept at start
  *     R/layers/<name>           where it is mounted, from its first use to its removal or the next boot
+ *     R/layers.boot             the boot in which R was first used
  *
  * A file without a record, or a record without its file, is the trace of a crash or of the other driver, and goes at start.
  */
@@ -97,7 +98,7 @@ export class LayerStore {
   readonly #mounting = new Serial('layer mounts');
   readonly #mounted = new Set<string>();
   readonly #unchecked = new Map<Digest, LayerRecord>();
-  /** Names of those in `#unchecked` that are not synced and have no record yet. */
+  /** Names of those in `#unchecked` that are not synced, nor is their record. */
   readonly #unsynced = new Set<string>();
   #checksums: Promise<void> | undefined;
   readonly #heldUntilMs = new Map<Digest, number>();
@@ -117,7 +118,7 @@ export class LayerStore {
     await mkdir(join(options.dataRoot, 'layers'), { recursive: true, mode: 0o700 });
     await mkdir(join(options.runRoot, 'layers'), { recursive: true, mode: 0o700 });
     await sweepTemporary(join(options.runRoot, 'layers'));
-    await layers.#sweep();
+    await layers.#sweep(await sinceBoot(options.runRoot));
     return layers;
   }
 
@@ -154,7 +155,7 @@ export class LayerStore {
 
   /**
    * A small bare tar that is in memory, unpacked in this thread: a file of it and another thread's turn would take longer. The layer
-   * is on disk for good with its checksum, a moment later; a crash before that takes it, as it takes any layer without one.
+   * is on disk for good with its checksum, a moment later; a power cut before that takes it, as it takes any layer without one.
    */
   async addTar(diffId: Digest, tar: Buffer): Promise<LayerInfo> {
     const present = this.get(diffId);
@@ -299,8 +300,10 @@ export class LayerStore {
     this.#known.set(diffId, record);
     this.#heldUntilMs.set(diffId, this.#options.clock.monotonic() + HOLD_MS);
     try {
-      if (this.#unsynced.has(record.name)) await rename(target, this.#file(record.name));
-      else {
+      if (this.#unsynced.has(record.name)) {
+        await rename(target, this.#file(record.name));
+        await this.#records.note(diffId, record); // a kill of this process finds it again; a power cut takes both
+      } else {
         await renameDurably(target, this.#file(record.name));
         await this.#records.put(diffId, record);
       }
@@ -396,7 +399,7 @@ export class LayerStore {
     await Promise.all(writes);
   }
 
-  /** Layers without a record yet, together: the file system writes its journal once for all that ask at the same time. */
+  /** Layers that are not synced yet, together: the file system writes its journal once for all that ask at the same time. */
   async #syncAll(): Promise<void> {
     const names = [...this.#unsynced];
     if (names.length === 0) return;
@@ -419,19 +422,22 @@ export class LayerStore {
 
   // -- start
 
-  async #sweep(): Promise<void> {
+  /** `sameBoot`: an earlier daemon of this boot was killed at worst, and what it wrote is as it wrote it. */
+  async #sweep(sameBoot: boolean): Promise<void> {
     const directory = join(this.#options.dataRoot, 'layers');
     await sweepTemporary(directory);
     const files = new Set((await readdir(directory)).filter((n) => /\.(?:erofs|dir)$/.test(n)));
     for (const [id, record] of await this.#records.all()) {
       const file = this.#driver.entry(record.name);
       const isWhole = files.has(file) && (await this.#driver.looksWhole(join(directory, file), record.imageBytes));
-      // Unpacked, but no checksum was recorded: whether all of it reached the disk as written is not known.
-      if (isWhole && record.checksum !== undefined) {
+      // Unpacked, but no checksum was recorded before the power went: whether all of it reached the disk as written is not known.
+      if (isWhole && (record.checksum !== undefined || sameBoot)) {
         this.#known.set(parseDigest(id), record);
+        if (record.checksum === undefined) this.#unchecked.set(parseDigest(id), record);
         files.delete(file);
       } else await this.#records.remove(id);
     }
+    if (this.#unchecked.size > 0) this.#checksumSoon();
     for (const file of files) await rm(join(directory, file), { recursive: true, force: true });
     await this.#adoptMounts();
     const numbers = [...this.#known.values()].map((r) => Number.parseInt(r.name, 36));
@@ -461,6 +467,18 @@ export class LayerStore {
   #mountPoint(name: string): string {
     return join(this.#options.runRoot, 'layers', name);
   }
+}
+
+/** Whether a daemon of this run root has run since the host was booted. Leaves the mark for the next one. */
+async function sinceBoot(runRoot: string): Promise<boolean> {
+  const mark = join(runRoot, 'layers.boot');
+  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8');
+  const seen = await readFile(mark, 'utf8').catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (seen !== boot) await writeFile(mark, boot, { mode: 0o600 });
+  return seen === boot;
 }
 
 function infoOf(diffId: Digest, { name, blob, imageBytes, contentBytes, inodes }: LayerRecord): LayerInfo {

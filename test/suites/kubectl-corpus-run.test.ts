@@ -42,7 +42,11 @@ interface Manifest {
   apiVersion: string;
   kind: string;
   metadata: { name: string; namespace?: string };
-  spec?: { template?: { spec?: PodSpec }; jobTemplate?: { spec: { template: { spec: PodSpec } } } } & Partial<PodSpec>;
+  spec?: {
+    template?: { spec?: PodSpec };
+    jobTemplate?: { spec: { template: { spec: PodSpec } } };
+    ttlSecondsAfterFinished?: number;
+  } & Partial<PodSpec>;
 }
 
 /**
@@ -113,7 +117,8 @@ async function settled(machine: Machine, file: string, objects: readonly Manifes
   try {
     await waitFor('its pods', PATIENCE_MS, async () => {
       const { items } = await machine.get<{ items: Pod[] }>('pods -A');
-      if (items.length >= wanted && items.every(isGood)) return true;
+      const gone = await finishedAndGone(machine, objects, items);
+      if (items.length + gone >= wanted && items.every(isGood)) return true;
       if (!held) return false;
       seen = await stateOf(machine);
       return held.test(seen);
@@ -122,6 +127,17 @@ async function settled(machine: Machine, file: string, objects: readonly Manifes
     throw new Error(await stateOf(machine), { cause: error });
   }
   if (held) expect(seen).toMatch(held);
+}
+
+/** Jobs that go when they are done (`ttlSecondsAfterFinished: 0`) and whose pods went with them: the event of their end is all there is. */
+async function finishedAndGone(machine: Machine, objects: readonly Manifest[], pods: readonly Pod[]): Promise<number> {
+  const fleeting = objects.filter(({ kind, spec }) => kind === 'Job' && spec?.ttlSecondsAfterFinished !== undefined);
+  if (fleeting.length === 0) return 0;
+  const ended = await machine.kubectl(
+    'get events -A --field-selector reason=Completed -o custom-columns=o:.involvedObject.name',
+  );
+  const seen = new Set(pods.map(({ metadata }) => metadata.labels?.['batch.kubernetes.io/job-name']));
+  return fleeting.filter(({ metadata: { name } }) => ended.split('\n').includes(name) && !seen.has(name)).length;
 }
 
 async function stateOf(machine: Machine): Promise<string> {

@@ -333,7 +333,14 @@ export class Containers {
       this.#o.log.warn('removing a process that no container owns', { id: orphan });
       await this.#o.parts.processes.remove(orphan);
     }
-    await Promise.all(this.list().map((record) => this.#queue.run(record.id, () => this.#recover(record))));
+    // One that cannot be brought back must not keep all others from it: it stays as it is recorded, until the next start or `rm -f`.
+    const failed =
+      ({ id, name }: ContainerRecord) =>
+      (error: unknown): void =>
+        this.#o.log.error('a container could not be recovered', { id, name, error: describeChain(error) });
+    await Promise.all(
+      this.list().map((record) => this.#queue.run(record.id, () => this.#recover(record)).catch(failed(record))),
+    );
     await this.execs.recover();
   }
 
