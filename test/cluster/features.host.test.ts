@@ -136,8 +136,9 @@ describe('what pods may ask for, with real pods', () => {
     expect((await machine.get<Pod>('pod writer')).status?.message).toMatch(
       /^Pod ephemeral local storage usage exceeds/,
     );
-    expect(await machine.kubectl('get events --field-selector involvedObject.name=greedy,reason=Evicted')).toContain(
-      '2Mi',
+    // Events are written behind the status.
+    await waitFor('the event', PATIENCE_MS, async () =>
+      (await machine.kubectl('get events --field-selector involvedObject.name=greedy,reason=Evicted')).includes('2Mi'),
     );
     const left = `${machine.dataRoot}/pods/${greedy.metadata.uid}/volumes`;
     await waitFor('its disk', PATIENCE_MS, async () => (await machine.run('ls', [left])).code !== 0);
