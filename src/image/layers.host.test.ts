@@ -220,6 +220,31 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
       expect(readFileSync(join(again, 'one'), 'utf8')).toBe(sameBoot ? '2\n' : '1\n');
     },
   );
+
+  it('that a killed daemon left without a checksum are on disk for good before the next one records it', async () => {
+    const root = await scratch();
+    const first = await openNode(root, inlineUnpacker, driver);
+    mkdirSync(join(root, 'source'));
+    const tar = shell('echo 1 > one; tar -cf - .', join(root, 'source'));
+    const { name } = await first.layers.addTar(digestOf(tar), tar);
+    await first.store.close(); // killed: nobody computes its checksum
+    const order: string[] = [];
+    const seen: LayerDriver = {
+      ...driver,
+      sync: (path) => {
+        order.push(`sync ${path}`);
+        return driver.sync(path);
+      },
+      checksum: (path) => {
+        order.push(`checksum ${path}`);
+        return driver.checksum(path);
+      },
+    };
+    const second = await make(seen, root);
+    await second.layers.idle();
+    const path = join(root, 'data/layers', driver.entry(name));
+    expect(order).toEqual([`sync ${path}`, `checksum ${path}`]);
+  });
 });
 
 describe.each(drivers)('driver $form: damage', (driver) => {

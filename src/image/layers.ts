@@ -433,7 +433,10 @@ export class LayerStore {
       // Unpacked, but no checksum was recorded before the power went: whether all of it reached the disk as written is not known.
       if (isWhole && (record.checksum !== undefined || sameBoot)) {
         this.#known.set(parseDigest(id), record);
-        if (record.checksum === undefined) this.#unchecked.set(parseDigest(id), record);
+        if (record.checksum === undefined) {
+          this.#unchecked.set(parseDigest(id), record);
+          this.#unsynced.add(record.name); // what `addTar` left unsynced looks like what was: a checksum must not vouch for either unread
+        }
         files.delete(file);
       } else await this.#records.remove(id);
     }
