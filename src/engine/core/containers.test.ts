@@ -321,6 +321,41 @@ describe('a daemon that was killed', () => {
     expect(after.node.processes.size).toBe(1);
   });
 
+  it('goes on past a container that it cannot take over, which nothing but a forced removal changes', async () => {
+    const before = await bench();
+    for (const name of ['web', 'lost']) {
+      await before.containers.create(name, spec());
+      await before.containers.start(name);
+    }
+    const { id } = before.containers.find('lost');
+    const { find } = before.node.parts.processes;
+    before.node.parts.processes.find = async (wish) => {
+      if (wish === id) throw new Error('its shim does not answer');
+      return find(wish);
+    };
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect([phase(after), phase(after, 'lost')]).toEqual(['running', 'running']);
+    await after.containers.stop('web');
+    expect(phase(after)).toBe('exited');
+
+    const refused = { code: 'WRONG_PHASE', hint: expect.stringContaining('`rm -f`') };
+    await expect(after.containers.stop('lost')).rejects.toMatchObject(refused);
+    await expect(after.containers.restart('lost')).rejects.toMatchObject(refused);
+    await expect(after.containers.start('lost')).rejects.toMatchObject(refused);
+    await expect(after.containers.kill('lost')).rejects.toMatchObject(refused);
+    await expect(after.containers.update('lost', { resources: { memoryBytes: 1 << 26 } })).rejects.toMatchObject(
+      refused,
+    );
+    expect(phase(after, 'lost')).toBe('running');
+    expect(after.node.processes.has(id)).toBe(true);
+
+    await after.containers.remove('lost', { force: true, volumes: true });
+    await after.containers.remove('web', { force: true, volumes: true });
+    expect(after.containers.list()).toEqual([]);
+    expect([...after.node.processes.keys(), ...after.node.held]).toEqual([]);
+  });
+
   it('brings back after a reboot of the machine what wanted to run', async () => {
     const before = await bench();
     for (const [name, policy] of [

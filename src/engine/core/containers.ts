@@ -11,7 +11,14 @@ import { type Makings, makeContainer, unmakeContainer } from '#engine/core/makin
 import { inventName } from '#engine/core/names.ts';
 import { limits } from '#engine/core/oci-resources.ts';
 import type { ExitStatus, FoundImage, RunningProcess } from '#engine/core/parts.ts';
-import { type ContainerRecord, FRESH_STATE, type HealthState, isRunning, phaseAtRest } from '#engine/core/record.ts';
+import {
+  type ContainerRecord,
+  type ContainerState,
+  FRESH_STATE,
+  type HealthState,
+  isRunning,
+  phaseAtRest,
+} from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
 import { type Run, Runs } from '#engine/core/runs.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
@@ -110,7 +117,8 @@ export class Containers {
   running(id: string): RunningProcess {
     const run = this.#runs.get(id);
     const { state } = this.find(id);
-    if (!run || !isRunning(state)) throw new WrongPhase({ message: `container ${id} is not running` });
+    if (!run || !isRunning(state))
+      throw new WrongPhase({ message: `container ${id} is not running`, ...hintIfLost(state) });
     return run.process;
   }
 
@@ -156,7 +164,10 @@ export class Containers {
     const { id } = this.find(wish);
     return this.#queue.run(id, async () => {
       const record = this.find(id);
-      if (isRunning(record.state)) throw new AlreadyThere({ id, phase: record.state.phase });
+      if (isRunning(record.state)) {
+        this.#runOf(record);
+        throw new AlreadyThere({ id, phase: record.state.phase });
+      }
       this.#cancelRestart(id);
       try {
         await this.#run({ ...record, state: { ...record.state, stoppedByHand: false, restartCount: 0 } });
@@ -216,8 +227,10 @@ export class Containers {
         message: `Container ${record.id} is paused. Unpause the container before stopping or killing`,
       });
     const run = this.#runs.get(record.id);
-    if (!run || !isRunning(record.state))
-      throw new WrongPhase({ message: `Cannot kill container: ${wish}: container ${record.id} is not running` });
+    if (!run || !isRunning(record.state)) {
+      const message = `Cannot kill container: ${wish}: container ${record.id} is not running`;
+      throw new WrongPhase({ message, ...hintIfLost(record.state) });
+    }
     if (number === SIGKILL || number === signalNumber(record.process.stopSignal))
       await this.#o.registry.amendState(record.id, { stoppedByHand: true });
     await run.process.signal(number);
@@ -263,9 +276,8 @@ export class Containers {
     return this.#queue.run(id, async () => {
       const record = this.find(id);
       const resources = { ...record.spec.resources, ...change.resources };
-      const run = this.#runs.get(id);
-      if (run && isRunning(record.state) && Object.keys(change.resources).length > 0)
-        await run.process.update(limits(resources, this.#o.host.deviceNumbers));
+      if (isRunning(record.state) && Object.keys(change.resources).length > 0)
+        await this.#runOf(record).process.update(limits(resources, this.#o.host.deviceNumbers));
       const spec = {
         ...record.spec,
         resources,
@@ -299,7 +311,8 @@ export class Containers {
         throw new WrongPhase({ message: `You cannot remove a ${state} container ${id}. ${advice}` });
       }
       if (isRunning(record.state)) {
-        await this.#stop(record, { signal: 'SIGKILL', graceMs: 0 });
+        if (this.#runs.get(id)) await this.#stop(record, { signal: 'SIGKILL', graceMs: 0 });
+        else await this.#launcher.release(id); // lost (see #runOf): what it still holds goes, its processes first
       }
       const left = this.#o.registry.get(id); // gone when it was to be removed at its end
       if (left) await this.#remove(left, how.volumes);
@@ -415,8 +428,7 @@ export class Containers {
 
   async #stop(record: ContainerRecord, how: { signal?: string; graceMs?: number }): Promise<void> {
     const { id, spec, process } = record;
-    const run = this.#runs.get(id);
-    if (!run) return;
+    const run = this.#runOf(record);
     await this.#o.registry.amendState(id, { stoppedByHand: true }, { lazy: true }); // durable with the record of its end
     const { timeoutSeconds } = spec.stop;
     const graceMs =
@@ -472,6 +484,17 @@ export class Containers {
     this.#o.log.error('a container could not be started again', { id, error: describeChain(error) });
   }
 
+  /**
+   * In line, what is recorded as running has a run, unless it could not be taken over at the daemon's start or its end not be recorded.
+   * Whether its program still runs is not known then, so a stop must not say that it was stopped.
+   */
+  #runOf({ id, state }: ContainerRecord): Run {
+    const run = this.#runs.get(id);
+    if (run) return run;
+    const message = `container ${id} is recorded as ${state.phase}, and this daemon has no hold of it`;
+    throw new WrongPhase({ message, ...hintIfLost(state) });
+  }
+
   #cancelRestart(id: string): boolean {
     const cancel = this.#restarts.get(id);
     cancel?.();
@@ -482,6 +505,11 @@ export class Containers {
     const { id } = this.find(wish);
     return this.#queue.run(id, () => work(this.find(id), this.running(id)));
   }
+}
+
+function hintIfLost({ phase }: ContainerState): { hint?: string } {
+  if (phase !== 'running' && phase !== 'paused') return {};
+  return { hint: `the daemon's log says why it lost hold of a container; \`rm -f\` ends and removes it` };
 }
 
 function stopSignalOf(text: string): number {
