@@ -1,6 +1,5 @@
-import { spawn } from 'node:child_process';
 import { readFileSync, writeSync } from 'node:fs';
-import { userInfo } from 'node:os';
+import { nameOfUser, runProgram } from '#app/oci-caller.ts';
 import { seccompStore } from '#app/seccomp.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
@@ -34,7 +33,7 @@ const context: CliContext = {
   readStdin: async () => readFileSync(0, 'utf8'),
   readFile: async (path) => readFileSync(path, 'utf8'),
   execute,
-  run,
+  run: (command, args) => runProgram(command, args, context),
   ...(seccomp ? { seccomp } : {}),
   version: VERSION,
 };
@@ -90,27 +89,5 @@ function writeAll(fd: number, text: string): void {
     } catch (error) {
       if (errnoOf(error) !== 'EAGAIN') return; // EPIPE: nobody listens any more, which is theirs to decide
     }
-  }
-}
-
-function run(command: string, args: readonly string[]): Promise<{ code: number; output: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    const take = (chunk: Buffer): void => {
-      output += chunk.toString('utf8');
-    };
-    child.stdout.on('data', take);
-    child.stderr.on('data', take);
-    child.once('error', (error) => resolve({ code: 127, output: error.message }));
-    child.once('close', (code) => resolve({ code: code ?? 1, output }));
-  });
-}
-
-function nameOfUser(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return `#${process.geteuid?.() ?? 0}`; // an id without an entry in /etc/passwd
   }
 }

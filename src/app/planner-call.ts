@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { userInfo } from 'node:os';
 import type { Duplex } from 'node:stream';
+import { nameOfUser, runProgram } from '#app/oci-caller.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { EstibaError, messageOf } from '#base/errors.ts';
@@ -118,7 +118,7 @@ export class Call {
       readStdin: () => this.#readStdin(),
       readFile: async (path) => readFileSync(path, 'utf8'),
       execute: (plan, options) => this.#execute(plan, options),
-      run: (command, args) => run(command, args, caller),
+      run: (command, args) => runProgram(command, args, caller),
       ...(seccomp ? { seccomp } : {}),
       version: VERSION,
     };
@@ -168,34 +168,6 @@ function filesOf(pid: number): Files {
     readlink: (path) => hostFiles.readlink(theirs(path)),
     writable: (path) => hostFiles.writable(theirs(path)),
   };
-}
-
-function run(
-  command: string,
-  args: readonly string[],
-  caller: Pick<CliContext, 'cwd' | 'env'>,
-): Promise<{ code: number; output: string }> {
-  // For two commands, and no module that Node.js vouches for in a snapshot: loaded when it is needed.
-  const { spawn } = process.getBuiltinModule('node:child_process');
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: caller.cwd, env: caller.env, stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    const take = (chunk: Buffer): void => {
-      output += chunk.toString('utf8');
-    };
-    child.stdout.on('data', take);
-    child.stderr.on('data', take);
-    child.once('error', (error) => resolve({ code: 127, output: error.message }));
-    child.once('close', (code) => resolve({ code: code ?? 1, output }));
-  });
-}
-
-function nameOfUser(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return `#${process.geteuid?.() ?? 0}`; // an id without an entry in /etc/passwd
-  }
 }
 
 /** What a front sends first. */

@@ -5,6 +5,7 @@ import { systemClock } from '#base/clock.ts';
 import { logger, silentSink } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
+import { NO_NETWORK, plainSpec } from '#engine/core/plain-spec.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { runPlan } from '#kernel/plan/execute.ts';
 import type { Edge } from '#network/edge.ts';
@@ -14,20 +15,9 @@ import { NetWorld } from '../../../test/net/world.ts';
 
 const noEdge: Edge = { put: async () => undefined, drop: async () => undefined, list: async () => [] };
 
-/** The parts of a container's wish that its network is made of. */
 function specWith(network: Partial<ContainerSpec['network']>, kind: 'private' | 'host' = 'private'): ContainerSpec {
-  const whole = {
-    endpoints: [],
-    ports: {},
-    publishAll: false,
-    dns: [],
-    dnsOptions: [],
-    dnsSearch: [],
-    extraHosts: [],
-    links: [],
-    ...network,
-  };
-  return { namespaces: { network: { kind } }, network: whole } as unknown as ContainerSpec;
+  const plain = plainSpec({ network: { ...NO_NETWORK, ...network } });
+  return { ...plain, namespaces: { ...plain.namespaces, network: { kind } } };
 }
 const endpoint = (network: string, aliases: string[] = []) => ({ network, aliases, links: [], driverOptions: {} });
 

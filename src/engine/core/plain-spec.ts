@@ -13,6 +13,18 @@ export const PLAIN_RESOURCES: ResourceSpec = {
   hugepages: [],
 };
 
+/** No network joined, nothing published, no names of its own. */
+export const NO_NETWORK: ContainerSpec['network'] = {
+  endpoints: [],
+  ports: {},
+  publishAll: false,
+  dns: [],
+  dnsOptions: [],
+  dnsSearch: [],
+  extraHosts: [],
+  links: [],
+};
+
 /** A container that asks for nothing but what `changes` says: namespaces of its own, Docker's defaults, no network joined. */
 export function plainSpec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
   return {
@@ -47,16 +59,7 @@ export function plainSpec(changes: Partial<ContainerSpec> = {}): ContainerSpec {
     ulimits: [],
     oomScoreAdj: 0,
     shmBytes: 64 * 1024 * 1024,
-    network: {
-      endpoints: [],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
-      extraHosts: [],
-      links: [],
-    },
+    network: NO_NETWORK,
     restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
     logging: { driver: 'json-file', options: {} },
     autoRemove: false,

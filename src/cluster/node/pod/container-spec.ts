@@ -3,6 +3,7 @@ import { expand } from '#cluster/node/pod/expand.ts';
 import { containerResources, oomScoreAdj } from '#cluster/node/pod/resources.ts';
 import { LABEL } from '#cluster/node/pod/runs.ts';
 import type { Security } from '#cluster/node/pod/security.ts';
+import { NO_NETWORK } from '#engine/core/plain-spec.ts';
 import type { ContainerSpec, MountSpec, NamespaceMode } from '#engine/core/spec.ts';
 import type { Container, Pod, VolumeMount } from '#spec/kubernetes/types.gen.ts';
 
@@ -60,16 +61,7 @@ export function containerSpec(inputs: ContainerInputs): ContainerSpec {
       lowest: host.lowestOomScoreAdj,
     }),
     shmBytes: 0,
-    network: {
-      endpoints: [],
-      ports: {},
-      publishAll: false,
-      dns: [],
-      dnsOptions: [],
-      dnsSearch: [],
-      extraHosts: [],
-      links: [],
-    },
+    network: NO_NETWORK, // the sandbox has it
     // When a pod's container runs again is the pod's decision, with its own back-off.
     restart: { name: 'no', maxRetries: 0, onUnhealthy: false },
     health: { test: ['NONE'], intervalNs: 0, timeoutNs: 0, startPeriodNs: 0, startIntervalNs: 0, retries: 0 },
