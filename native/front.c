@@ -297,28 +297,53 @@ static int with_planner(const char *const *args, const char *home, char **argv, 
 	return code;
 }
 
-/* What a snapshot of the planner is started with, when there is one beside its script: the flags it was taken with, which belong to it
- * (tools/build.mjs), one a line, and the rest. */
-struct snapshot { char blob[PATH_SIZE], flags[512]; const char *args[24]; };
+/* What a snapshot of the planner is started with. STEM.flags, beside its script, names the build it is of and the flags it was taken
+ * with, one a line (tools/build.mjs); the snapshot itself is STEM-BUILD-SIZE-MTIME.blob, by the Node.js that took it (tools/snapshot.mjs):
+ * another one would refuse it, which takes as long as half a start, and other code would be that of an older installation. */
+struct snapshot { char blob[PATH_SIZE], lines[512]; const char *args[24]; };
+
+/* What execvp() would start. */
+static bool find_program(const char *name, struct stat *out)
+{
+	const char *dirs = strchr(name, '/') ? "" : getenv("PATH");
+	for (const char *at = dirs ? dirs : "/bin:/usr/bin";; at++) {
+		char path[PATH_SIZE];
+		size_t length = strcspn(at, ":");
+		if (length + strlen(name) + 2 <= sizeof path) {
+			memcpy(path, at, length);
+			path[length] = '/';
+			strcpy(path + length + (length > 0), name);
+			if (stat(path, out) == 0 && S_ISREG(out->st_mode) && out->st_mode & 0111) return true;
+		}
+		at += length;
+		if (!*at) return false;
+	}
+}
+
+static char *line_at(char *at, char **next)
+{
+	char *end = strchr(at, '\n');
+	if (!end) return NULL;
+	*end = 0;
+	*next = end + 1;
+	return at;
+}
 
 static bool find_snapshot(const char *node, const char *script, struct snapshot *out)
 {
 	static const char SUFFIX[] = ".run.cjs";
-	char path[PATH_SIZE];
+	char path[PATH_SIZE], *at = out->lines, *build, *flag;
 	size_t length = strlen(script), stem = length - (sizeof SUFFIX - 1), n = 0;
-	if (length < sizeof SUFFIX || length >= sizeof path || strcmp(script + stem, SUFFIX)) return false;
+	struct stat program;
+	if (length < sizeof SUFFIX || length + 64 >= sizeof path || strcmp(script + stem, SUFFIX)) return false;
 	memcpy(path, script, stem);
 	strcpy(path + stem, ".flags");
-	if (read_file(path, out->flags, sizeof out->flags) <= 0) return false;
-	memcpy(out->blob, script, stem);
-	strcpy(out->blob + stem, ".blob");
+	if (read_file(path, out->lines, sizeof out->lines) <= 0 || !(build = line_at(at, &at)) || !find_program(node, &program)) return false;
+	path[stem] = 0;
+	text(out->blob, sizeof out->blob, "%s-%s-%lu-%lu.blob", path, build, (unsigned long)program.st_size, (unsigned long)program.st_mtim.tv_sec);
+	if (access(out->blob, R_OK) < 0) return false;
 	out->args[n++] = node;
-	for (char *at = out->flags, *end; *at && n < LENGTH(out->args) - 6; at = end + 1) {
-		end = strchr(at, '\n');
-		if (!end) return false;
-		*end = 0;
-		out->args[n++] = at;
-	}
+	while ((flag = line_at(at, &at)) && n < LENGTH(out->args) - 6) out->args[n++] = flag;
 	const char *const rest[] = { "--snapshot-blob", out->blob, script, "--fd", "3", NULL };
 	memcpy(out->args + n, rest, sizeof rest);
 	return true;

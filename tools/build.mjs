@@ -7,6 +7,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { bundleOfAContainer, takeSnapshot } from './snapshot.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'dist');
@@ -14,7 +15,7 @@ const EXECUTOR = join(ROOT, 'native/build/estiba-init');
 /** One row a process: entry, and arguments that warm its cache: what they run is compiled when it starts next. */
 const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
-  { name: 'planner', program: EXECUTOR, warm: callOfAPlanner, rehearsal: runOfAContainer },
+  { name: 'planner', program: EXECUTOR, warm: callOfAPlanner },
   { name: 'daemon' },
   // A thread of the daemon, not a process: loaded as it is.
   { name: 'layer-worker', source: 'src/image/layer/worker.ts', thread: true },
@@ -25,15 +26,10 @@ const ENTRIES = [
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
 const commit = gitCommit();
 mkdirSync(OUT, { recursive: true });
+// Until all is built nothing starts from the snapshot of what was here before.
+rmSync(join(OUT, 'planner.flags'), { force: true });
 for (const entry_ of ENTRIES) {
-  const {
-    name,
-    source = `src/app/${name}.ts`,
-    thread = false,
-    program,
-    warm = () => ['--version'],
-    rehearsal,
-  } = entry_;
+  const { name, source = `src/app/${name}.ts`, thread = false, program, warm = () => ['--version'] } = entry_;
   const entry = join(ROOT, source);
   const outfile = join(OUT, `${name}.cjs`);
   await build({
@@ -60,16 +56,17 @@ for (const entry_ of ENTRIES) {
   });
   if (thread) continue;
   writeFileSync(join(OUT, `${name}.run.cjs`), loader(name));
-  for (const made of ['cache', 'flags', 'blob']) rmSync(join(OUT, `${name}.${made}`), { force: true });
+  rmSync(join(OUT, `${name}.cache`), { force: true });
   // The loader writes the cache when asked to, after a real run: so the functions that ran are in it, and no others.
   const env = { ...process.env, ESTIBA_WRITE_CACHE: '1' };
   execFileSync(program ?? process.execPath, program ? warm() : [join(OUT, `${name}.run.cjs`), ...warm()], {
     env,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  if (rehearsal) takeSnapshot(name, rehearsal());
 }
 rmSync(join(OUT, 'warm'), { recursive: true, force: true });
+writeFileSync(join(OUT, 'planner.flags'), snapshotFlags());
+takeSnapshot();
 await buildPage();
 
 /** The dashboard's page, as one html, one script and one style sheet: nothing comes from anywhere else. */
@@ -99,42 +96,12 @@ async function buildPage() {
  * functions in the cache a start takes 12 ms less than with those of `features` alone.
  */
 function planOfAContainer() {
-  return ['--plan', 'create', '--bundle', bundleOfAContainer(), 'warm'];
+  return ['--plan', 'create', '--bundle', bundleOfAContainer(OUT, join(OUT, 'warm')), 'warm'];
 }
 
-function bundleOfAContainer() {
-  const bundle = join(OUT, 'warm');
-  rmSync(bundle, { recursive: true, force: true });
-  mkdirSync(join(bundle, 'rootfs'), { recursive: true });
-  execFileSync(process.execPath, [join(OUT, 'oci.run.cjs'), 'spec', '--bundle', bundle]);
-  const file = join(bundle, 'config.json');
-  const config = JSON.parse(readFileSync(file, 'utf8'));
-  config.process.terminal = false;
-  config.linux.resources = {
-    ...config.linux.resources,
-    memory: { limit: 2 ** 26 },
-    cpu: { shares: 512 },
-    pids: { limit: 9 },
-  };
-  config.linux.seccomp = {
-    defaultAction: 'SCMP_ACT_ERRNO',
-    architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32'],
-    syscalls: [
-      { names: ['read', 'write', 'openat', 'close', 'mmap', 'execve'], action: 'SCMP_ACT_ALLOW' },
-      { names: ['socket'], action: 'SCMP_ACT_ALLOW', args: [{ index: 0, value: 40, op: 'SCMP_CMP_NE' }] },
-      { names: ['clone'], action: 'SCMP_ACT_ALLOW', args: [{ index: 0, value: 1, op: 'SCMP_CMP_MASKED_EQ' }] },
-    ],
-  };
-  writeFileSync(file, JSON.stringify(config));
-  return bundle;
-}
-
-/**
- * The heap of a process that has rehearsed a call, all of it compiled: a start from it takes 60 % of one with the cache. It is bound to
- * this Node.js, this processor and these flags, which native/front.c reads and passes on; it goes on with the cache where the
- * snapshot is refused.
- */
-function takeSnapshot(name, rehearsal) {
+/** What the snapshot is taken and started with; tools/snapshot.mjs and native/front.c read it. */
+function snapshotFlags() {
+  const build = createHash('sha256').update(readFileSync(join(OUT, 'planner.cjs')));
   const flags = [
     // No hash seed of its own: making one takes a tenth of the start, and a single call gives nobody the time to guess it.
     '--no-rehash-snapshot',
@@ -143,21 +110,7 @@ function takeSnapshot(name, rehearsal) {
     '--no-opt',
     '--v8-pool-size=0',
   ];
-  const blob = join(OUT, `${name}.blob`);
-  const build = [...flags, '--no-warnings', '--snapshot-blob', blob, '--build-snapshot', join(OUT, `${name}.cjs`)];
-  try {
-    execFileSync(process.execPath, [...build, ...rehearsal], { stdio: ['ignore', 'ignore', 'inherit'] });
-  } catch (error) {
-    console.error(`no snapshot of ${name}, which will start slower: ${error.message}`);
-    return;
-  }
-  writeFileSync(join(OUT, `${name}.flags`), flags.map((flag) => `${flag}\n`).join(''));
-}
-
-/** Up to where it would be carried out. */
-function runOfAContainer() {
-  const bundle = bundleOfAContainer();
-  return [bundle, '--root', join(bundle, 'state'), 'run', '--bundle', bundle, 'warm'];
+  return [build.digest('hex').slice(0, 16), ...flags].map((line) => `${line}\n`).join('');
 }
 
 /** Loads NAME.cjs with its cache. A cache of another Node.js is refused by V8 and left alone. */

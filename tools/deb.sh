@@ -10,14 +10,14 @@ trap 'rm -rf "$stage"' EXIT
 chmod 755 "$stage"
 
 lib=$stage/usr/lib/estiba
-mkdir -p "$lib" "$stage/usr/bin" "$stage/lib/systemd/system" "$stage/DEBIAN" "$stage/usr/share/doc/estiba"
+mkdir -p "$lib" "$stage/usr/bin" "$stage/usr/lib/systemd/system" "$stage/DEBIAN" "$stage/usr/share/doc/estiba"
 npm pack --silent --ignore-scripts --pack-destination "$stage" > /dev/null
 tar -xzf "$stage"/estiba-*.tgz -C "$lib" --strip-components=1 --no-same-owner
 rm "$stage"/estiba-*.tgz
 cp package-lock.json "$lib/"
 (cd "$lib" && npm ci --silent --omit=dev --ignore-scripts --no-audit --no-fund && rm package-lock.json)
 for command in estiba estiba-oci; do ln -s "../lib/estiba/bin/$command" "$stage/usr/bin/$command"; done
-cp packaging/estiba.service "$stage/lib/systemd/system/"
+cp packaging/estiba.service "$stage/usr/lib/systemd/system/"
 cp LICENSE "$stage/usr/share/doc/estiba/copyright"
 
 cat > "$stage/DEBIAN/control" << END
@@ -35,6 +35,8 @@ Description: container platform, from clone(2) to kubectl apply
  for docker, docker-compose and kubectl as they are.
 END
 # An upgrade restarts the daemon alone: containers go on under their shims, and the new daemon finds them.
+# A snapshot (tools/snapshot.mjs) is of one Node.js: it is taken here, and again when dpkg brings another one.
+echo 'interest-noawait /usr/bin/node' > "$stage/DEBIAN/triggers"
 cat > "$stage/DEBIAN/postinst" << 'END'
 #!/bin/sh
 set -e
@@ -42,14 +44,24 @@ if [ "$1" = configure ] && [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl try-restart estiba.service
 fi
+case $1 in
+  configure | triggered) ! command -v node > /dev/null || node /usr/lib/estiba/tools/snapshot.mjs || : ;;
+esac
 END
 cat > "$stage/DEBIAN/prerm" << 'END'
 #!/bin/sh
 set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-  systemctl disable --now estiba.service
+if [ "$1" = remove ]; then
+  [ ! -d /run/systemd/system ] || systemctl disable --now estiba.service
+  [ ! -d /var/lib/estiba ] || echo 'estiba: containers go on, and /var/lib/estiba stays; `estiba daemon --remove`, before the package goes, takes both away'
+  rm -rf /usr/lib/estiba/dist/planner-*.blob /usr/lib/estiba/dist/taking-*
 fi
 END
-chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
+cat > "$stage/DEBIAN/postrm" << 'END'
+#!/bin/sh
+set -e
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
+END
+chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm" "$stage/DEBIAN/postrm"
 mkdir -p dist
 dpkg-deb --root-owner-group --build "$stage" "dist/estiba_${version}_$arch.deb"

@@ -14,8 +14,8 @@ import { SeccompCache } from '#kernel/seccomp/cache.ts';
 //   estiba-oci-planner --fd N     for one call, over a descriptor (bin/estiba-oci without a resident planner)
 //   estiba-oci-planner SOCKET     prints "ready"; ends by itself after IDLE_MS without a call
 //
-// A call of its own waits for Node.js to start. `tools/build.mjs` takes a snapshot of a planner that has rehearsed one call: it
-// starts with all of its code compiled (`node --snapshot-blob dist/planner.blob`).
+// A call of its own waits for Node.js to start. `tools/snapshot.mjs` takes a snapshot of a planner that has rehearsed one call: it
+// starts with all of its code compiled (`node --snapshot-blob dist/planner-….blob`).
 
 const IDLE_MS = 10 * 60_000;
 

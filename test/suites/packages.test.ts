@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { type ExecFileSyncOptions, execFile, execFileSync } from 'node:child_process';
 import {
   copyFileSync,
   mkdirSync,
@@ -7,17 +7,21 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 // What a user installs is what `make pack` and `make deb` leave in dist/, on a prefix of its own and away from the sources.
 const ROOT = resolve(import.meta.dirname, '../..');
 const room = mkdtempSync(join(tmpdir(), 'estiba-packages-'));
-const run = (command: string, args: string[], cwd = room): string =>
-  execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+const run = (command: string, args: string[], cwd = room, env: Record<string, string> = {}): string => {
+  const options: ExecFileSyncOptions = { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] };
+  return execFileSync(command, args, { ...options, encoding: 'utf8' });
+};
 
 afterAll(() => rmSync(room, { recursive: true, force: true }));
 
@@ -30,6 +34,55 @@ describe('the npm package', () => {
   });
 
   it('installs two commands that work', () => worksFrom(join(prefix, 'bin')));
+
+  describe('whose estiba-oci starts from a snapshot', () => {
+    const installed = join(prefix, 'lib/node_modules/estiba');
+    const dist = join(installed, 'dist');
+    const taker = join(installed, 'tools/snapshot.mjs');
+    const made = (): string[] => readdirSync(dist).filter((name) => /\.blob$|^taking-/.test(name));
+    const scripts = ['planner.run.cjs', 'oci.run.cjs'].map((name) => join(dist, name));
+
+    it('takes it when it is installed, and needs no script then', () => {
+      expect(made()).toHaveLength(1);
+      const texts = scripts.map((path) => readFileSync(path));
+      for (const path of scripts) writeFileSync(path, 'process.exit(1)');
+      try {
+        worksFrom(join(prefix, 'bin'));
+      } finally {
+        for (const [i, path] of scripts.entries()) writeFileSync(path, texts[i] ?? '');
+      }
+    });
+
+    it('starts while three take it anew beside each other, which leaves one', async () => {
+      let taking = true;
+      const takers = Promise.all([1, 2, 3].map(() => promisify(execFile)(process.execPath, [taker])));
+      void takers.finally(() => {
+        taking = false;
+      });
+      while (taking) {
+        worksFrom(join(prefix, 'bin'));
+        await new Promise((next) => setImmediate(next));
+      }
+      await takers;
+      expect(made()).toHaveLength(1);
+      worksFrom(join(prefix, 'bin'));
+    });
+
+    it('goes on without it under another Node.js, which takes its own when it is asked to', () => {
+      const node = join(room, 'another-node');
+      copyFileSync(process.execPath, node);
+      utimesSync(node, 1, 1);
+      const before = made();
+      worksFrom(join(prefix, 'bin'), { ESTIBA_NODE: node });
+      expect(made()).toEqual(before);
+      run(node, [taker]);
+      expect(made()).toEqual([expect.stringMatching(/-1\.blob$/)]);
+      worksFrom(join(prefix, 'bin'), { ESTIBA_NODE: node });
+      worksFrom(join(prefix, 'bin'));
+      run(process.execPath, [taker]);
+      expect(made()).toEqual(before);
+    });
+  });
 
   it('compiles its native program where the packed one is for another machine', () => {
     const installed = join(prefix, 'lib/node_modules/estiba');
@@ -52,7 +105,7 @@ describe('the Debian package', () => {
   it('brings two commands that work', () => worksFrom(join(root, 'usr/bin')));
 
   it('brings a unit whose stop leaves the containers running', () => {
-    expect(readFileSync(join(root, 'lib/systemd/system/estiba.service'), 'utf8')).toContain('\nKillMode=process\n');
+    expect(readFileSync(join(root, 'usr/lib/systemd/system/estiba.service'), 'utf8')).toContain('\nKillMode=process\n');
   });
 
   it('names its architecture, its version and what it depends on', () => {
@@ -77,19 +130,19 @@ function packageIn(folder: string, ending: string): string {
 }
 
 /** Both commands, and a container. */
-function worksFrom(bin: string): void {
-  expect(run(join(bin, 'estiba'), ['--version'])).toMatch(/^estiba \d+\.\d+\.\d+/);
+function worksFrom(bin: string, env: Record<string, string> = {}): void {
+  const say = (command: string, ...args: string[]): string => run(join(bin, command), args, room, env);
+  expect(say('estiba', '--version')).toMatch(/^estiba \d+\.\d+\.\d+/);
   const bundle = mkdtempSync(join(room, 'bundle-'));
   const programs = join(bundle, 'rootfs/bin');
   mkdirSync(programs, { recursive: true });
   copyFileSync('/bin/busybox', join(programs, 'busybox'));
   symlinkSync('busybox', join(programs, 'echo'));
-  run(join(bin, 'estiba-oci'), ['spec', '--bundle', bundle]);
+  say('estiba-oci', 'spec', '--bundle', bundle);
   const config = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'));
   config.process.terminal = false;
   config.process.args = ['echo', 'hello'];
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(config));
-  expect(run(join(bin, 'estiba-oci'), ['--root', join(room, 'oci'), 'run', '--bundle', bundle, 'packaged'])).toBe(
-    'hello\n',
-  );
+  const root = join(room, 'oci');
+  expect(say('estiba-oci', '--root', root, 'run', '--bundle', bundle, 'packaged')).toBe('hello\n');
 }
