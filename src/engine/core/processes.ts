@@ -184,11 +184,10 @@ export class ShimProcesses implements ProcessSource {
   #plan(id: string, config: OciConfig, files = this.#o.files, host = this.#o.host()): ReturnType<typeof planCreate> {
     const { root, clock, seccomp } = this.#o;
     const { cgroupsPath, resources } = config.linux ?? {};
-    const cgroups = planCgroup(
-      { id, rootless: host.rootless, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) },
-      host.cgroups,
-      files,
-    );
+    // Who may mount can show itself the hierarchy beside v1, and finds the host's cgroups there unless it has one of its own.
+    const unified = !host.rootless && config.process?.capabilities?.bounding?.includes('CAP_SYS_ADMIN') === true;
+    const wish = { ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) };
+    const cgroups = planCgroup({ id, rootless: host.rootless, unified, ...wish }, host.cgroups, files);
     return planCreate(
       config,
       {
