@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { type ClientHttp2Session, connect } from 'node:http2';
 import { Duplex } from 'node:stream';
 import { fail } from '#base/shape.ts';
@@ -17,12 +16,21 @@ import type { ApiRequest } from '#engine/api/server.ts';
  *     ── {Username = 1, Secret = 2} ──────▶
  */
 export class BuildSessions {
-  readonly #sessions = new Map<string, ClientHttp2Session>();
+  /** By id, from the request on: the session is there once its connection is turned round. */
+  readonly #places = new Map<string, { session?: ClientHttp2Session }>();
 
   open(request: ApiRequest): Reply {
     const id = request.headers['x-docker-expose-session-uuid'];
-    if (typeof id !== 'string' || id === '' || this.#sessions.has(id))
+    if (typeof id !== 'string' || id === '' || this.#places.has(id))
       fail('X-Docker-Expose-Session-Uuid', id, 'is not the name of a session of its own');
+    // Taken here, not in `run`: a second request of the same id could come before that, and would take the place of a session in use.
+    const place: { session?: ClientHttp2Session } = {};
+    this.#places.set(id, place);
+    const leave = (): void => {
+      if (this.#places.get(id) === place) this.#places.delete(id);
+    };
+    request.signal.addEventListener('abort', leave, { once: true }); // a client that leaves before `run`
+    if (request.signal.aborted) leave();
     return {
       kind: 'hijack',
       type: 'application/grpc',
@@ -30,16 +38,17 @@ export class BuildSessions {
         const duplex = Duplex.from({ readable: input, writable: output });
         const session = connect('http://session', { createConnection: () => duplex });
         session.on('error', () => session.destroy()); // the client has gone; `close` follows
-        this.#sessions.set(String(id), session);
-        await once(session, 'close');
-        this.#sessions.delete(String(id));
+        place.session = session;
+        // Not `once` of node:events, which rejects at an error and would keep the id for ever.
+        await new Promise<void>((closed) => session.on('close', closed));
+        leave();
       },
     };
   }
 
   /** Undefined when the client has none for that host, or does not say. */
   async credentials(id: string, host: string): Promise<{ username: string; password: string } | undefined> {
-    const session = this.#sessions.get(id) ?? fail('query session', id, 'is not open');
+    const session = this.#places.get(id)?.session ?? fail('query session', id, 'is not open');
     const answer = await unary(session, '/moby.filesync.v1.Auth/Credentials', bytesField(1, host));
     const fields = answer ? readFields(answer) : new Map<number, Buffer>();
     const [username, password] = [fields.get(1)?.toString() ?? '', fields.get(2)?.toString() ?? ''];

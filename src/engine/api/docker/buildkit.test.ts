@@ -5,6 +5,7 @@ import type { BuildGraph } from '#build/graph.ts';
 import { type BuildKitLine, BuildKitProgress } from '#engine/api/docker/buildkit-progress.ts';
 import { BuildSessions } from '#engine/api/docker/buildkit-session.ts';
 import { bytesField, readFields, varintField } from '#engine/api/docker/buildkit-wire.ts';
+import type { Reply } from '#engine/api/reply.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
 
 describe("BuildKit's messages", () => {
@@ -65,7 +66,8 @@ describe("a client's session", () => {
     client.emit('connection', theirs); // the client serves on the connection that it opened
     const sessions = new BuildSessions();
     const headers = { 'x-docker-expose-session-uuid': 'u1' };
-    const reply = sessions.open({ headers } as unknown as ApiRequest);
+    const { signal } = new AbortController();
+    const reply = sessions.open({ headers, signal } as unknown as ApiRequest);
     if (reply.kind !== 'hijack') throw new Error(reply.kind);
     const ended = reply.run({ input: ours, output: ours }, new AbortController().signal);
     expect(await sessions.credentials('u1', 'reg.example')).toEqual({ username: 'me', password: 'secret' });
@@ -74,6 +76,27 @@ describe("a client's session", () => {
     await ended;
     await expect(sessions.credentials('u1', 'reg.example')).rejects.toThrow('is not open');
     client.close();
+  });
+
+  it('has its name from the request on, until its own client has left', async () => {
+    const sessions = new BuildSessions();
+    const ask = (): { reply: Reply; leave: AbortController } => {
+      const leave = new AbortController();
+      const headers = { 'x-docker-expose-session-uuid': 'u1' };
+      return { reply: sessions.open({ headers, signal: leave.signal } as unknown as ApiRequest), leave };
+    };
+    const first = ask();
+    expect(ask).toThrow('is not the name of a session of its own');
+    first.leave.abort(); // before anything ran on its connection
+    const second = ask();
+    first.leave.abort();
+    expect(ask).toThrow('is not the name of a session of its own');
+    if (second.reply.kind !== 'hijack') throw new Error(second.reply.kind);
+    const [ours, theirs] = await connected();
+    const ended = second.reply.run({ input: ours, output: ours }, second.leave.signal);
+    theirs.end('no HTTP/2 at all, which is an error of the session');
+    await ended;
+    ask();
   });
 });
 
