@@ -90,13 +90,17 @@ const LAYER_THREADS_MOST = 4;
 /** From locks to a recovered engine; what is open is closed again when a later step fails. */
 export async function openNode(options: NodeOptions): Promise<Node> {
   const log = logger('engine');
-  const undo = new Undo((what, error) => log.error(`${what} did not close`, { error: describeChain(error) }));
+  const undo = undoTold(log);
   try {
     return await openFloors(options, undo, log);
   } catch (error) {
     await undo.unwind();
     throw error;
   }
+}
+
+function undoTold(log: Logger): Undo {
+  return new Undo((what, error) => log.error(`${what} did not close`, { error: describeChain(error) }));
 }
 
 async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promise<Node> {
@@ -107,18 +111,19 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const unlock = lockDirectory(join(runRoot, 'daemon.lock'));
   undo.add('lock', unlock);
 
+  const opensStore = openEmbedded(join(dataRoot, 'store'), {
+    clock,
+    keepRevisions: KEEP_REVISIONS,
+    log: logger('storage'),
+  });
   const [store, spawner] = await Promise.all([
-    openEmbedded(join(dataRoot, 'store'), { clock, keepRevisions: KEEP_REVISIONS, log: logger('storage') }),
-    Spawner.start(spawnerSocket(runRoot)),
+    undo.acquire('store', opensStore, (opened) => opened.close()),
+    undo.acquire('spawner', Spawner.start(spawnerSocket(runRoot)), (started) => started.close()),
   ]);
-  undo.add('store', () => store.close());
-  undo.add('spawner', () => spawner.close());
   const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
 
   // Beside the images: neither needs the other, and both wait for the kernel.
-  const opening = openNetworks(options, store, logger('network'));
-  const opened = opening.catch(() => undefined); // its error is told where it is waited for
-  undo.add('networks', async () => (await opened)?.close());
+  const opening = undo.acquire('networks', openNetworks(options, store, logger('network')), (opened) => opened.close());
 
   const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
   const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
@@ -234,17 +239,23 @@ async function openNetworks(
   store: EmbeddedStore,
   log: Logger,
 ): Promise<{ networks: Networks; close(): Promise<void> }> {
+  await using undo = undoTold(log);
   let closing = false;
   const kernel = spawnNetHand(findNetHand(), () => {
     if (closing) return;
     log.error('estiba-net ended: without it no container gets a network; the daemon stops, to be started again');
     process.exit(1);
   });
+  undo.add('estiba-net', () => {
+    closing = true;
+    kernel.close();
+  });
   await retireOldEdge(runRoot);
   const edge = new EdgeClient(
     (start) => connectEdge(runRoot, start ? edgeCommand(runRoot) : undefined),
     (error) => log.error('the edge process could not be told what it serves', { error: describeChain(error) }),
   );
+  undo.add('edge', () => edge.close());
   const networks = await Networks.open({
     daemon: name,
     kernel,
@@ -259,6 +270,7 @@ async function openNetworks(
     mtuBytes,
     ...(bip === undefined ? {} : { bip }),
   });
+  undo.keep();
   return {
     networks,
     close: async () => {

@@ -37,6 +37,28 @@ describe('Undo', () => {
     expect(done).toEqual(['c', 'failed b', 'a']);
   });
 
+  it('takes back what is acquired beside something that fails, also when it comes only then', async () => {
+    const done: string[] = [];
+    let arrive: (name: string) => void = () => undefined;
+    const late = new Promise<string>((resolve) => {
+      arrive = resolve;
+    });
+    const release = (name: string): void => void done.push(name);
+    const opening = async (): Promise<void> => {
+      await using undo = new Undo((what) => done.push(`failed ${what}`));
+      undo.add('first', () => done.push('first'));
+      await Promise.all([
+        undo.acquire('at once', Promise.resolve('at once'), release),
+        undo.acquire('late', late, release),
+        undo.acquire('failing', Promise.reject(new Error('no room')), release),
+      ]);
+    };
+    const opened = opening();
+    setImmediate(() => arrive('late'));
+    await expect(opened).rejects.toThrow('no room');
+    expect(done).toEqual(['late', 'at once', 'first']);
+  });
+
   it('takes nothing back once kept', async () => {
     const done: string[] = [];
     {

@@ -26,6 +26,19 @@ export class Undo implements AsyncDisposable {
     this.#steps.push({ what, run });
   }
 
+  /**
+   * For what is acquired beside something else: taken back too when the other fails while this is still under way, which the unwinding
+   * then waits for. Its own failure is told where the promise is awaited.
+   */
+  acquire<T>(what: string, acquiring: Promise<T>, release: (held: T) => unknown): Promise<T> {
+    const settled = acquiring.then(
+      (held) => () => release(held),
+      () => () => undefined, // it holds nothing
+    );
+    this.add(what, async () => (await settled)());
+    return acquiring;
+  }
+
   /** From here on nothing is taken back. */
   keep(): void {
     this.#steps = [];
