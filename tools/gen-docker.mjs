@@ -50,8 +50,15 @@ for (const [path, methods] of Object.entries(api.paths)) {
     const query = parameters
       .filter((p) => p.in === 'query')
       .map((p) => [p.name, p.type === 'array' ? 'array' : p.type]);
+    const filters = parameters.find((p) => p.name === 'filters');
     const body = parameters.find((p) => p.in === 'body' && p.schema);
-    routes.push({ method: method.toUpperCase(), path, id: operation.operationId, query: Object.fromEntries(query) });
+    routes.push({
+      method: method.toUpperCase(),
+      path,
+      id: operation.operationId,
+      query: Object.fromEntries(query),
+      ...(filters ? { filters: filterNames(filters.description) } : {}),
+    });
     if (SWARM.test(path)) continue;
     if (body && body.schema.type !== 'string') {
       const old = older.paths[path]?.[method]?.parameters?.find((p) => p.in === 'body')?.schema;
@@ -89,6 +96,11 @@ ${Object.entries(bodies)
 }
 `,
 );
+
+/** The names of filters stand in the text alone: a list, one a line, each in backquotes. */
+function filterNames(text) {
+  return [...new Set([...text.matchAll(/^\s*- `([a-z!-]+)/gm)].map(([, name]) => name))];
+}
 
 /** Schema as the checker reads it: `s` `i` `n` `b` `any`, `[item]`, `{map:value}`, `@Name`, or an object of fields. */
 function compact(schema) {

@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, statfs } from 'node:fs/promises';
 import { describeChain } from '#base/errors.ts';
 import { Background } from '#build/background.ts';
 import { StepCache } from '#build/cache.ts';
@@ -128,6 +128,12 @@ export class Builder {
     const { ids, freedBytes } = await pruneAll(node, { all: true, keepBytes });
     if (ids.length > 0)
       node.log.info('build cache pruned for the disk budget', { entries: ids.length, freedBytes, keepBytes });
+  }
+
+  /** What the disk that builds keep things on has left for others. */
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#dataDirectory);
+    return bavail * bsize;
   }
 
   async #build(request: BuildRequest, tell: Tell, signal: AbortSignal): Promise<Finished> {

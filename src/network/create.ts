@@ -27,6 +27,8 @@ export interface CreateRequest {
     gateway?: string;
     auxiliary?: Readonly<Record<string, string>>;
   }[];
+  /** Docker's address manager knows none: kept, and shown again. */
+  ipamOptions?: Readonly<Record<string, string>>;
   options?: Readonly<Record<string, string>>;
   labels?: Readonly<Record<string, string>>;
 }
@@ -82,6 +84,7 @@ export function createDecision(request: CreateRequest, around: Surroundings): Ne
     hostBinding: hostBindingOf(options[OPTION.hostBinding]),
     labels: request.labels ?? {},
     options,
+    ...(Object.keys(request.ipamOptions ?? {}).length > 0 ? { ipamOptions: request.ipamOptions } : {}),
     attachable: request.attachable ?? false,
     names: request.names ?? true,
   };

@@ -37,6 +37,7 @@ export interface Network {
   hostBinding: string;
   labels: Readonly<Record<string, string>>;
   options: Readonly<Record<string, string>>;
+  ipamOptions?: Readonly<Record<string, string>> | undefined;
   attachable: boolean;
   /** Made by us at start; cannot be removed. */
   predefined: boolean;
@@ -74,7 +75,8 @@ export interface Endpoint {
   links?: Readonly<Record<string, string>> | undefined;
   /** Further addresses of its link that no network hands out (169.254.0.0/16, fe80::/10). */
   linkLocal?: readonly string[] | undefined;
-  /** Its gateway is the container's default route; the first of a container has it. */
+  gwPriority?: number | undefined;
+  /** Its gateway is the container's default route; the one of the highest priority has it, else the first. */
   defaultRoute: boolean;
 }
 

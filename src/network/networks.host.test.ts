@@ -180,6 +180,21 @@ describe('networks on a host with a LAN', () => {
     expect(world.run(ns('client'), 'ip', '-br', 'link')).not.toContain('eth1');
   });
 
+  it('the network of the highest gateway priority has the default route, and a running container keeps its own', async () => {
+    const ask = (gwPriority: number) => ({ network: 'quiet', names: ['way'], gwPriority });
+    const way = await attach('way', 'front', [], { endpoints: [{ network: 'front', names: ['way'] }, ask(5)] });
+    const [front, quiet] = way.endpoints;
+    expect([front?.defaultRoute, quiet?.defaultRoute]).toEqual([false, true]);
+    expect(world.run(way.netns, 'ip', 'route', 'show', 'default')).toContain('dev eth1');
+    await networks.disconnect('way', 'front');
+    await expect(networks.connect('way', { network: 'front', names: ['way'], gwPriority: 6 })).rejects.toThrow(
+      'would move the default route',
+    );
+    await networks.connect('way', { network: 'front', names: ['way'], gwPriority: 5 });
+    expect(world.run(way.netns, 'ip', 'route', 'show', 'default')).toContain('dev eth1');
+    await networks.detach('way');
+  });
+
   it('the host’s firewall holds for published ports, at input as at forward', async () => {
     const nft = (text: string): string => world.run(host, 'nft', text);
     nft('add table inet fw');

@@ -15,6 +15,7 @@ import { AddressBook } from '#network/address-book.ts';
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
 import type { Edge, EdgeEntry } from '#network/edge.ts';
 import {
+  BadNetworkOption,
   EndpointExists,
   EndpointNotFound,
   NetworkExists,
@@ -74,6 +75,8 @@ export interface EndpointRequest {
   mac?: string;
   links?: Readonly<Record<string, string>>;
   linkLocal?: readonly string[];
+  /** Of a sandbox's endpoints the highest has the default route, of equals the first. Absent is 0. */
+  gwPriority?: number;
 }
 
 export interface AttachRequest {
@@ -262,7 +265,15 @@ export class Networks {
     await using undo = new Undo();
     const links = before.endpoints.map((e) => Number(e.link.slice(3)));
     const n = [...Array(links.length + 1).keys()].find((i) => !links.includes(i)) ?? links.length;
-    const endpoint = this.#newEndpoint(id, request, n, !before.endpoints.some((e) => e.defaultRoute));
+    const gateway = before.endpoints.find((e) => e.defaultRoute);
+    // Connections that stand would lose their way, and published ports their target.
+    if (gateway && (request.gwPriority ?? 0) > (gateway.gwPriority ?? 0))
+      throw new BadNetworkOption({
+        option: 'gw-priority',
+        value: String(request.gwPriority),
+        rule: 'would move the default route of a container that runs: stop it first, or connect with a lower one',
+      });
+    const endpoint = this.#newEndpoint(id, request, n, !gateway);
     undo.add('addresses', () => this.#book.release(endpoint));
     const after: Sandbox = { ...before, endpoints: [...before.endpoints, endpoint] };
     await this.#replace(before, after, undo);
@@ -334,9 +345,11 @@ export class Networks {
     assert(!this.#sandboxes.has(request.id), `sandbox ${request.id} is attached twice`);
     const endpoints: Endpoint[] = [];
     try {
+      const gateway = gatewayOf(request.endpoints);
       for (const [n, wish] of request.endpoints.entries())
-        endpoints.push(this.#newEndpoint(request.id, wish, n, n === 0));
-      const first = endpoints[0] && this.#networks.get(endpoints[0].network);
+        endpoints.push(this.#newEndpoint(request.id, wish, n, n === gateway));
+      const main = endpoints[gateway];
+      const first = main && this.#networks.get(main.network);
       const ports = first
         ? resolvePorts(request.ports, this.#heldPorts(), {
             hostBinding: first.hostBinding,
@@ -380,6 +393,7 @@ export class Networks {
       names: wish.names,
       ...(wish.links ? { links: wish.links } : {}),
       ...(wish.linkLocal ? { linkLocal: wish.linkLocal } : {}),
+      ...(wish.gwPriority ? { gwPriority: wish.gwPriority } : {}),
       defaultRoute,
     };
   }
@@ -571,4 +585,10 @@ export class Networks {
   #route(what: string, messages: Message[], netns = ''): Promise<Received[]> {
     return this.#o.kernel.netlink({ what, protocol: NETLINK_ROUTE, messages, netns });
   }
+}
+
+/** Which endpoint has the default route. */
+function gatewayOf(endpoints: readonly EndpointRequest[]): number {
+  const priorities = endpoints.map((e) => e.gwPriority ?? 0);
+  return Math.max(0, priorities.indexOf(Math.max(...priorities)));
 }

@@ -41,6 +41,7 @@ const networkShape = object({
   hostBinding: string(),
   labels: record(string()),
   options: record(string()),
+  ipamOptions: optional(record(string())),
   attachable: boolean(),
   predefined: boolean(),
   names: boolean(),
@@ -63,6 +64,7 @@ const sandboxShape = object({
       names: array(string()),
       links: optional(record(string())),
       linkLocal: optional(array(string())),
+      gwPriority: optional(integer()),
       defaultRoute: boolean(),
     }),
   ),
@@ -78,8 +80,10 @@ const sandboxShape = object({
 });
 
 export function putNetwork(network: Network): TxnOp {
+  const { ipamOptions, ...rest } = network;
   const json: Out<typeof networkShape> = {
-    ...network,
+    ...rest,
+    ...(ipamOptions ? { ipamOptions: { ...ipamOptions } } : {}),
     labels: { ...network.labels },
     options: { ...network.options },
     subnets: network.subnets.map((s) => ({

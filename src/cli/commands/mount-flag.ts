@@ -43,7 +43,7 @@ export function mountOf(written: string, cwd: string): Json {
     BindOptions: unlessBare(
       withoutUndefined({
         Propagation: one('bind-propagation'),
-        NonRecursive: nonRecursive(one('bind-nonrecursive'), one('bind-recursive')),
+        ...recursion(written, one('bind-nonrecursive'), one('bind-recursive')),
       }),
     ),
     VolumeOptions: unlessBare(
@@ -68,7 +68,20 @@ export function mountOf(written: string, cwd: string): Json {
   });
 }
 
-function nonRecursive(old: string | undefined, now: string | undefined): boolean | undefined {
-  if (now !== undefined) return now === 'disabled';
-  return old === undefined ? undefined : old !== 'false';
+/** Of the mounts below a bind: whether they come with it, and whether `readonly` holds for them. */
+function recursion(written: string, old: string | undefined, now: string | undefined): Json {
+  switch (now) {
+    case undefined:
+      return old === undefined ? {} : { NonRecursive: old !== 'false' };
+    case 'enabled':
+      return {};
+    case 'disabled':
+      return { NonRecursive: true };
+    case 'writable':
+      return { ReadOnlyNonRecursive: true };
+    case 'readonly':
+      return { ReadOnlyForceRecursive: true };
+    default:
+      return wrong('mount', written, 'bind-recursive must be one of enabled, disabled, writable, readonly');
+  }
 }

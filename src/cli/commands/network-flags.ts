@@ -10,6 +10,7 @@ export interface Attachment {
   linkLocal: string[];
   mac?: string;
   options: string[];
+  gwPriority?: number;
 }
 
 /** `NetworkingConfig`: what each network is told. Flags without a network's name belong to the first. */
@@ -34,6 +35,7 @@ export function endpointBody(a: Attachment): Json {
     Aliases: unlessEmpty(a.aliases),
     Links: unlessEmpty(a.links),
     MacAddress: a.mac,
+    GwPriority: a.gwPriority,
     DriverOpts: unlessBare(pairs(a.options)),
     IPAMConfig: unlessBare(
       withoutUndefined({ IPv4Address: a.ip, IPv6Address: a.ip6, LinkLocalIPs: unlessEmpty(a.linkLocal) }),
@@ -55,6 +57,7 @@ function attachmentOf(written: string): Attachment {
     else if (key === 'mac-address') out.mac = value;
     else if (key === 'link-local-ip') out.linkLocal.push(value);
     else if (key === 'driver-opt') out.options.push(value);
+    else if (key === 'gw-priority' && /^-?\d{1,9}$/.test(value)) out.gwPriority = Number(value);
     else wrong('network', written, `unexpected key '${key}'`);
   }
   return out.name === '' ? wrong('network', written, 'has no name=') : out;

@@ -105,6 +105,7 @@ export const networkConnectCommand: Command = async ({ flags, args, engine }) =>
     links: [...flags.list('link')],
     linkLocal: [...flags.list('link-local-ip')],
     options: [...flags.list('driver-opt')],
+    ...(flags.has('gw-priority') ? { gwPriority: flags.int('gw-priority') ?? 0 } : {}),
     ...(ip === undefined ? {} : { ip }),
     ...(ip6 === undefined ? {} : { ip6 }),
   });

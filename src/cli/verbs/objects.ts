@@ -208,6 +208,7 @@ export const NETWORK_VERBS: readonly Verb[] = [
     flags: [
       list('alias', 'Name in the network'),
       list('driver-opt', 'Option of the driver', { value: 'KEY=VALUE' }),
+      int('gw-priority', 'The network of the highest has the default route'),
       text('ip', 'IPv4 address'),
       text('ip6', 'IPv6 address'),
       list('link', 'Link to another container'),

@@ -6,6 +6,7 @@ import type { Random } from '#base/random.ts';
 import { isMountPoint } from '#engine/core/changes.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+import type { HealthSpec } from '#engine/core/spec.ts';
 import type { ContentStore } from '#image/content.ts';
 import { tarOf } from '#image/diff.ts';
 import type { Image, ImageStore } from '#image/images.ts';
@@ -155,9 +156,27 @@ export function containerConfig(record: ContainerRecord, image: RunConfig): RunC
     ...(entrypoint ? { Entrypoint: entrypoint } : {}),
     Labels: process.labels,
     ...(spec.stop.signal || image.StopSignal ? { StopSignal: process.stopSignal } : {}),
-    ...(image.Healthcheck ? { Healthcheck: image.Healthcheck } : {}),
-    ...(image.Shell ? { Shell: image.Shell } : {}),
+    ...healthcheckOf(spec.health, image),
+    ...shellOf(spec.process.shell ?? image.Shell),
   };
+}
+
+/** What the container was told of its health check over the image's; what was not told stays out. */
+function healthcheckOf(own: HealthSpec | undefined, image: RunConfig): Pick<RunConfig, 'Healthcheck'> {
+  if (!own) return image.Healthcheck ? { Healthcheck: image.Healthcheck } : {};
+  const wishes = {
+    Interval: own.intervalNs,
+    Timeout: own.timeoutNs,
+    StartPeriod: own.startPeriodNs,
+    StartInterval: own.startIntervalNs,
+    Retries: own.retries,
+  };
+  const said = Object.fromEntries(Object.entries(wishes).filter(([, value]) => value > 0));
+  return { Healthcheck: { ...image.Healthcheck, ...said, ...(own.test.length > 0 ? { Test: own.test } : {}) } };
+}
+
+function shellOf(shell: string[] | undefined): Pick<RunConfig, 'Shell'> {
+  return shell ? { Shell: shell } : {};
 }
 
 /** Docker's rules for a commit: what was asked for, filled up from the container. */

@@ -128,7 +128,7 @@ export class Containers {
     spec: ContainerSpec,
   ): Promise<{ record: ContainerRecord; image: FoundImage }> {
     const { parts, registry, random, clock } = this.#o;
-    const image = await parts.images.find(spec.image);
+    const image = await parts.images.find(spec.image, spec.platform);
     const process = applyImage(spec, image.config);
     stopSignalOf(process.stopSignal);
     const id = newId(random);

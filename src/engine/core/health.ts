@@ -28,8 +28,10 @@ export function probeDelayMs(check: HealthSpec, state: HealthState, sinceStartMs
   return (starting ? check.startIntervalNs : check.intervalNs) / 1e6;
 }
 
+const SHELL = ['/bin/sh', '-c'];
+
 /** The command of a probe; `CMD-SHELL` goes through the image's shell. */
-export function probeArgv(check: HealthSpec, shell: readonly string[] = ['/bin/sh', '-c']): string[] {
-  const [kind, ...rest] = check.test;
+export function probeArgv({ test, shell = SHELL }: Pick<HealthSpec, 'test' | 'shell'>): string[] {
+  const [kind, ...rest] = test;
   return kind === 'CMD-SHELL' ? [...shell, rest.join(' ')] : rest;
 }

@@ -50,7 +50,7 @@ export function applyImage(spec: ContainerSpec, image: RunConfig): ProcessPlan {
     exposedPorts: [...new Set([...Object.keys(image.ExposedPorts ?? {}), ...Object.keys(spec.network.ports)])].map(
       withProtocol,
     ),
-    health: healthOf(spec.health, image.Healthcheck),
+    health: healthOf(spec.health, image.Healthcheck, spec.process.shell ?? image.Shell),
   };
 }
 
@@ -71,7 +71,11 @@ function set(values: Map<string, string>, entry: string): void {
 }
 
 /** Each part of the check is inherited on its own; zero means "as the image says", and at last the default. */
-function healthOf(wish: HealthSpec | undefined, image: RunConfig['Healthcheck']): HealthSpec | undefined {
+function healthOf(
+  wish: HealthSpec | undefined,
+  image: RunConfig['Healthcheck'],
+  shell: string[] | undefined,
+): HealthSpec | undefined {
   const test = wish && wish.test.length > 0 ? wish.test : (image?.Test ?? []);
   if (test.length === 0 || test[0] === 'NONE') return undefined;
   return {
@@ -81,6 +85,7 @@ function healthOf(wish: HealthSpec | undefined, image: RunConfig['Healthcheck'])
     startPeriodNs: wish?.startPeriodNs || image?.StartPeriod || HEALTH_DEFAULTS.startPeriodNs,
     startIntervalNs: wish?.startIntervalNs || image?.StartInterval || HEALTH_DEFAULTS.startIntervalNs,
     retries: wish?.retries || image?.Retries || HEALTH_DEFAULTS.retries,
+    ...(shell?.length ? { shell } : {}),
   };
 }
 

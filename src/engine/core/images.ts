@@ -72,8 +72,8 @@ export class NodeImages implements ImageSource {
     this.store = options.images;
   }
 
-  async find(reference: string): Promise<FoundImage> {
-    const { id, target, platform } = await this.store.get(reference);
+  async find(reference: string, wanted?: string): Promise<FoundImage> {
+    const { id, target, platform } = await this.get(reference, wanted ? this.parsePlatform(wanted) : undefined);
     const { config, architecture } = platform.config;
     return { id, reference, config: config ?? {}, target: target.digest, architecture };
   }

@@ -224,6 +224,7 @@ export function requestOf(
     ...(mac === undefined ? {} : { mac }),
     ...privateNames(wish.spec, endpoint),
     ...(endpoint.linkLocal ? { linkLocal: endpoint.linkLocal } : {}),
+    ...(endpoint.gwPriority ? { gwPriority: endpoint.gwPriority } : {}),
   };
 }
 
@@ -288,6 +289,7 @@ export function endpointRecord(wish: EndpointSpec, network: Network, got: Endpoi
     aliases: wish.aliases,
     links: wish.links,
     ...askedOf(wish),
+    ...(wish.gwPriority ? { gwPriority: wish.gwPriority } : {}),
     driverOptions: wish.driverOptions,
   };
 }

@@ -18,8 +18,8 @@ export interface NodeParts {
 }
 
 export interface ImageSource {
-  /** NO_SUCH_IMAGE when the node does not have it; pulling is the caller's decision. */
-  find(reference: string): Promise<FoundImage>;
+  /** NO_SUCH_IMAGE, IMAGE_PLATFORM_NOT_HERE when the node does not have it; pulling is the caller's decision. */
+  find(reference: string, platform?: string): Promise<FoundImage>;
 }
 
 export interface FoundImage {

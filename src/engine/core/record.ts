@@ -100,6 +100,7 @@ export interface EndpointRecord {
   asked?: { ipv4?: string; ipv6?: string; mac?: string; linkLocal?: string[] };
   aliases: string[];
   links: string[];
+  gwPriority?: number;
   driverOptions: Record<string, string>;
 }
 

@@ -8,6 +8,8 @@ export type { ConditionalProfile };
  */
 export interface ContainerSpec {
   image: string;
+  /** `linux/arm64`: the image must have it; `undefined`: what the name points to. */
+  platform?: string;
   origin: Origin;
   labels: Record<string, string>;
   annotations: Record<string, string>;
@@ -59,6 +61,8 @@ export interface ProcessSpec {
   stdin: boolean;
   /** Standard input closes with the first client that leaves. */
   stdinOnce: boolean;
+  /** Of health checks that are a line (`CMD-SHELL`); `undefined`: the image's. */
+  shell?: string[];
 }
 
 export type NamespaceMode =
@@ -198,6 +202,8 @@ export interface EndpointSpec {
   /** Further addresses, in 169.254.0.0/16 or fe80::/10. */
   linkLocal?: string[];
   links: string[];
+  /** The network of the highest has the default route; of equals the first. Absent is 0. */
+  gwPriority?: number;
   driverOptions: Record<string, string>;
 }
 
@@ -217,4 +223,6 @@ export interface HealthSpec {
   startPeriodNs: number;
   startIntervalNs: number;
   retries: number;
+  /** What a `CMD-SHELL` line is given to; absent is `/bin/sh -c`. */
+  shell?: string[];
 }

@@ -12,6 +12,8 @@ export interface ApiRoute {
   path: string;
   id: string;
   query: Record<string, string>;
+  /** Names that `filters` may have. */
+  filters?: string[];
 }
 
 /** `s` string, `i` integer, `n` number, `b` boolean, `any`, `@Name`; `[item]` a list; `{'*': value}` a map; else fields. */

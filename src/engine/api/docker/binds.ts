@@ -91,7 +91,7 @@ function owner(options: BindOptions): { owner?: { uid?: number; gid?: number } }
 export function mountOf(mount: Mount, path: string): MountSpec {
   const target = mount.Target ?? '';
   checkTarget(target, mount, `${path}.Target`);
-  const readonly = readonlyOf(mount);
+  const readonly = readonlyOf(mount, path);
   const refuse = (field: 'BindOptions' | 'VolumeOptions' | 'TmpfsOptions' | 'ImageOptions'): void => {
     if (mount[field]) fail(`${path}.${field}`, mount[field], `has no meaning for a mount of type ${mount.Type}`);
   };
@@ -99,6 +99,7 @@ export function mountOf(mount: Mount, path: string): MountSpec {
     case 'bind': {
       refuse('VolumeOptions');
       refuse('TmpfsOptions');
+      refuse('ImageOptions');
       const source = mount.Source ?? '';
       if (!source.startsWith('/')) return fail(`${path}.Source`, source, 'is not an absolute path');
       const options = mount.BindOptions ?? {};
@@ -118,6 +119,7 @@ export function mountOf(mount: Mount, path: string): MountSpec {
     case 'volume': {
       refuse('BindOptions');
       refuse('TmpfsOptions');
+      refuse('ImageOptions');
       const options = mount.VolumeOptions ?? {};
       const name = mount.Source ?? '';
       if (name !== '' && !VOLUME_NAME.test(name))
@@ -136,6 +138,7 @@ export function mountOf(mount: Mount, path: string): MountSpec {
     case 'tmpfs': {
       refuse('BindOptions');
       refuse('VolumeOptions');
+      refuse('ImageOptions');
       if (mount.Source) return fail(`${path}.Source`, mount.Source, 'must be empty for a tmpfs');
       const options = mount.TmpfsOptions ?? {};
       const extra = (options.Options ?? []).map((pair) => pair.join('='));
@@ -169,10 +172,15 @@ function driverOf(config: NonNullable<Mount['VolumeOptions']>['DriverConfig']): 
 }
 
 /** Docker 25: read-only is recursive where the kernel can, unless told otherwise. */
-function readonlyOf(mount: Mount): ReadonlyMode {
-  if (!mount.ReadOnly) return false;
-  if (mount.BindOptions?.ReadOnlyNonRecursive) return 'top';
-  return mount.BindOptions?.ReadOnlyForceRecursive ? 'force-recursive' : 'recursive';
+function readonlyOf(mount: Mount, path: string): ReadonlyMode {
+  const { ReadOnlyNonRecursive: top, ReadOnlyForceRecursive: force } = mount.BindOptions ?? {};
+  if (top && force) fail(`${path}.BindOptions`, mount.BindOptions, 'is read-only both below and not below');
+  if (!mount.ReadOnly) {
+    if (top || force) fail(`${path}.ReadOnly`, mount.ReadOnly, 'must be true for a way of being read-only');
+    return false;
+  }
+  if (top) return 'top';
+  return force ? 'force-recursive' : 'recursive';
 }
 
 function checkTarget(target: string, value: unknown, path: string): void {

@@ -2,7 +2,6 @@ import { isIP } from 'node:net';
 import { posix } from 'node:path';
 import { EstibaError } from '#base/errors.ts';
 import { array, fail, integer as integerShape, object, optional, record, string } from '#base/shape.ts';
-import { parseDurationNs } from '#base/units.ts';
 import { type Builder, type BuildRequest, readDockerfile } from '#build/builder.ts';
 import { receiveContext, receiveRemote } from '#build/context/classic.ts';
 import type { BuildEvent } from '#build/events.ts';
@@ -10,6 +9,7 @@ import { describeFailure } from '#build/failure.ts';
 import { type SandboxLimits, sandboxLimits } from '#build/sandbox.ts';
 import type { CacheUse } from '#build/tidy.ts';
 import { type ClassicLine, ClassicProgress } from '#engine/api/docker/build-progress.ts';
+import { prune } from '#engine/api/docker/build-prune.ts';
 import { type BuildKitLine, BuildKitProgress } from '#engine/api/docker/buildkit-progress.ts';
 import { BuildSessions } from '#engine/api/docker/buildkit-session.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
@@ -17,7 +17,6 @@ import { NotSupported } from '#engine/api/errors.ts';
 import { json, jsonLines, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handler, Handlers } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
-import { parseFilters } from '#spec/docker/filters.ts';
 import { parseDockerfile } from '#spec/dockerfile/instructions.ts';
 import { buildLimits } from '#spec/estiba/build.ts';
 import { formatPlatform, parsePlatform } from '#spec/image/platform.ts';
@@ -334,38 +333,4 @@ class LineQueue<Line = ClassicLine> {
   end(): Promise<void> {
     return this.#last;
   }
-}
-
-/** `POST /build/prune`: what is not used goes, or with `all` everything that no running build needs. */
-async function prune(builder: Builder, { query }: ApiRequest): Promise<object> {
-  const filters = parseFilters(textOf(query, 'filters')).allow(
-    'until',
-    'id',
-    'type',
-    'unused-for',
-    'inuse',
-    'shared',
-    'private',
-    'description',
-  );
-  const until = filters.get('until')[0] ?? filters.get('unused-for')[0];
-  const keepBytes =
-    integer(query, 'reserved-space') ?? integer(query, 'keep-storage') ?? integer(query, 'max-used-space');
-  const { ids, freedBytes } = await builder.prune({
-    all: flag(query, 'all'),
-    ...(keepBytes === undefined ? {} : { keepBytes }),
-    ...(until === undefined ? {} : { unusedSinceMs: sinceMs(builder, until) }),
-    ...(filters.has('id') ? { ids: filters.get('id') } : {}),
-    ...(filters.has('type') ? { types: filters.get('type') } : {}),
-  });
-  return { CachesDeleted: ids, SpaceReclaimed: freedBytes };
-}
-
-/** A duration back from now, or a moment. */
-function sinceMs(builder: Builder, text: string): number {
-  const ns = parseDurationNs(text);
-  if (ns !== undefined) return builder.node.clock.now() - ns / 1e6;
-  const seconds = Number(text);
-  const ms = Number.isNaN(seconds) ? Date.parse(text) : seconds * 1000;
-  return Number.isNaN(ms) ? fail('filters.until', text, 'is neither a duration nor a time') : ms;
 }

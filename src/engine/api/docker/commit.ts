@@ -1,6 +1,7 @@
 import { fail } from '#base/shape.ts';
 import { applyChanges } from '#build/change.ts';
-import type { ImageSettings } from '#build/settings.ts';
+import { healthcheckSetting, type ImageSettings } from '#build/settings.ts';
+import { healthOf } from '#engine/api/docker/create.ts';
 import { flag, textOf } from '#engine/api/docker/query.ts';
 import { json } from '#engine/api/reply.ts';
 import type { Handlers } from '#engine/api/server.ts';
@@ -15,7 +16,7 @@ export function commitHandlers(parts: CommitParts): Handlers {
     ImageCommit: async (request) => {
       const { query } = request;
       const body = checkBody('ImageCommit', await request.json());
-      const wished = applyChanges(settingsOf(body), query.getAll('changes').flatMap(lines));
+      const wished = applyChanges(commitSettings(body), query.getAll('changes').flatMap(lines));
       const repository = textOf(query, 'repo');
       const tag = textOf(query, 'tag');
       const image = await commit(parts, containerOf(query), {
@@ -40,7 +41,7 @@ function lines(text: string): string[] {
 }
 
 /** Of a container's configuration, what an image has too. Empty means "as the container". */
-function settingsOf(body: ContainerConfig): ImageSettings {
+export function commitSettings(body: ContainerConfig): ImageSettings {
   const settings: ImageSettings = {};
   if (body.User) settings.User = body.User;
   if (body.WorkingDir) settings.WorkingDir = body.WorkingDir;
@@ -50,6 +51,7 @@ function settingsOf(body: ContainerConfig): ImageSettings {
   if (body.Entrypoint?.length) settings.Entrypoint = body.Entrypoint;
   if (body.OnBuild?.length) settings.OnBuild = body.OnBuild;
   if (body.Shell?.length) settings.Shell = body.Shell;
+  if (body.Healthcheck?.Test?.length) settings.Healthcheck = healthcheckSetting(healthOf(body.Healthcheck));
   if (body.Labels) settings.Labels = body.Labels;
   if (body.ExposedPorts) settings.ExposedPorts = keys(body.ExposedPorts);
   if (body.Volumes) settings.Volumes = keys(body.Volumes);

@@ -8,6 +8,7 @@ import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
 import { parseTime } from '#engine/api/docker/time.ts';
 import { updateRequest } from '#engine/api/docker/update.ts';
+import { NotSupported } from '#engine/api/errors.ts';
 import { empty, json, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import type { Containers } from '#engine/core/containers.ts';
@@ -60,8 +61,11 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
     },
 
     ContainerCreate: async (request) => {
-      const { spec, warnings } = wishedContainer(checkBody('ContainerCreate', await request.json()), containers);
-      const record = await containers.create(textOf(request.query, 'name'), spec);
+      const body = checkBody('ContainerCreate', await request.json());
+      const { spec, warnings } = wishedContainer(body, containers);
+      const platform = textOf(request.query, 'platform');
+      const name = textOf(request.query, 'name') ?? (body.name || undefined);
+      const record = await containers.create(name, { ...spec, ...(platform ? { platform } : {}) });
       return json({ Id: record.id, Warnings: warnings }, 201);
     },
 
@@ -71,6 +75,8 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
     },
 
     ContainerStart: async (request) => {
+      if (textOf(request.query, 'checkpoint'))
+        throw new NotSupported({ what: 'starting from a checkpoint', instead: 'start it anew' });
       await containers.start(id(request));
       return empty();
     },

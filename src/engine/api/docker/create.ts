@@ -35,7 +35,7 @@ const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 const MIN_MEMORY_BYTES = 6 * 1024 * 1024; // Docker's own floor: less cannot start a process
 
 export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['by'] = 'docker'): CreateRequest {
-  const host = body.HostConfig ?? {};
+  const host = hostConfigOf(body);
   const warnings: string[] = [];
   refuseUnsupported(host);
   if (host.KernelMemory || host.KernelMemoryTCP)
@@ -61,6 +61,7 @@ export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['b
       ...consoleSize(host),
       stdin: body.OpenStdin ?? false,
       stdinOnce: body.StdinOnce ?? false,
+      ...(body.Shell?.length ? { shell: body.Shell } : {}),
     },
     ...(body.Hostname ? { hostname: body.Hostname } : {}),
     ...(body.Domainname ? { domainname: body.Domainname } : {}),
@@ -86,7 +87,7 @@ export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['b
     oomScoreAdj: inRange(host.OomScoreAdj ?? 0, -1000, 1000, '$.HostConfig.OomScoreAdj'),
     shmBytes: host.ShmSize || DEFAULT_SHM_BYTES,
     network: networkOf(body, host),
-    restart: restartOf(host, body.Labels ?? {}),
+    restart: restartOf(host.RestartPolicy ?? {}, body.Labels ?? {}, '$.HostConfig.RestartPolicy'),
     ...(health ? { health } : {}),
     logging: loggingOf(host),
     autoRemove: host.AutoRemove ?? false,
@@ -94,6 +95,17 @@ export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['b
   checkTogether(spec, host);
   for (const [i, rule] of spec.deviceRules.entries()) parseDeviceRule(rule, `$.HostConfig.DeviceCgroupRules[${i}]`);
   return { spec, volumesFrom: host.VolumesFrom ?? [], warnings };
+}
+
+/** docker-py writes the runtime beside HostConfig, and clients of Docker's first years its other fields: they count where it is silent. */
+function hostConfigOf({ HostConfig, Runtime, Dns }: Bodies['ContainerCreate']): HostConfig {
+  return { ...(Runtime ? { Runtime } : {}), ...(Dns ? { Dns } : {}), ...withoutEmpty(HostConfig ?? {}) };
+}
+
+/** Go's clients write out what they do not wish. */
+function withoutEmpty(host: HostConfig): HostConfig {
+  const { Runtime, Dns, ...rest } = host;
+  return { ...rest, ...(Runtime ? { Runtime } : {}), ...(Dns?.length ? { Dns } : {}) };
 }
 
 const LOG_DRIVERS: readonly string[] = ['json-file', 'local', 'none'];
@@ -130,6 +142,7 @@ function refuseUnsupported(host: HostConfig): void {
   if (host.StorageOpt && Object.keys(host.StorageOpt).length > 0)
     refuse('--storage-opt', 'a sized volume bounds what a container may write: docker volume create --opt size=');
   if (host.Cgroup) refuse('HostConfig.Cgroup', 'use --cgroup-parent');
+  if (host.DiskQuota) refuse('HostConfig.DiskQuota', 'it went with API 1.24; a sized volume bounds what is written');
   if (host.CpuCount || host.CpuPercent || host.IOMaximumIOps || host.IOMaximumBandwidth)
     refuse('CpuCount, CpuPercent and IOMaximum', 'they are for Windows; use --cpus and --device-read-bps');
 }
@@ -365,8 +378,17 @@ export function endpointOf(s: EndpointSettings, path: string): Omit<EndpointSpec
     ...(s.MacAddress ? { mac: s.MacAddress } : {}),
     ...(LinkLocalIPs?.length ? { linkLocal: LinkLocalIPs } : {}),
     links: s.Links ?? [],
-    driverOptions: s.DriverOpts ?? {},
+    ...(s.GwPriority ? { gwPriority: s.GwPriority } : {}),
+    driverOptions: driverOptions(s.DriverOpts ?? {}, `${path}.DriverOpts`),
   };
+}
+
+/** Docker hands options on to the network's driver, and shows them: its own have a meaning that would be missed. */
+function driverOptions(options: Record<string, string>, path: string): Record<string, string> {
+  for (const [name, value] of Object.entries(options))
+    if (name.startsWith('com.docker.network.'))
+      fail(`${path}[${JSON.stringify(name)}]`, value, 'is no option of the bridge driver here: use --sysctl');
+  return options;
 }
 
 /** RFC 3927, 2.1; RFC 4291, 2.5.6. */
@@ -394,15 +416,19 @@ function hostPort(text: string, path: string): string {
   return bad ? fail(path, text, 'is no host port (0 to 65535, or FIRST-LAST)') : text;
 }
 
-function restartOf(host: HostConfig, labels: Record<string, string>): RestartPolicy {
-  const name = host.RestartPolicy?.Name || 'no';
-  const maxRetries = host.RestartPolicy?.MaximumRetryCount ?? 0;
+export function restartOf(
+  policy: NonNullable<HostConfig['RestartPolicy']>,
+  labels: Record<string, string>,
+  path: string,
+): RestartPolicy {
+  const name = policy.Name || 'no';
+  const maxRetries = policy.MaximumRetryCount ?? 0;
   if (name !== 'no' && name !== 'always' && name !== 'unless-stopped' && name !== 'on-failure') {
-    return fail('$.HostConfig.RestartPolicy.Name', name, 'is none of no, always, unless-stopped, on-failure');
+    return fail(`${path}.Name`, name, 'is none of no, always, unless-stopped, on-failure');
   }
-  if (maxRetries < 0) fail('$.HostConfig.RestartPolicy.MaximumRetryCount', maxRetries, 'is below 0');
+  if (maxRetries < 0) fail(`${path}.MaximumRetryCount`, maxRetries, 'is below 0');
   if (maxRetries > 0 && name !== 'on-failure')
-    fail('$.HostConfig.RestartPolicy.MaximumRetryCount', maxRetries, 'can only be used with on-failure');
+    fail(`${path}.MaximumRetryCount`, maxRetries, 'can only be used with on-failure');
   return { name, maxRetries, onUnhealthy: labels['estiba.restart-on-unhealthy'] === 'true' };
 }
 

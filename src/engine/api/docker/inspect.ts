@@ -134,6 +134,7 @@ function configOf(record: ContainerRecord): ContainerConfig {
             Timeout: process.health.timeoutNs,
             Retries: process.health.retries,
             StartPeriod: process.health.startPeriodNs,
+            StartInterval: process.health.startIntervalNs,
           },
         }
       : {}),
@@ -142,10 +143,11 @@ function configOf(record: ContainerRecord): ContainerConfig {
       request?.Volumes ?? (process.volumes.length > 0 ? Object.fromEntries(process.volumes.map((v) => [v, {}])) : null),
     WorkingDir: process.cwd === '/' ? (spec.process.cwd ?? '') : process.cwd,
     Entrypoint: entrypoint ?? null,
-    OnBuild: null,
+    OnBuild: request?.OnBuild ?? null,
     Labels: process.labels,
     ...(spec.stop.signal ? { StopSignal: spec.stop.signal } : {}),
     ...(spec.stop.timeoutSeconds === undefined ? {} : { StopTimeout: spec.stop.timeoutSeconds }),
+    ...(spec.process.shell ? { Shell: spec.process.shell } : {}),
   };
 }
 
@@ -367,6 +369,7 @@ export function endpointSettings(
     GlobalIPv6Address: (running && e.ipv6) || '',
     GlobalIPv6PrefixLen: (running && e.prefix6) || 0,
     MacAddress: (running && e.mac) || e.asked?.mac || '',
+    GwPriority: e.gwPriority ?? 0,
     DriverOpts: Object.keys(e.driverOptions).length > 0 ? e.driverOptions : null,
     ...(record ? { DNSNames: [...new Set([record.name, ...e.aliases, record.id.slice(0, 12)])] } : {}),
   };

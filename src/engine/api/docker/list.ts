@@ -77,6 +77,7 @@ export function statusText({ state }: ContainerRecord, nowMs: number): string {
   }
 }
 
+const HEALTH = ['starting', 'healthy', 'unhealthy', 'none'];
 const STATUSES = ['created', 'restarting', 'running', 'removing', 'paused', 'exited', 'dead'];
 
 export interface ListWish {
@@ -110,6 +111,9 @@ export function selectContainers(records: readonly ContainerRecord[], wish: List
   );
   for (const status of filters.get('status'))
     if (!STATUSES.includes(status)) fail('filters.status', status, `is none of ${STATUSES.join(', ')}`);
+  for (const health of filters.get('health'))
+    if (!HEALTH.includes(health)) fail('filters.health', health, `is none of ${HEALTH.join(', ')}`);
+  filters.flag('is-task');
   for (const code of filters.get('exited')) if (!/^\d+$/.test(code)) fail('filters.exited', code, 'is no exit code');
   const sorted = [...records].sort((a, b) => b.createdAtMs - a.createdAtMs || (a.id < b.id ? -1 : 1));
   const named = (name: string): ContainerRecord =>
@@ -152,7 +156,7 @@ function matches(r: ContainerRecord, { filters, ancestors }: ListWish): boolean 
       r.ports.some((p) => p.hostPort !== undefined && portIs(p.hostPort, p.protocol, port)),
     ) &&
     filters.any('expose', (port) => r.ports.some((p) => portIs(p.containerPort, p.protocol, port))) &&
-    filters.any('is-task', (value) => value === 'false')
+    filters.flag('is-task') !== true
   );
 }
 

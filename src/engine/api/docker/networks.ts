@@ -110,6 +110,7 @@ function createOf(body: Bodies['NetworkCreate']): CreateRequest {
       ...(pool.Gateway ? { gateway: pool.Gateway } : {}),
       ...(pool.AuxiliaryAddresses ? { auxiliary: pool.AuxiliaryAddresses } : {}),
     })),
+    ipamOptions: ipam.Options ?? {},
     options: body.Options ?? {},
     labels: body.Labels ?? {},
   };
@@ -126,7 +127,7 @@ export function networkJson(network: Network): NetworkJson {
     EnableIPv6: network.ipv6,
     IPAM: {
       Driver: 'default',
-      Options: null,
+      Options: network.ipamOptions ? { ...network.ipamOptions } : null,
       Config: network.subnets.map(({ subnet, range, gateway, auxiliary }) => ({
         Subnet: formatCidr(subnet),
         ...(range ? { IPRange: formatCidr(range) } : {}),

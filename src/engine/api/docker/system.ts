@@ -32,8 +32,7 @@ export function systemHandlers(engine: Engine, now: () => number): Handlers {
     SystemDataUsage: async ({ query, version }) =>
       json(await diskUsage(engine, { types: query.getAll('type'), version, nowMs: now() })),
     SystemAuth: async (request) => {
-      const { serveraddress, username, password, identitytoken } = checkBody('SystemAuth', await request.json());
-      const entry = { username, password, identitytoken };
+      const { serveraddress, email: _, ...entry } = checkBody('SystemAuth', await request.json());
       const auth = Buffer.from(JSON.stringify(entry)).toString('base64url');
       await engine.images.login(registryOf(serveraddress ?? ''), auth);
       return json({ Status: 'Login Succeeded', IdentityToken: '' });

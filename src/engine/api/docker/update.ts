@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import { restartOf } from '#engine/api/docker/create.ts';
 import type { ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
 import type { Bodies } from '#spec/docker/types.gen.ts';
 
@@ -7,6 +8,7 @@ export function updateRequest(body: Bodies['ContainerUpdate']): {
   resources: Partial<ResourceSpec>;
   restart?: Omit<RestartPolicy, 'onUnhealthy'>;
 } {
+  refuseFixed(body);
   if (body.KernelMemory || body.KernelMemoryTCP)
     fail('$.KernelMemory', body.KernelMemory, 'is gone from Linux: leave it away');
   const wish = {
@@ -27,10 +29,38 @@ export function updateRequest(body: Bodies['ContainerUpdate']): {
   const resources = Object.fromEntries(
     Object.entries(wish).filter(([, v]) => v !== undefined),
   ) as Partial<ResourceSpec>;
-  const name = body.RestartPolicy?.Name || undefined;
-  if (name === undefined) return { resources };
-  if (name !== 'no' && name !== 'always' && name !== 'unless-stopped' && name !== 'on-failure') {
-    return fail('$.RestartPolicy.Name', name, 'is none of no, always, unless-stopped, on-failure');
+  const { RestartPolicy: policy } = body;
+  if (!policy?.Name && !policy?.MaximumRetryCount) return { resources };
+  const { name, maxRetries } = restartOf(policy, {}, '$.RestartPolicy');
+  return { resources, restart: { name, maxRetries } };
+}
+
+/** What Docker's own daemon takes and forgets: limits that are set when a container is made, and stay. */
+const FIXED = [
+  'BlkioDeviceReadBps',
+  'BlkioDeviceReadIOps',
+  'BlkioDeviceWriteBps',
+  'BlkioDeviceWriteIOps',
+  'BlkioWeightDevice',
+  'CgroupParent',
+  'CpuCount',
+  'CpuPercent',
+  'DeviceCgroupRules',
+  'DeviceRequests',
+  'Devices',
+  'DiskQuota',
+  'IOMaximumBandwidth',
+  'IOMaximumIOps',
+  'Init',
+  'MemorySwappiness',
+  'OomKillDisable',
+  'Ulimits',
+] as const;
+
+function refuseFixed(body: Bodies['ContainerUpdate']): void {
+  for (const name of FIXED) {
+    const value = body[name];
+    const wished = Array.isArray(value) ? value.length > 0 : Boolean(value);
+    if (wished) fail(`$.${name}`, value, 'cannot change while a container lives: make it anew');
   }
-  return { resources, restart: { name, maxRetries: body.RestartPolicy?.MaximumRetryCount ?? 0 } };
 }
