@@ -114,6 +114,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const opensStore = openEmbedded(join(dataRoot, 'store'), {
     clock,
     keepRevisions: KEEP_REVISIONS,
+    keepRecentBytes: 0, // nobody watches a node's records, and who reads them has them in memory
     log: logger('storage'),
   });
   const [store, spawner] = await Promise.all([

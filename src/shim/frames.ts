@@ -26,6 +26,7 @@ export const TELL = { result: 64, stdout: 65, stderr: 66, exit: 67, oom: 68, lis
 export const STREAMS = { stdin: 1, stdout: 2, stderr: 4 } as const;
 
 const HEAD_BYTES = 12;
+const EMPTY: Buffer = Buffer.alloc(0);
 /** Longer than any answer: what exceeds it is not our protocol. */
 const MAX_ANSWER_BYTES = 1 << 20;
 /** Bytes of stdin in one frame. */
@@ -49,7 +50,7 @@ export class FrameSocket {
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
-  #rest: Buffer = Buffer.alloc(0);
+  #rest = EMPTY;
   #closed = false;
   #background = false;
   /** Frames that answer no request. */
@@ -174,7 +175,7 @@ export class FrameSocket {
       bytes = bytes.subarray(HEAD_BYTES + size);
       this.#deliver(frame);
     }
-    this.#rest = bytes;
+    this.#rest = bytes.length === 0 ? EMPTY : bytes; // a view of no bytes would hold what was read
   }
 
   #deliver(frame: Frame): void {

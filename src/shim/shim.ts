@@ -62,7 +62,8 @@ export function shimOptions(o: ShimOptions): Record<string, string | number | bo
 export class Shim {
   readonly dir: string;
   #pid: number;
-  readonly #plan: Plan | undefined;
+  /** By which a start that fails names its step; nothing once it has started. */
+  #plan: Plan | undefined;
   readonly #control: FrameSocket | undefined;
   readonly #exited: Promise<Exit>;
   /** The shim's process has let go of us: it has ended, or we have. */
@@ -129,6 +130,7 @@ export class Shim {
   /** Lets the container's program begin. Throws PlanFailed when it cannot be executed. */
   async start(): Promise<void> {
     await this.#ask('start', ASK.start);
+    this.#plan = undefined;
   }
 
   /**

@@ -20,6 +20,8 @@ export interface EmbeddedOptions {
   limitBytes?: number;
   /** Revisions of history to keep without anybody calling `compact`; absent: all. */
   keepRevisions?: number;
+  /** Values of the last writes held in memory for watches that read them next; 8 MiB when absent. */
+  keepRecentBytes?: number;
   /** A new base is written when the log since the last one is larger than that one and than this. */
   rewriteBytes?: number;
   log?: Logger;
@@ -45,7 +47,11 @@ export async function openEmbedded(directory: string, options: EmbeddedOptions):
     const current =
       state.logs.at(-1) ?? new LogFile(join(directory, fileName(state.nextNumber, LOG)), state.nextNumber, 'wx+', 0);
     await syncDirectory(directory);
-    const journal = new LogJournal(current, state.liveBytes, options.limitBytes ?? DEFAULT_LIMIT_BYTES);
+    const { limitBytes = DEFAULT_LIMIT_BYTES, keepRecentBytes } = options;
+    const journal = new LogJournal(current, state.liveBytes, {
+      limitBytes,
+      ...(keepRecentBytes === undefined ? {} : { keepRecentBytes }),
+    });
     return new Embedded(directory, options, journal, state, unlock);
   } catch (error) {
     unlock();

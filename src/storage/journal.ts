@@ -24,7 +24,7 @@ interface Queued {
 
 /** Writes up to this go to the page cache from this thread; larger ones might wait for the disk. */
 const SMALL_BYTES = 64 * 1024;
-/** Values of the last writes held in memory, for watches. */
+/** Values of the last writes held in memory, for watches, when the owner does not say how many. */
 const RECENT_BYTES = 8 * 1024 * 1024;
 /** What a key with one version takes beside its value: its text, its record and its index entry, rounded. */
 export const ENTRY_BYTES = 128;
@@ -45,6 +45,7 @@ export class LogJournal implements Journal<ValueRef> {
   #broken: Error | undefined;
   #liveBytes: number;
   readonly #limitBytes: number;
+  readonly #keepRecentBytes: number;
   readonly #recent: ValueRef[] = [];
   #recentBytes = 0;
   #holds = 0;
@@ -53,10 +54,11 @@ export class LogJournal implements Journal<ValueRef> {
   appendedBytes = 0;
   onFlushed: () => void = () => undefined;
 
-  constructor(current: LogFile, liveBytes: number, limitBytes: number) {
+  constructor(current: LogFile, liveBytes: number, limits: { limitBytes: number; keepRecentBytes?: number }) {
     this.#current = current;
     this.#liveBytes = liveBytes;
-    this.#limitBytes = limitBytes;
+    this.#limitBytes = limits.limitBytes;
+    this.#keepRecentBytes = limits.keepRecentBytes ?? RECENT_BYTES;
     this.appendedBytes = current.end;
   }
 
@@ -217,7 +219,7 @@ export class LogJournal implements Journal<ValueRef> {
   /** Only what is synced may be dropped: it can be read back. */
   #dropOldBytes(): void {
     let dropped = 0;
-    while (this.#recentBytes > RECENT_BYTES && dropped < this.#recent.length) {
+    while (this.#recentBytes > this.#keepRecentBytes && dropped < this.#recent.length) {
       const ref = this.#recent[dropped];
       if (!ref || ref.offset + ref.length > ref.file.synced) break;
       ref.bytes = undefined;

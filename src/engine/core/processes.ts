@@ -24,7 +24,7 @@ import { planCreate } from '#runtime/plan-create.ts';
 import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
 import { planExec } from '#runtime/plan-exec.ts';
 import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
-import { loadContainer } from '#runtime/store.ts';
+import { type Container, loadContainer } from '#runtime/store.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
@@ -84,7 +84,6 @@ export class ShimProcesses implements ProcessSource {
         record,
         config,
         init: { pid: shim.pid, startTime: initStartTime },
-        terminal: io.terminal,
       });
     } catch (error) {
       await rm(dir, { recursive: true, force: true });
@@ -99,7 +98,7 @@ export class ShimProcesses implements ProcessSource {
       if (!init) return undefined;
       const shim = await Shim.connect(this.#dir(id));
       await shim.startIfNobodyHas();
-      return new ShimProcess(this.#o, shim, { record, config, init, terminal: config.process?.terminal ?? false });
+      return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       // Killed with its shim, or swept away with a reboot: either way nothing runs.
       if (isCode(error, 'SHIM_VANISHED', 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) return undefined;
@@ -220,11 +219,11 @@ function withoutOwn(files: Files, id: string): Files {
   };
 }
 
-interface Known {
-  record: ContainerRecord;
-  config: OciConfig;
+/** What the runtime keeps of a container in its file, and processes in it are made by. */
+type Made = Pick<Container, 'record' | 'config'>;
+
+interface Known extends Made {
   init: ProcessIdentity;
-  terminal: boolean;
 }
 
 class ShimProcess implements CreatedProcess {
@@ -233,15 +232,22 @@ class ShimProcess implements CreatedProcess {
   readonly cgroups: readonly CgroupPlace[];
   readonly #o: ShimProcessesOptions;
   readonly #shim: Shim;
-  readonly #known: Known;
+  readonly #id: string;
+  readonly #init: ProcessIdentity;
+  readonly #terminal: boolean;
+  /** Twenty KiB that only execs ask for: held until the memory is wanted, then read again. */
+  #made: WeakRef<Made>;
 
-  constructor(options: ShimProcessesOptions, shim: Shim, known: Known) {
+  constructor(options: ShimProcessesOptions, shim: Shim, { init, record, config }: Known) {
     this.#o = options;
     this.#shim = shim;
-    this.#known = known;
-    this.pid = known.init.pid;
-    this.startTicks = Number(known.init.startTime);
-    this.cgroups = known.record.cgroups;
+    this.#id = record.id;
+    this.#init = init;
+    this.#terminal = config.process?.terminal ?? false;
+    this.#made = new WeakRef({ record, config });
+    this.pid = init.pid;
+    this.startTicks = Number(init.startTime);
+    this.cgroups = record.cgroups;
   }
 
   start(): Promise<void> {
@@ -280,22 +286,22 @@ class ShimProcess implements CreatedProcess {
   }
 
   async update(resources: LinuxResources): Promise<void> {
-    const steps = planUpdate(this.#known.record.cgroups, resources, this.#o.files, 'update');
+    const steps = planUpdate(this.cgroups, resources, this.#o.files, 'update');
     if (steps.length > 0) await this.#o.spawner.run({ steps });
   }
 
   async attach(wish: { stdin: boolean }): Promise<Attached> {
-    return attached(await this.#shim.attach({ stdin: wish.stdin, terminal: this.#known.terminal }));
+    return attached(await this.#shim.attach({ stdin: wish.stdin, terminal: this.#terminal }));
   }
 
   async exec(id: string, process: OciProcess, io: Omit<IoWish, 'log'>): Promise<ExecProcess> {
     const { files, seccomp } = this.#o;
-    const { record, config, init } = this.#known;
+    const { record, config } = this.#load();
     const { plan } = planExec(
       record,
       config,
       process,
-      { init, path: 'exec', seccomp: (profile) => seccomp.compile(profile) },
+      { init: this.#init, path: 'exec', seccomp: (profile) => seccomp.compile(profile) },
       this.#o.host(),
       files,
     );
@@ -305,9 +311,18 @@ class ShimProcess implements CreatedProcess {
     return new ShimExec(attachment, forget);
   }
 
+  #load(): Made {
+    const held = this.#made.deref();
+    if (held) return held;
+    const { record, config } = loadContainer(this.#o.root, this.#id, this.#o.files);
+    const made = { record, config };
+    this.#made = new WeakRef(made);
+    return made;
+  }
+
   #freeze(frozen: boolean): Promise<void> {
     const { clock, files, spawner } = this.#o;
-    return freeze(this.#known.record.cgroups, frozen, { clock, files, run: (plan) => spawner.run(plan) });
+    return freeze(this.cgroups, frozen, { clock, files, run: (plan) => spawner.run(plan) });
   }
 }
 
