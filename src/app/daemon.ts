@@ -7,6 +7,7 @@ import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.t
 import { type Node, openNode } from '#app/node.ts';
 import { engineFloors, ownFloors, serveRegistry } from '#app/node-registry.ts';
 import { removeNode } from '#app/remove-node.ts';
+import { collectAtRest, ownHeap } from '#app/rest.ts';
 import { loginHandlers, openSessions, startUi, UI_ROUTES, type Ui } from '#app/ui.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
@@ -64,6 +65,7 @@ async function main(args: string[]): Promise<void> {
     await writeFile(path, text);
     undo.add('endpoints', () => rm(path, { force: true }));
     process.stdout.write(text);
+    undo.add('rest', collectAtRest({ clock: systemClock, ...ownHeap() }));
     await stopped;
   } finally {
     setTimeout(() => {
