@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { connectClusterFeed, connectEdge, edgePaths, FEED, retireOldEdge } from '#app/edge.ts';
+import { connectClusterFeed, connectEdge, edgePaths, FEED, retireOldEdge } from '#app/edge-door.ts';
 import { systemClock } from '#base/clock.ts';
 import { FeedSource } from '#base/feed.ts';
 import { logger, silentSink } from '#base/log.ts';

@@ -1,11 +1,10 @@
-import { lookup } from 'node:dns/promises';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { availableParallelism, release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openBuilder } from '#app/build.ts';
-import { connectEdge, retireOldEdge } from '#app/edge.ts';
+import { connectEdge, retireOldEdge } from '#app/edge-door.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
@@ -179,7 +178,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     images,
     registries,
     networks: net.networks,
-    lookup: async (host) => (await lookup(host)).address,
+    lookup: async (host) => (await (await import('node:dns/promises')).lookup(host)).address,
     spawner,
     seccomp: new SeccompCache({ native: host.arch }),
     files: hostFiles,

@@ -1,6 +1,6 @@
 import { readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { retireEdge } from '#app/edge.ts';
+import { retireEdge } from '#app/edge-door.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { defineError, errnoOf } from '#base/errors.ts';
 import { HeldAddresses } from '#cluster/proxy/held-addresses.ts';

@@ -2,7 +2,7 @@ import { createSocket } from 'node:dgram';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { connectClusterFeed, FEED } from '#app/edge.ts';
+import { connectClusterFeed, FEED } from '#app/edge-door.ts';
 import { kept } from '#app/kube-api.ts';
 import { rangeHolders } from '#app/service-range.ts';
 import { sleep, systemClock } from '#base/clock.ts';

@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
-import { Decompress } from 'fzstd';
 import { messageOf } from '#base/errors.ts';
 import { LayerInvalid } from '#image/tar/errors.ts';
 import type { Compression } from '#spec/image/manifest.ts';
@@ -78,6 +77,7 @@ async function throughStream(
 }
 
 async function throughFzstd(blob: string, source: AsyncIterable<Buffer>, sink: (chunk: Buffer) => void): Promise<void> {
+  const { Decompress } = await import('fzstd'); // read by those alone who meet such a layer
   let failure: unknown;
   const decompress = new Decompress((chunk) => {
     try {
