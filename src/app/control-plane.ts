@@ -5,6 +5,7 @@ import type { IngressListen } from '#app/daemon-options.ts';
 import { DEFAULT_SERVICE_CIDR, freePort, startKubeApi } from '#app/kube-api.ts';
 import { edgeCommand, type Node } from '#app/node.ts';
 import { nodeAgent, podNetwork, type RunningAgent } from '#app/node-agent.ts';
+import { claimServiceRange } from '#app/service-range.ts';
 import { startServices } from '#app/services.ts';
 import { sleep, systemClock } from '#base/clock.ts';
 import { logger } from '#base/log.ts';
@@ -62,6 +63,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const store = await openEmbedded(join(options.dataRoot, 'cluster'), { clock, keepRevisions: 100_000 });
   const network = options.node && (await podNetwork(options.node, options.podCidr));
   let agent: RunningAgent | undefined;
+  const { dataRoot, serviceCidr: wished } = options;
+  const serviceCidr = network ? await claimServiceRange({ dataRoot, gateway: network.gateway, wished }) : wished;
   const api = await startKubeApi({
     store,
     directory: join(options.dataRoot, 'kube'),
@@ -70,7 +73,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     clusterDomain: options.clusterDomain,
     nodes: lateNodes(() => agent?.proxy),
     figures: figuresOf(() => agent?.usage),
-    ...(options.serviceCidr === undefined ? {} : { serviceCidr: options.serviceCidr }),
+    ...(serviceCidr === undefined ? {} : { serviceCidr }),
     ...(network ? { nodeAddress: network.gateway } : {}),
   });
   const nodeName = options.nodeName ?? hostname().toLowerCase();
@@ -113,7 +116,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
           nodeName,
           gateway: network.gateway,
           podCidr: network.cidr,
-          serviceCidr: options.serviceCidr ?? DEFAULT_SERVICE_CIDR,
+          serviceCidr: serviceCidr ?? DEFAULT_SERVICE_CIDR,
           clusterDomain: options.clusterDomain,
           ingress: {
             http: ingress ? [{ ip: ingress.host, port: ingress.httpPort }] : [],

@@ -73,7 +73,7 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --registry-mirror URL           a mirror of docker.io; again for more
   --insecure-registry HOST        a registry without TLS, or a network of such (10.0.0.0/8); again for more
   --bip CIDR, --mtu BYTES         of the default bridge
-  --pod-cidr, --service-cidr CIDR addresses of pods (10.42.0.0/24, or a free range) and of Services (10.96.0.0/16)
+  --pod-cidr, --service-cidr CIDR addresses of pods (10.42.0.0/24, or a free range) and of Services (10.96.0.0/16, likewise)
   --cluster-domain NAME           of the cluster's DNS (cluster.local)
   --node-name NAME                of this node in the cluster (the host's)
   --bootstrap on|off              make debian and busybox here when no registry can be reached (on)

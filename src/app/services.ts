@@ -4,9 +4,9 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { connectClusterFeed, FEED } from '#app/edge-door.ts';
 import { kept } from '#app/kube-api.ts';
-import { rangeHolders } from '#app/service-range.ts';
+import { routeServices } from '#app/service-range.ts';
 import { sleep, systemClock } from '#base/clock.ts';
-import { describeChain, EstibaError, isCode } from '#base/errors.ts';
+import { describeChain, isCode } from '#base/errors.ts';
 import { FeedSource } from '#base/feed.ts';
 import { logger } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
@@ -33,18 +33,8 @@ import { Balancer } from '#cluster/proxy/balancer.ts';
 import { HeldAddresses } from '#cluster/proxy/held-addresses.ts';
 import { Policies } from '#cluster/proxy/policies.ts';
 import { Proxy } from '#cluster/proxy/proxy.ts';
-import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
-import { formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
-import { dumpLinks, parseLinks } from '#kernel/netlink/link.ts';
-import {
-  deleteRoute,
-  dumpAddresses,
-  dumpRoutes,
-  parseAddresses,
-  parseRoutes,
-  replaceRoute,
-} from '#kernel/netlink/route.ts';
-import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
+import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { parseCidr } from '#kernel/netlink/ip.ts';
 import { SERVICE_NAME_LABEL } from '#spec/kubernetes/endpoints.ts';
 
 export interface ServicesWish {
@@ -206,29 +196,6 @@ async function portInUse(protocol: string, port: number): Promise<boolean> {
       socket.bind({ port, exclusive: true }, () => socket.close(() => resolve(false)));
     } else resolve(false);
   });
-}
-
-/**
- * A host without a default route has no way to a Service's address at all, and gives up before any rule is asked. With the pods'
- * link as the way, programs on the host reach Services, with the gateway's address as theirs. Returns what takes it back.
- */
-async function routeServices(kernel: NetKernel, { serviceCidr, gateway }: ServicesWish): Promise<() => Promise<void>> {
-  const ask = (what: string, messages: Message[]): Promise<Received[]> =>
-    kernel.netlink({ what, protocol: NETLINK_ROUTE, messages });
-  const addresses = parseAddresses(await ask('read addresses', [dumpAddresses()]));
-  const link = addresses.find(({ cidr }) => formatIp(cidr.ip) === gateway);
-  if (!link) throw new EstibaError('NO_GATEWAY', `no link of this host has the pods' gateway ${gateway}`);
-  const route = { destination: parseCidr(serviceCidr), index: link.index, source: parseIp(gateway) };
-  const routes = parseRoutes(await ask('read routes', [dumpRoutes()]));
-  const links = parseLinks(await ask('read links', [dumpLinks()]));
-  const holders = rangeHolders(route.destination, link, routes, links);
-  if (holders.length > 0)
-    logger('app').error(
-      `the Service range ${serviceCidr} is in use on this host already: names and Services of both are mixed up; give one of them a range of its own with --service-cidr, or take it away with --remove`,
-      { holders: holders.join(', ') },
-    );
-  await ask(`route ${serviceCidr} to the pods' link`, [replaceRoute(route)]);
-  return async () => void (await ask(`take back the route of ${serviceCidr}`, [deleteRoute(route)]));
 }
 
 /** Where clients reach this node. */
