@@ -1,5 +1,6 @@
 #include "path.h"
 #include <linux/sched.h>
+#include <poll.h>
 #include <sys/prctl.h>
 
 /* The actors talk over one SOCK_SEQPACKET pair each, always with the host. The end of file is news too: the other is gone.
@@ -308,6 +309,25 @@ static void answer(struct run *run, enum where actor, int rc)
 	(void)!write(run->channel[actor], &m, sizeof m);
 }
 
+/* Init goes on to its program and asks for nothing on the way: of all it may say only the end of file, or what came before it, is news. */
+static bool goes_to_exec(const struct run *run)
+{
+	bool execs = false;
+	for (uint32_t i = run->at; i < run->plan.steps; i++) {
+		struct op op = plan_step(&run->plan, i);
+		if (op.where != INIT || op.code == OP_console || op.code == OP_seccomp) return false;
+		execs |= op.code == OP_exec;
+	}
+	return execs;
+}
+
+/* poll(2) with no events wakes for the hangup alone: EXEC, which comes a moment before it, would wake us once more. */
+static void await_hangup(int channel)
+{
+	struct pollfd p = { .fd = channel };
+	while (poll(&p, 1, -1) < 0 && errno == EINTR) continue;
+}
+
 /* Lets an actor run its steps and hears it out. 0: run->at is the next step of another; else the failure is in run. */
 static int hand_over(struct run *run, enum where actor)
 {
@@ -328,6 +348,7 @@ static int hand_over(struct run *run, enum where actor)
 		run->meanwhile = NULL;
 		if (rc < 0) return rc;
 	}
+	if (actor == INIT && goes_to_exec(run)) await_hangup(channel);
 	for (;;) {
 		struct message m;
 		int fd;

@@ -3,6 +3,8 @@
  *   daemon                          spawner                        child
  *     ── ASK_RUN plan ────────────▶   runs it, or forks ─────────▶   runs it
  *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────
+ *     ── ASK_RUN, while others run ▶   ── at, plan ──────────────▶   a worker, which stays for the next plan
+ *     ◀───────────── TELL_RESULT ──   ◀──────────────── records ──
  *     ── ASK_SHIM options, plan ──▶   forks ─────────────────────▶   becomes a shim; creates the container
  *     ◀──────────── TELL_LISTENS ──
  *     ◀───────────── TELL_RESULT ──   ◀──────── records, EOF ────   … and lives on, whatever happens to us
@@ -11,16 +13,21 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
-enum { MOST_CONNS = 64, MOST_JOBS = 256, JOB_ROOM = 68 << 10 };
+enum { MOST_CONNS = 64, MOST_JOBS = 256, JOB_ROOM = 68 << 10, MOST_WORKERS = 4, WORKER_ROOM = 16 << 10 };
 
-/* `answer` stays with the place for the next job in it. */
-struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; bool shim; };
+/* A child that is kept: with containers being made and removed at once a fork for each removal costs more than the removal. */
+struct worker { int fd; bool busy; };
+/* `answer` stays with the place for the next job in it. The fd of a worker's job is the worker's. */
+struct job { int fd; uint32_t id; uint32_t conn, serial; unsigned char *answer; uint32_t got; bool shim; struct worker *worker; };
 struct spawner {
 	int listener;
 	struct conn conns[MOST_CONNS];
 	uint32_t serials[MOST_CONNS]; /* so that an answer does not reach the next client in the same place */
 	struct job jobs[MOST_JOBS];
+	struct worker workers[MOST_WORKERS];
 };
 
 static void collect(struct run *run, const struct record *record)
@@ -80,9 +87,114 @@ static void leave_spawner(struct spawner *s, struct conn *keep)
 		else if (s->conns[i].fd >= 0) conn_close(&s->conns[i]);
 	}
 	for (size_t i = 0; i < MOST_JOBS; i++)
-		if (s->jobs[i].fd >= 0) close(s->jobs[i].fd);
+		if (s->jobs[i].fd >= 0 && !s->jobs[i].worker) close(s->jobs[i].fd);
+	/* Held open here, they would keep a worker whose spawner was killed. */
+	for (size_t i = 0; i < MOST_WORKERS; i++)
+		if (s->workers[i].fd >= 0) close(s->workers[i].fd);
 	signal(SIGCHLD, SIG_DFL);
 }
+
+/* Bare: we have no threads, and fork(3) makes seven calls more on their behalf. */
+static pid_t bare_fork(void) { return (pid_t)syscall(NR_clone3, &(struct clone_args_){ .exit_signal = SIGCHLD }, sizeof(struct clone_args_)); }
+
+static struct job new_job(struct spawner *s, const struct job *place, const struct conn *conn, struct frame frame, int fd)
+{
+	uint32_t client = (uint32_t)(conn - s->conns);
+	return (struct job){ .fd = fd, .id = frame.id, .conn = client, .serial = s->serials[client], .answer = place->answer, .shim = frame.kind == ASK_SHIM };
+}
+
+/* -- workers */
+
+/* One plan after the other, each a packet: its first step u32, then the plan. The end of file: the spawner wants no more, or is gone. */
+static void work(int fd) __attribute__((noreturn));
+static void work(int fd)
+{
+	static struct run run;
+	unsigned char *packet = take(WORKER_ROOM);
+	if (!packet) _exit(1);
+	prctl(PR_SET_NAME, "estiba-worker");
+	for (;;) {
+		struct request request;
+		ssize_t n = recv(fd, packet, WORKER_ROOM, 0);
+		if (n < 0 && errno == EINTR) continue;
+		if (n <= 4) _exit(0);
+		struct frame frame = { .size = (uint32_t)n - 4, .kind = ASK_RUN, .payload = packet + 4 };
+		if (read_request(frame, false, &request)) _exit(1); /* the spawner has read it already */
+		prepare(&run, &request, write_record, &fd);
+		run_private(&run, fd);
+		run.at = u32_at(packet);
+		run_and_report(&run);
+		run_close(&run);
+		request_done(&request);
+	}
+}
+
+static struct worker *idle_worker(struct spawner *s)
+{
+	int pair[2];
+	struct worker *place = NULL;
+	for (size_t i = 0; i < MOST_WORKERS; i++) {
+		if (s->workers[i].fd >= 0 && !s->workers[i].busy) return &s->workers[i];
+		if (s->workers[i].fd < 0) place = &s->workers[i];
+	}
+	if (!place || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return NULL;
+	pid_t pid = bare_fork();
+	if (pid == 0) {
+		close(pair[0]);
+		leave_spawner(s, NULL);
+		work(pair[1]);
+	}
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return NULL;
+	}
+	*place = (struct worker){ .fd = pair[0] };
+	return place;
+}
+
+static void end_worker(struct worker *worker)
+{
+	close(worker->fd);
+	*worker = (struct worker){ .fd = -1 };
+}
+
+/* False: no worker is free, or the plan is too long for one. */
+static bool give_to_worker(struct spawner *s, struct conn *conn, struct frame frame, uint32_t at)
+{
+	struct job *job = free_job(s);
+	struct worker *worker;
+	struct iovec parts[2] = { { &at, sizeof at }, { (void *)(uintptr_t)frame.payload, frame.size } };
+	struct msghdr packet = { .msg_iov = parts, .msg_iovlen = LENGTH(parts) };
+	if (!job || frame.size > WORKER_ROOM - sizeof at) return false;
+	for (int attempt = 0; attempt <= MOST_WORKERS && (worker = idle_worker(s)); attempt++) {
+		if (sendmsg(worker->fd, &packet, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) { /* it was killed */
+			end_worker(worker);
+			continue;
+		}
+		worker->busy = true;
+		*job = new_job(s, job, conn, frame, worker->fd);
+		job->worker = worker;
+		return true;
+	}
+	return false;
+}
+
+static bool any_worker(const struct spawner *s)
+{
+	for (size_t i = 0; i < MOST_WORKERS; i++)
+		if (s->workers[i].fd >= 0) return true;
+	return false;
+}
+
+/* Nothing was asked for a while. */
+static void end_idle_workers(struct spawner *s)
+{
+	for (size_t i = 0; i < MOST_WORKERS; i++)
+		if (s->workers[i].fd >= 0 && !s->workers[i].busy) end_worker(&s->workers[i]);
+}
+
+/* -- children */
 
 /* `at`: the first step that is still to be done. */
 static void start_job(struct spawner *s, struct conn *conn, struct frame frame, struct request *request, uint32_t at)
@@ -101,8 +213,7 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 		if (shim) shim_close_door(&door, true);
 		return refuse(conn, frame.id, 0, error, "pipe");
 	}
-	/* Bare: we have no threads, and fork(3) makes seven calls more on their behalf. */
-	pid_t pid = (pid_t)syscall(NR_clone3, &(struct clone_args_){ .exit_signal = SIGCHLD }, sizeof(struct clone_args_));
+	pid_t pid = bare_fork();
 	if (pid == 0) {
 		struct request_memory memory = { conn->in, conn->in_room };
 		close(pipe_[0]);
@@ -121,20 +232,20 @@ static void start_job(struct spawner *s, struct conn *conn, struct frame frame, 
 		close(pipe_[0]);
 		return refuse(conn, frame.id, 0, error, "fork");
 	}
-	uint32_t place = (uint32_t)(conn - s->conns);
-	*job = (struct job){ .fd = pipe_[0], .id = frame.id, .conn = place, .serial = s->serials[place], .answer = job->answer, .shim = shim };
+	*job = new_job(s, job, conn, frame, pipe_[0]);
 	/* While the container is made the client can connect, which costs it a quarter of a millisecond. */
 	if (shim) conn_send(conn, TELL_LISTENS, frame.id, NULL, 0);
 }
 
-/* A shim that has made its container says so and lives on: nothing follows. One that failed first takes back what it made. */
-static bool is_made(const struct job *job)
+/* A shim that has made its container says so and lives on: nothing follows. One that failed first takes back what it made. A worker has
+ * taken back already what failed; any other child says all by its end. */
+static bool is_answered(const struct job *job)
 {
 	uint32_t at = 0;
-	while (job->shim && job->got - at >= RECORD_HEAD) {
+	while ((job->shim || job->worker) && job->got - at >= RECORD_HEAD) {
 		uint32_t kind = u32_at(job->answer + at + 4), detail = u32_at(job->answer + at + RECORD_HEAD - 4);
 		if (detail > job->got - at - RECORD_HEAD) return false;
-		if (kind == RECORD_DONE) return true;
+		if (kind == RECORD_DONE || (kind == RECORD_FAILED && job->worker)) return true;
 		at += RECORD_HEAD + detail;
 	}
 	return false;
@@ -155,15 +266,23 @@ static void hear_job(struct spawner *s, struct job *job)
 	ssize_t n = read(job->fd, job->answer + job->got, JOB_ROOM - job->got);
 	if (n > 0) {
 		job->got += (uint32_t)n;
-		if (job->got < JOB_ROOM && !is_made(job)) return;
+		if (job->got < JOB_ROOM && !is_answered(job)) return;
 	}
 	struct conn *conn = &s->conns[job->conn];
 	if (conn->fd >= 0 && s->serials[job->conn] == job->serial) {
 		if (job->got) conn_send(conn, TELL_RESULT, job->id, job->answer, job->got);
 		else refuse(conn, job->id, 0, ECHILD, "the process that ran the plan was killed");
 	}
-	close(job->fd);
+	if (job->worker && n > 0 && is_answered(job)) job->worker->busy = false;
+	else if (job->worker) end_worker(job->worker);
+	else close(job->fd);
 	*job = (struct job){ .fd = -1, .answer = job->answer };
+}
+
+/* Quick steps, but not here: there is other work, or one of them has to wait. */
+static void run_elsewhere(struct spawner *s, struct conn *conn, struct frame frame, struct request *request, uint32_t at)
+{
+	if (!give_to_worker(s, conn, frame, at)) start_job(s, conn, frame, request, at);
 }
 
 /* Answers, or hands the rest to a child when a step would have to wait (a cgroup that is busy, a tree that is large). */
@@ -177,11 +296,11 @@ static void run_here(struct spawner *s, struct conn *conn, struct frame frame, s
 	enum outcome outcome = run_and_report(&run);
 	uint32_t at = run.at;
 	run_close(&run);
-	if (outcome == WAITS) start_job(s, conn, frame, request, at);
+	if (outcome == WAITS) run_elsewhere(s, conn, frame, request, at);
 	else conn_send(conn, TELL_RESULT, frame.id, answer, job.got);
 }
 
-/* With containers being made, an unmount that waits for the kernel's grace period would hold all of them up: then a child does it. */
+/* With containers being made, an unmount that waits for the kernel's grace period would hold all of them up: then a worker does it. */
 static bool is_busy(const struct spawner *s)
 {
 	for (size_t i = 0; i < MOST_JOBS; i++)
@@ -201,8 +320,9 @@ static bool serve(struct spawner *s, struct conn *conn)
 			struct request request;
 			const char *wrong = read_request(frame, frame.kind == ASK_SHIM, &request);
 			if (wrong) refuse(conn, frame.id, request.bad_step, EBADMSG, wrong);
-			else if (frame.kind == ASK_RUN && !is_busy(s) && runs_here(&request.plan)) run_here(s, conn, frame, &request);
-			else start_job(s, conn, frame, &request, 0);
+			else if (frame.kind == ASK_SHIM || !runs_here(&request.plan)) start_job(s, conn, frame, &request, 0);
+			else if (is_busy(s)) run_elsewhere(s, conn, frame, &request, 0);
+			else run_here(s, conn, frame, &request);
 			request_done(&request);
 		}
 		conn_next(conn, &frame);
@@ -250,7 +370,7 @@ static bool serve_events(struct spawner *s, struct conn *conn, short events)
 /* Waits for news and serves it. Only places in use are asked for: the kernel visits every entry, and there are hundreds. */
 static bool turn(struct spawner *s)
 {
-	enum { LISTENER, FIRST };
+	enum { LISTENER, FIRST, IDLE_MS = 2000 };
 	struct pollfd polls[FIRST + MOST_JOBS + MOST_CONNS];
 	uint16_t places[LENGTH(polls)];
 	nfds_t jobs = FIRST, all;
@@ -264,7 +384,9 @@ static bool turn(struct spawner *s)
 		places[all] = i;
 		polls[all++] = (struct pollfd){ .fd = conn->fd, .events = (short)(POLLIN | (conn_pending(conn) ? POLLOUT : 0)) };
 	}
-	if (poll(polls, all, -1) < 0) return true;
+	int ready = poll(polls, all, any_worker(s) ? IDLE_MS : -1);
+	if (ready == 0) end_idle_workers(s);
+	if (ready <= 0) return true;
 	for (nfds_t i = FIRST; i < jobs; i++)
 		if (polls[i].revents) hear_job(s, &s->jobs[places[i]]);
 	for (nfds_t i = jobs; i < all; i++) {
@@ -283,6 +405,7 @@ int spawner_main(const char *socket_path)
 	syscall(NR_close_range, 3, ~0u, 0);
 	for (size_t i = 0; i < MOST_CONNS; i++) conn_open(&s.conns[i], -1);
 	for (size_t i = 0; i < MOST_JOBS; i++) s.jobs[i].fd = -1;
+	for (size_t i = 0; i < MOST_WORKERS; i++) s.workers[i].fd = -1;
 	s.listener = listen_at(socket_path);
 	if (s.listener < 0) {
 		char line[128];

@@ -327,4 +327,59 @@ describe('a spawner', () => {
     child.kill('SIGKILL');
     await once(child, 'close');
   });
+
+  it('that is busy has workers for quick steps: one that was killed is replaced, and all go with a spawner that was', async () => {
+    const path = join(root.dir, 'busy.sock');
+    const own = spawn(findExecutor(), ['spawner', path], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(own.stdout as Readable, 'data');
+    const busy = await Spawner.connect(path);
+    const sleeper = spawn('sleep', ['1000']);
+    const pid = sleeper.pid ?? 0;
+    const startTime = (await processStartTime(pid)) ?? 0n;
+    const waits = busy.run({
+      steps: [{ op: 'waitGone', where: 'host', because: 'test', pid, startTime, timeoutMs: 60_000 }],
+    });
+    waits.catch(() => undefined);
+    const mkdir = (name: string) =>
+      ({ op: 'mkdir', where: 'host', because: 'test', path: join(root.dir, name), mode: 0o755, flags: 0 }) as const;
+    const workers = (): number[] => childrenOf(own.pid ?? 0).filter((child) => nameOf(child) === 'estiba-worker');
+
+    await Promise.all(Array.from({ length: 12 }, (_, n) => busy.run({ steps: [mkdir(`busy${n}`)] })));
+    expect(readdirSync(root.dir).filter((name) => name.startsWith('busy') && name !== 'busy.sock')).toHaveLength(12);
+    expect(workers().length).toBeGreaterThan(0);
+    expect(workers().length).toBeLessThanOrEqual(4);
+
+    const undone = { ...mkdir('taken-back'), undo: [{ op: 'rmdir', path: join(root.dir, 'taken-back') }] } as const;
+    await expect(busy.run({ steps: [undone, mkdir('no/such')] })).rejects.toThrow(/step 2 of 2, mkdir .*: ENOENT/);
+    expect(existsSync(join(root.dir, 'taken-back'))).toBe(false);
+
+    for (const worker of workers()) process.kill(worker, 'SIGKILL');
+    await until(() => workers().length === 0);
+    await Promise.all(['after', 'later'].map((name) => busy.run({ steps: [mkdir(name)] })));
+    expect(existsSync(join(root.dir, 'after')) && existsSync(join(root.dir, 'later'))).toBe(true);
+    await until(() => workers().length === 0); // nothing was asked for a while
+
+    await busy.run({ steps: [mkdir('last')] });
+    const left = workers();
+    expect(left.length).toBeGreaterThan(0);
+    own.kill('SIGKILL');
+    await once(own, 'close');
+    await until(async () => (await Promise.all(left.map(processStartTime))).every((start) => start === undefined));
+    sleeper.kill('SIGKILL');
+    await expect(waits).rejects.toThrow();
+    busy.close();
+  });
 });
+
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+}
+
+/** '' when it has ended meanwhile. */
+function nameOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
