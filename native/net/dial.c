@@ -9,10 +9,12 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BUFFER = 65536, REFUSED = 1 };
+/* What listens here answers a SYN in microseconds, unless its queue of connections is full: the kernel would try on for two minutes. */
+enum { BUFFER = 65536, REFUSED = 1, CONNECT_SECONDS = 10 };
 
 static int write_all(int fd, const char *p, ssize_t len) {
   while (len > 0) {
@@ -33,11 +35,18 @@ static void move(int from, int to) {
   }
 }
 
+/* Bounds connect too; 0 takes the bound away: a program may leave its input unread as long as it likes. */
+static int bound_sends(int fd, int seconds) {
+  struct timeval most = { .tv_sec = seconds };
+  return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+}
+
 static int reach(const char *address, uint32_t port) {
   struct sockaddr_storage to; unsigned len;
   int err = parse_addr(address, port, &to, &len), fd = err ? -1 : socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd >= 0 && connect(fd, (void *)&to, len) == 0) return fd;
-  fprintf(stderr, "dial tcp %s port %u: %s\n", address, port, strerror(err ? err : errno));
+  if (fd >= 0 && bound_sends(fd, CONNECT_SECONDS) == 0 && connect(fd, (void *)&to, len) == 0 && bound_sends(fd, 0) == 0) return fd;
+  if (!err) err = errno == EINPROGRESS ? ETIMEDOUT : errno; /* socket(7): how a connect tells that SO_SNDTIMEO is over */
+  fprintf(stderr, "dial tcp %s port %u: %s\n", address, port, strerror(err));
   if (fd >= 0) close(fd);
   return -1;
 }

@@ -180,6 +180,6 @@ function proxyOf(streams: PodStreams): NodeProxy {
     logs: (target, options, signal) => told(streams.logs(target, options, signal)),
     exec: (target, options) => told(streams.exec(target, options)),
     attach: (target, options) => told(streams.attach(target, options)),
-    portForward: (target, port) => told(streams.portForward(target, port)),
+    portForward: (target, port, signal) => told(streams.portForward(target, port, signal)),
   };
 }

@@ -101,16 +101,14 @@ export class LinuxNodeHost implements NodeHost {
     return (await diskUsage(path)).bytes;
   }
 
-  connect({ netns, ip }: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex> {
-    if (netns !== undefined) return dialIn(netns, port, ['127.0.0.1', '::1', ...(ip === undefined ? [] : [ip])]);
-    return new Promise((resolve, reject) => {
-      const socket = connect({ host: 'localhost', port, allowHalfOpen: true });
-      socket.once('error', reject);
-      socket.once('connect', () => {
-        socket.off('error', reject);
-        resolve(socket);
-      });
-    });
+  connect(
+    { netns, ip }: { netns: string | undefined; ip: string | undefined },
+    port: number,
+    signal: AbortSignal,
+  ): Promise<Duplex> {
+    if (netns !== undefined)
+      return dialIn(netns, port, ['127.0.0.1', '::1', ...(ip === undefined ? [] : [ip])], signal);
+    return dialHere(port, signal);
   }
 
   #places(path: string): ReturnType<typeof placesFor> {
@@ -177,4 +175,23 @@ function readOr(path: string): string {
     if (errnoOf(error) === 'ENOENT') return '';
     throw error;
   }
+}
+
+/** As long as in a namespace of its own: see native/net/dial.c. */
+const DIAL_MS = 10_000;
+
+function dialHere(port: number, signal: AbortSignal): Promise<Duplex> {
+  const late = AbortSignal.any([signal, AbortSignal.timeout(DIAL_MS)]);
+  return new Promise((resolve, reject) => {
+    if (late.aborted) return reject(late.reason);
+    const socket = connect({ host: 'localhost', port, allowHalfOpen: true });
+    const giveUp = (): void => void socket.destroy(late.reason);
+    late.addEventListener('abort', giveUp, { once: true });
+    socket.once('error', reject);
+    socket.once('connect', () => {
+      late.removeEventListener('abort', giveUp);
+      socket.off('error', reject);
+      resolve(socket);
+    });
+  });
 }

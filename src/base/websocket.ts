@@ -23,6 +23,7 @@ export class WebSocket {
   #parts: Buffer[] = [];
   #partsBytes = 0;
   #ended = false;
+  readonly #behind = new Set<() => void>();
 
   constructor(socket: Duplex, head: Buffer, handlers: WebSocketHandlers) {
     this.#socket = socket;
@@ -30,7 +31,12 @@ export class WebSocket {
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('error', () => this.#end());
     socket.on('close', () => this.#end());
-    socket.on('end', () => this.#end());
+    // A server's socket stays half open when a client leaves without a word, and would for as long as nobody ends it.
+    socket.on('end', () => {
+      socket.end();
+      this.#end();
+    });
+    socket.on('drain', () => this.#caughtUp());
     if (head.length > 0) this.#take(head);
   }
 
@@ -41,8 +47,10 @@ export class WebSocket {
     return this.#socket.write(frame(opcode, bytes));
   }
 
+  /** Calls once: when the client has caught up, or is gone and nothing is left to wait for. */
   drained(then: () => void): void {
-    this.#socket.once('drain', then);
+    if (this.#ended) queueMicrotask(then);
+    else this.#behind.add(then);
   }
 
   pause(): void {
@@ -65,9 +73,17 @@ export class WebSocket {
     if (this.#ended) return;
     this.#ended = true;
     this.#handlers.closed();
+    this.#caughtUp();
+  }
+
+  #caughtUp(): void {
+    const waiting = [...this.#behind];
+    this.#behind.clear();
+    for (const then of waiting) then();
   }
 
   #take(chunk: Buffer): void {
+    if (this.#ended) return; // RFC 6455, 5.5.1: what comes after a close is not processed
     this.#buffer = this.#buffer.length === 0 ? chunk : Buffer.concat([this.#buffer, chunk]);
     for (let next = readFrame(this.#buffer); next && !this.#ended; next = readFrame(this.#buffer)) {
       if (next === 'bad') {

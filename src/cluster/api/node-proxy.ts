@@ -10,8 +10,8 @@ export interface NodeProxy {
   logs(target: ContainerTarget, options: LogOptions, signal: AbortSignal): Promise<Readable>;
   exec(target: ContainerTarget, options: ExecOptions): Promise<ExecSession>;
   attach(target: ContainerTarget, options: Omit<ExecOptions, 'command'>): Promise<ExecSession>;
-  /** A connection to a port inside the pod's network. */
-  portForward(target: PodTarget, port: number): Promise<Duplex>;
+  /** A connection to a port inside the pod's network; `signal` gives up while there is none yet. */
+  portForward(target: PodTarget, port: number, signal: AbortSignal): Promise<Duplex>;
 }
 
 export interface PodTarget {

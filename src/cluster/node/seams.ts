@@ -51,8 +51,15 @@ export interface NodeHost {
   /** Bytes on disk of a file or a whole tree; what is not there has none. */
   diskBytes(path: string): Promise<number>;
   facts(): HostFacts;
-  /** A stream to a port of a pod, as a program inside would have it: also to what listens on its loopback alone. */
-  connect(place: { netns: string | undefined; ip: string | undefined }, port: number): Promise<Duplex>;
+  /**
+   * A stream to a port of a pod, as a program inside would have it: also to what listens on its loopback alone. `signal` gives up
+   * while there is none yet.
+   */
+  connect(
+    place: { netns: string | undefined; ip: string | undefined },
+    port: number,
+    signal: AbortSignal,
+  ): Promise<Duplex>;
 }
 
 export interface Usage {

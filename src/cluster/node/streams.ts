@@ -133,12 +133,12 @@ export class PodStreams {
     };
   }
 
-  async portForward(place: PodPlace, port: number): Promise<Duplex> {
+  async portForward(place: PodPlace, port: number, signal: AbortSignal): Promise<Duplex> {
     const { engine, host } = this.#o;
     if (!engine.sandboxes.list().includes(place.uid))
       throw new ContainerNotRunning({ message: `unable to forward port because pod is not running: pod ${place.pod}` });
     const { namespaces, ips } = engine.sandboxes.find(place.uid);
-    return host.connect({ netns: namespaces.network, ip: ips[0] }, port);
+    return host.connect({ netns: namespaces.network, ip: ips[0] }, port, signal);
   }
 
   #runs(place: ContainerPlace): Run[] {

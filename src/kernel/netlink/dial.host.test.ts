@@ -50,11 +50,32 @@ describe('a connection made inside a network namespace', () => {
     await expect(dialIn('/nowhere', PORT, ['127.0.0.1'])).rejects.toThrow('network namespace /nowhere: No such file');
   });
 
+  const helpers = (port: number): string =>
+    execFileSync('sh', ['-c', `pgrep -f "estiba-net [d]ial .* ${port} " || true`], { encoding: 'utf8' });
+
   it('leaves no process behind when it is given up', async () => {
     const stream = await dialIn(netnsOf.get('127.0.0.1') ?? '', PORT, ['127.0.0.1']);
     stream.destroy();
-    const left = (): string =>
-      execFileSync('sh', ['-c', `pgrep -f "estiba-net [d]ial .* ${PORT} " || true`], { encoding: 'utf8' });
-    await expect.poll(left, { timeout: 10_000 }).toBe('');
+    await expect.poll(() => helpers(PORT), { timeout: 10_000 }).toBe('');
+  });
+
+  it('that nobody answers is given up with its caller, and within a bound by itself', async () => {
+    const silent = PORT + 2;
+    const here = netnsOf.get('127.0.0.1') ?? '';
+    const rules = `table inet silent { chain input { type filter hook input priority 0; tcp dport ${silent} drop; }; }`;
+    execFileSync('nsenter', [`--net=${here}`, 'nft', rules]);
+    const startMs = performance.now();
+    const byItself = dialIn(here, silent, ['127.0.0.1']);
+    byItself.catch(() => undefined); // awaited below
+    const caller = new AbortController();
+    const withCaller = dialIn(here, silent, ['127.0.0.1'], caller.signal);
+    await expect.poll(() => helpers(silent).trim().split('\n').length).toBe(2);
+    caller.abort(new Error('the client has gone'));
+    await expect(withCaller).rejects.toThrow('the client has gone');
+    await expect.poll(() => helpers(silent).trim().split('\n').length).toBe(1);
+    await expect(dialIn(here, silent, ['127.0.0.1'], caller.signal)).rejects.toThrow('the client has gone');
+    await expect(byItself).rejects.toThrow(/timed out/);
+    expect(performance.now() - startMs).toBeLessThan(60_000); // the kernel alone: 130 s
+    expect(helpers(silent)).toBe('');
   });
 });

@@ -6,10 +6,17 @@ import { findNetHand } from '#kernel/netlink/hand.ts';
 const SAID_BYTES = 2_000;
 
 /**
- * A TCP connection as a program inside the network namespace at `netns` would make it, to the first of the addresses that takes it.
- * NETWORK_STEP_FAILED says how each one answered. The other side's end is the stream's; ending the stream ends one direction.
+ * A TCP connection as a program inside the network namespace at `netns` would make it, to the first of the addresses that takes it
+ * within ten seconds. NETWORK_STEP_FAILED says how each one answered. `signal` gives up before that, with its reason; once the stream
+ * is there it has no say any more. The other side's end is the stream's; ending the stream ends one direction.
  */
-export function dialIn(netns: string, port: number, addresses: readonly string[]): Promise<Duplex> {
+export function dialIn(
+  netns: string,
+  port: number,
+  addresses: readonly string[],
+  signal?: AbortSignal,
+): Promise<Duplex> {
+  if (signal?.aborted) return Promise.reject(signal.reason);
   const child = spawn(findNetHand(), ['dial', netns, String(port), ...addresses], { stdio: ['pipe', 'pipe', 'pipe'] });
   const { stdout, stderr } = child;
   let said = '';
@@ -19,9 +26,19 @@ export function dialIn(netns: string, port: number, addresses: readonly string[]
   return new Promise((resolve, reject) => {
     const failed = (why: string): void =>
       reject(new NetworkStepFailed({ what: `connect to port ${port}`, errno: why.trim().replaceAll('\n', '; ') }));
+    const givenUp = (): void => {
+      child.kill('SIGKILL');
+      reject(signal?.reason);
+    };
+    signal?.addEventListener('abort', givenUp, { once: true });
     child.once('error', (error) => failed(error.message));
-    child.once('close', () => failed(said || 'the helper ended'));
+    child.once('close', () => {
+      signal?.removeEventListener('abort', givenUp);
+      failed(said || 'the helper ended');
+    });
     stdout.once('data', (first: Buffer) => {
+      if (signal?.aborted) return; // its byte was on the way when it was killed
+      signal?.removeEventListener('abort', givenUp);
       stdout.pause();
       if (first.length > 1) stdout.unshift(first.subarray(1)); // after the byte that says it stands
       resolve(new Dialled(child));

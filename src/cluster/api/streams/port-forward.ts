@@ -18,8 +18,8 @@ export const SPDY_PROTOCOL = 'portforward.k8s.io';
 
 export interface PortForward {
   clock: Clock;
-  /** A connection to a port inside the pod's network. */
-  connect(port: number): Promise<Duplex>;
+  /** A connection to a port inside the pod's network; `signal` gives up while there is none yet. */
+  connect(port: number, signal: AbortSignal): Promise<Duplex>;
   /** For messages: `default/web`. */
   pod: string;
 }
@@ -89,9 +89,16 @@ export function forwardOverChannels(
 
 /** Bytes between the client and the pod until both have ended; `done` is told why, when it went wrong. */
 async function carry(forward: PortForward, port: number, data: Duplex, done: (why?: string) => void): Promise<void> {
+  const gone = new AbortController();
+  const leave = (): void => gone.abort();
+  data.once('close', leave);
   let there: Duplex;
   try {
-    there = await forward.connect(port);
+    there = await forward.connect(port, gone.signal);
+    if (data.destroyed) {
+      there.destroy(); // its `close` is over, and nobody else knows of the connection
+      return done();
+    }
   } catch (error) {
     done(`error forwarding port ${port} to pod ${forward.pod}: ${messageOf(error)}`);
     data.end();

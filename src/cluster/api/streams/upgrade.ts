@@ -77,7 +77,7 @@ async function openPortForward({ server, request, socket, head }: Upgrade, route
   const target = podTarget(pod);
   const forward: PortForward = {
     clock: server.services.clock,
-    connect: (port) => server.services.nodes.portForward(target, port),
+    connect: (port, signal) => server.services.nodes.portForward(target, port, signal),
     pod: `${target.namespace}/${target.pod}`,
   };
   if (language.protocol !== CHANNEL_PROTOCOL) {
