@@ -92,11 +92,11 @@ export class DaemonConnection {
     const response = await this.#send(path, options);
     const status = response.statusCode ?? 0;
     if (status < 400) return response;
-    throw new RequestRefused({ status, message: messageIn(await readAll(response)) });
+    throw new RequestRefused({ status, message: messageIn(await this.#whole(response, options.signal)) });
   }
 
   async json(path: string, options: CallOptions = {}): Promise<unknown> {
-    const text = (await readAll(await this.stream(path, options))).toString();
+    const text = (await this.#whole(await this.stream(path, options), options.signal)).toString();
     return text.trim() === '' ? undefined : JSON.parse(text);
   }
 
@@ -104,7 +104,7 @@ export class DaemonConnection {
   async *lines(path: string, options: CallOptions = {}): AsyncGenerator<unknown> {
     let rest = '';
     const decoder = new TextDecoder();
-    for await (const chunk of await this.stream(path, options)) {
+    for await (const chunk of this.#told(await this.stream(path, options), options.signal)) {
       rest += decoder.decode(chunk, { stream: true });
       const lines = rest.split('\n');
       rest = lines.pop() ?? '';
@@ -129,9 +129,10 @@ export class DaemonConnection {
           const message = messageIn(said) || `${path} is not a connection`;
           reject(new RequestRefused({ status, message }));
         };
-        readAll(response).then(refuse, reject);
+        this.#whole(response, signal).then(refuse, reject);
       });
       call.once('error', (error) => reject(this.#unreachable(error, signal)));
+      call.once('close', () => reject(this.#silent())); // says nothing new after any of the others
       call.end(body);
     });
   }
@@ -141,9 +142,15 @@ export class DaemonConnection {
       const call = this.#request(path, options);
       call.once('response', resolve);
       call.once('error', (error) => reject(this.#unreachable(error, options.signal)));
+      // After the others it says nothing new. Alone it comes for a request that is given up before it has a socket: Node.js has no
+      // error for that, and whoever waits would wait for ever, or a program end as if all had gone well.
+      call.once('close', () => reject(this.#silent()));
       if (options.body) {
+        const body = Readable.from(options.body, { objectMode: false });
+        // A body that cannot be read is the reason, whatever comes of the request that it was for.
+        body.once('error', reject);
         // An answer that comes before all is sent (a refusal) is the answer; what is left need not be sent.
-        pipeline(Readable.from(options.body, { objectMode: false }), call).catch(() => undefined);
+        pipeline(body, call).catch(() => undefined);
       } else call.end(options.json === undefined ? undefined : JSON.stringify(options.json));
     });
   }
@@ -163,22 +170,39 @@ export class DaemonConnection {
     });
   }
 
+  async #whole(response: IncomingMessage, signal: AbortSignal | undefined): Promise<Buffer> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of this.#told(response, signal)) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  }
+
+  /** An answer as it comes; DAEMON_UNREACHABLE when it breaks off. */
+  async *#told(response: IncomingMessage, signal: AbortSignal | undefined): AsyncGenerator<Buffer> {
+    try {
+      yield* response;
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new DaemonUnreachable({ where: this.#where(), why: 'its answer broke off' }, { cause: error });
+    }
+  }
+
+  #silent(): Error {
+    return new DaemonUnreachable({ where: this.#where(), why: 'the connection ended before its answer' });
+  }
+
+  #where(): string {
+    return 'socketPath' in this.address ? this.address.socketPath : `${this.address.host}:${this.address.port}`;
+  }
+
   #unreachable(error: Error, signal: AbortSignal | undefined): Error {
     if (signal?.aborted) return error;
-    const where = 'socketPath' in this.address ? this.address.socketPath : `${this.address.host}:${this.address.port}`;
     const missing = 'socketPath' in this.address && !existsSync(this.address.socketPath);
     const why = missing ? 'there is no such socket' : (errnoOf(error) ?? messageOf(error));
-    return new DaemonUnreachable({ where, why }, { cause: error });
+    return new DaemonUnreachable({ where: this.#where(), why }, { cause: error });
   }
 }
 
 const MESSAGE_MAX_BYTES = 1024 * 1024;
-
-async function readAll(response: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of response) chunks.push(chunk);
-  return Buffer.concat(chunks);
-}
 
 function messageIn(body: Buffer): string {
   const text = body.subarray(0, MESSAGE_MAX_BYTES).toString().trim();
