@@ -3,7 +3,7 @@
 // machines here have.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -32,7 +32,9 @@ for (const entry_ of ENTRIES) {
   const { name, source = `src/app/${name}.ts`, thread = false, program, warm = () => ['--version'] } = entry_;
   const entry = join(ROOT, source);
   const outfile = join(OUT, `${name}.cjs`);
-  await build({
+  rmSync(join(OUT, `${name}.cache`), { force: true }); // before its script is another: V8 tells them apart by their length alone
+  const { outputFiles } = await build({
+    write: false,
     entryPoints: [entry],
     outfile,
     bundle: true,
@@ -54,9 +56,9 @@ for (const entry_ of ENTRIES) {
     banner: { js: "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;" },
     logLevel: 'warning',
   });
+  for (const { path, contents } of outputFiles) replace(path, contents);
   if (thread) continue;
-  writeFileSync(join(OUT, `${name}.run.cjs`), loader(name));
-  rmSync(join(OUT, `${name}.cache`), { force: true });
+  replace(join(OUT, `${name}.run.cjs`), loader(name));
   // The loader writes the cache when asked to, after a real run: so the functions that ran are in it, and no others.
   const env = { ...process.env, ESTIBA_WRITE_CACHE: '1' };
   execFileSync(program ?? process.execPath, program ? warm() : [join(OUT, `${name}.run.cjs`), ...warm()], {
@@ -68,6 +70,12 @@ rmSync(join(OUT, 'warm'), { recursive: true, force: true });
 writeFileSync(join(OUT, 'planner.flags'), snapshotFlags());
 takeSnapshot();
 await buildPage();
+
+/** Whole or not at all: a program that starts meanwhile would find an empty script, do nothing, and end with 0. */
+function replace(path, contents) {
+  writeFileSync(`${path}.new`, contents);
+  renameSync(`${path}.new`, path);
+}
 
 /** The dashboard's page, as one html, one script and one style sheet: nothing comes from anywhere else. */
 async function buildPage() {
@@ -116,7 +124,7 @@ function snapshotFlags() {
 /** Loads NAME.cjs with its cache. A cache of another Node.js is refused by V8 and left alone. */
 function loader(name) {
   return `'use strict';
-const { readFileSync, writeFileSync } = require('node:fs');
+const { readFileSync, renameSync, writeFileSync } = require('node:fs');
 const { Script } = require('node:vm');
 const file = require('node:path').join(__dirname, ${JSON.stringify(`${name}.cjs`)});
 const cache = file.replace(/cjs$/, 'cache');
@@ -128,7 +136,10 @@ const script = new Script(wrapped, { filename: file, ...(cachedData ? { cachedDa
 const module_ = { exports: {} };
 script.runInThisContext()(module_.exports, require, module_, file, __dirname);
 if (process.env.ESTIBA_WRITE_CACHE === '1')
-  process.once('exit', () => writeFileSync(cache, script.createCachedData()));
+  process.once('exit', () => {
+    writeFileSync(cache + '.new', script.createCachedData());
+    renameSync(cache + '.new', cache);
+  });
 `;
 }
 
