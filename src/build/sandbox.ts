@@ -8,6 +8,7 @@ import { readText } from '#build/copy/resolve.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { NetworkSource, ProcessSource } from '#engine/core/parts.ts';
 import { PLAIN_RESOURCES, plainSpec } from '#engine/core/plain-spec.ts';
+import { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
 import type { BuildLimits } from '#spec/estiba/build.ts';
@@ -123,6 +124,7 @@ export async function runInSandbox(
     join: net.namespace === undefined ? {} : { network: net.namespace },
     cgroupsPath: `${request.limits.resources.cgroupParent ?? parts.cgroupParent}/${id}`,
     devices: await parts.devices(spec),
+    profiles: new SeccompProfiles(parts.host),
     host: parts.host,
   });
   const log = { format: 'none' as const, path: '', maxBytes: 0, maxFiles: 0 };

@@ -11,6 +11,7 @@ import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
+import { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
 import type { OciConfig, OciMount } from '#spec/oci/config.ts';
@@ -49,9 +50,11 @@ const LOG_MAX_FILES = 5;
 export class Launcher {
   readonly #o: LaunchOptions;
   readonly #joiners = new Map<string, Set<Joiner>>();
+  readonly #profiles: SeccompProfiles;
 
   constructor(options: LaunchOptions) {
     this.#o = options;
+    this.#profiles = new SeccompProfiles(options.host);
   }
 
   /** `run` from every front end ends here. Each line is a chapter. */
@@ -185,6 +188,7 @@ export class Launcher {
       ...sharedMemory(record, this.#neighbours),
       cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
       devices: await settings.devices(spec),
+      profiles: this.#profiles,
       host,
     });
   }

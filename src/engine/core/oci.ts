@@ -1,11 +1,12 @@
 import { containerCapabilities } from '#engine/core/capabilities.ts';
 import type { ProcessPlan } from '#engine/core/image-defaults.ts';
 import { ociResources } from '#engine/core/oci-resources.ts';
-import type { ContainerSpec, IpcMode, SecuritySpec } from '#engine/core/spec.ts';
+import type { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
+import type { ContainerSpec, IpcMode } from '#engine/core/spec.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
-import { dockerDefaultProfile, type Machine, resolveProfile } from '#kernel/seccomp/docker.ts';
+import type { Machine } from '#kernel/seccomp/docker.ts';
 import { checkConfig, OCI_VERSION, type OciConfig, type OciMount } from '#spec/oci/config.ts';
-import type { LinuxDevice, LinuxNamespace, LinuxSeccomp } from '#spec/oci/linux.ts';
+import type { LinuxDevice, LinuxNamespace } from '#spec/oci/linux.ts';
 
 /** What has been looked up for a container by the time it starts; together with its spec it gives config.json. */
 export interface OciInputs {
@@ -25,6 +26,7 @@ export interface OciInputs {
   shmSource?: string;
   cgroupsPath: string;
   devices: LinuxDevice[];
+  profiles: SeccompProfiles;
   host: OciHost;
 }
 
@@ -62,7 +64,7 @@ export function ociConfig(inputs: OciInputs): OciConfig {
   const { spec, process, user, host } = inputs;
   const { security } = spec;
   const capabilities = containerCapabilities(security, host.bounding);
-  return checkConfig({
+  const config = checkConfig({
     ociVersion: OCI_VERSION,
     root: { path: inputs.rootfs, readonly: security.readonlyRoot },
     ...(spec.namespaces.uts.kind === 'private'
@@ -92,12 +94,13 @@ export function ociConfig(inputs: OciInputs): OciConfig {
       resources: ociResources(inputs),
       devices: inputs.devices,
       sysctl: sysctls(spec),
-      ...seccomp(security, capabilities, host),
       rootfsPropagation: rootPropagation(inputs.mounts),
       maskedPaths: security.privileged ? [] : (security.maskedPaths ?? MASKED_PATHS),
       readonlyPaths: security.privileged ? [] : (security.readonlyPaths ?? READONLY_PATHS),
     },
   });
+  const seccomp = inputs.profiles.resolve(security, capabilities); // checked there, once for all that share it
+  return seccomp ? { ...config, linux: { ...config.linux, seccomp } } : config;
 }
 
 function environment({ spec, process, user, hostname }: OciInputs): string[] {
@@ -238,12 +241,6 @@ function sysctls(spec: ContainerSpec): Record<string, string> {
   // The range is of group ids in the initial user namespace; in a mapped one the kernel refuses it.
   if (own && spec.namespaces.user.kind === 'host') defaults['net.ipv4.ping_group_range'] = '0 2147483647';
   return { ...defaults, ...spec.sysctls };
-}
-
-function seccomp(security: SecuritySpec, capabilities: string[], machine: Machine): { seccomp?: LinuxSeccomp } {
-  if (security.seccomp === 'unconfined' || (security.privileged && security.seccomp === 'default')) return {};
-  const profile = security.seccomp === 'default' ? dockerDefaultProfile() : security.seccomp.profile;
-  return { seccomp: resolveProfile(profile, capabilities, machine) as LinuxSeccomp };
 }
 
 /** The root is a slave or shared when one of its mounts is, or what is mounted later outside could never reach inside. */

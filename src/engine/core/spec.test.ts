@@ -3,6 +3,7 @@ import { containerCapabilities, DEFAULT_CAPABILITIES } from '#engine/core/capabi
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { type OciInputs, ociConfig } from '#engine/core/oci.ts';
 import { plainSpec } from '#engine/core/plain-spec.ts';
+import { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
 import { CAPABILITIES } from '#kernel/linux/names.ts';
@@ -23,6 +24,7 @@ function inputs(spec: ContainerSpec, changes: Partial<OciInputs> = {}): OciInput
     join: {},
     cgroupsPath: '/estiba/c1',
     devices: [],
+    profiles: new SeccompProfiles({ nodeArch: 'x64', kernelRelease: '6.18.0' }),
     host: {
       nodeArch: 'x64',
       kernelRelease: '6.18.0',

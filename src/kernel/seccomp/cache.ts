@@ -6,10 +6,12 @@ const MOST_PROFILES = 64;
 
 /**
  * Compiled programs by profile. A node runs thousands of containers with a handful of profiles; the one that was not used
- * for longest makes room. The daemon holds one of these.
+ * for longest makes room. The daemon holds one of these. An object that was seen before is not read again: a profile never changes,
+ * and who makes one for many containers shares it.
  */
 export class SeccompCache {
   readonly #programs = new Map<string, SeccompProgram>();
+  readonly #seen = new WeakMap<SeccompProfile, SeccompProgram>();
   readonly #compile: (profile: SeccompProfile) => SeccompProgram;
 
   /** `compile`: what stands behind it, the compiler when absent. */
@@ -18,6 +20,12 @@ export class SeccompCache {
   }
 
   compile(profile: SeccompProfile): SeccompProgram {
+    const program = this.#seen.get(profile) ?? this.#byContent(profile);
+    this.#seen.set(profile, program);
+    return program;
+  }
+
+  #byContent(profile: SeccompProfile): SeccompProgram {
     const { listenerMetadata: _, ...rest } = profile; // the agent's affair, not the program's
     const key = JSON.stringify(rest, (_key, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value));
     const program = this.#programs.get(key) ?? this.#compile(profile);
