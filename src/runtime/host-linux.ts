@@ -12,6 +12,8 @@ import type { Host } from '#runtime/host.ts';
 const SMALL_FILE_BYTES = 1024 * 1024;
 /** As many links as the kernel follows (path_resolution(7)). */
 const MOST_LINKS = 40;
+/** What is absent is an answer: an error with its stack costs several times the system call. */
+const QUIET = { throwIfNoEntry: false } as const;
 
 /** The machine as it is now. Facts that cost a read are read when first asked for. */
 export function readHost(ids: { uid: number; gid: number }, files: Files = hostFiles): Host {
@@ -53,7 +55,7 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
         .filter((m) => types.includes(m.fsType))
         .map((m) => m.mountPoint),
     sameFile: (a, b) => {
-      const [first, second] = [orUndefined(() => statSync(a)), orUndefined(() => statSync(b))];
+      const [first, second] = [orUndefined(() => statSync(a, QUIET)), orUndefined(() => statSync(b, QUIET))];
       return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;
     },
   };
@@ -69,7 +71,7 @@ function capabilityLine(status: string, name: string): bigint {
 }
 
 function lookAt(path: string): ReturnType<Host['look']> {
-  const stats = orUndefined(() => lstatSync(path));
+  const stats = orUndefined(() => lstatSync(path, QUIET));
   return stats && { kind: kindOf(stats), mode: stats.mode };
 }
 
@@ -93,7 +95,7 @@ export function resolveInside(root: string, path: string): string | undefined {
       at = at.slice(0, -1);
       continue;
     }
-    const target = orUndefined(() => readlinkSync(posix.join(root, ...at, part)));
+    const target = linkAt(posix.join(root, ...at, part));
     if (target === undefined) {
       at.push(part);
       continue;
@@ -105,9 +107,14 @@ export function resolveInside(root: string, path: string): string | undefined {
   return posix.join(root, ...at);
 }
 
+/** Looked at first: readlink(2) fails for all that is no link, which is nearly everything. */
+function linkAt(path: string): string | undefined {
+  return orUndefined(() => (lstatSync(path, QUIET)?.isSymbolicLink() ? readlinkSync(path) : undefined));
+}
+
 function readSmall(path: string | undefined): string | undefined {
   if (path === undefined) return undefined;
-  const stats = orUndefined(() => lstatSync(path));
+  const stats = orUndefined(() => lstatSync(path, QUIET));
   // A FIFO would block us, a device may do worse.
   if (!stats?.isFile() || stats.size > SMALL_FILE_BYTES) return undefined;
   return orUndefined(() => readFileSync(path, 'utf8'));

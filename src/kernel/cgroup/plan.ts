@@ -304,6 +304,7 @@ function nearestExisting(place: CgroupPlace, files: Files): string {
 
 function checkFit(place: CgroupPlace, files: Files): string[] {
   const dir = dirOf(place);
+  if (!files.exists(dir)) return []; // nearly always: an error for each file that is not there costs five times this look
   // A container made in a frozen cgroup would hang before its first instruction, and we with it.
   if (frozenNow(place, files))
     throw new CgroupUnfit({
