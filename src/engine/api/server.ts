@@ -81,7 +81,9 @@ async function readRequest(router: Router, exchange: Exchange): Promise<ApiReque
     headers: request.headers,
     json: async () => parseJson(await readBytes(body)),
     body,
-    signal: exchange.signal,
+    get signal() {
+      return exchange.signal;
+    },
   };
 }
 
@@ -116,18 +118,29 @@ interface Exchange {
 
 class PlainExchange implements Exchange {
   readonly request: IncomingMessage;
-  readonly signal: AbortSignal;
   readonly #response: ServerResponse;
   readonly #options: ApiServerOptions;
+  #gone: AbortController | undefined;
+  #closed = false;
   #streaming = '';
 
   constructor(request: IncomingMessage, response: ServerResponse, options: ApiServerOptions) {
     this.request = request;
     this.#response = response;
     this.#options = options;
-    const gone = new AbortController();
-    this.signal = gone.signal;
-    response.on('close', () => gone.abort());
+    response.on('close', () => {
+      this.#closed = true;
+      this.#gone?.abort();
+    });
+  }
+
+  /** Made when it is asked for: most requests are answered at once, and an abort at the end of each costs more than their routing. */
+  get signal(): AbortSignal {
+    if (!this.#gone) {
+      this.#gone = new AbortController();
+      if (this.#closed) this.#gone.abort();
+    }
+    return this.#gone.signal;
   }
 
   async body(): Promise<Readable> {
