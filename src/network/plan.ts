@@ -98,8 +98,11 @@ export function planNetworkDown(daemon: string, network: Network): NetStep[] {
   ];
 }
 
-/** An empty namespace with its loopback up and the way to the embedded DNS laid: what a pool holds ready. */
-export function planNamespace(path: string, because: string): NetStep[] {
+/**
+ * An empty namespace with its loopback up and the way to the embedded DNS laid: what a pool holds ready. `redirect` is the same for
+ * all: who makes many encodes it once.
+ */
+export function planNamespace(path: string, because: string, redirect = redirectDns()): NetStep[] {
   return [
     {
       do: 'netns',
@@ -115,7 +118,7 @@ export function planNamespace(path: string, because: string): NetStep[] {
       netns: path,
       messages: [setLink({ index: LOOPBACK_INDEX }, { up: true })],
     },
-    { do: 'firewall', what: `lead ${DNS_ADDRESS}:53 to the edge`, because, netns: path, messages: redirectDns() },
+    { do: 'firewall', what: `lead ${DNS_ADDRESS}:53 to the edge`, because, netns: path, messages: redirect },
   ];
 }
 

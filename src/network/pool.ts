@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
+import { redirectDns } from '#network/dns/redirect.ts';
 import { planNamespace } from '#network/plan.ts';
 import { runSteps } from '#network/steps.ts';
 
@@ -15,6 +16,7 @@ export class NamespacePool {
   readonly #random: Random;
   readonly #log: Logger;
   readonly #size: number;
+  readonly #redirect = redirectDns();
   readonly #ready: string[] = [];
   #making = 0;
   #closed = false;
@@ -61,7 +63,7 @@ export class NamespacePool {
 
   async #make(): Promise<string> {
     const path = join(this.#dir, Buffer.from(this.#random.bytes(8)).toString('hex'));
-    await runSteps(this.#kernel, planNamespace(path, 'default'));
+    await runSteps(this.#kernel, planNamespace(path, 'default', this.#redirect));
     return path;
   }
 }
