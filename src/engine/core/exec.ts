@@ -1,4 +1,5 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { unlinkSync, writeFileSync } from 'node:fs';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
 import { defineError } from '#base/errors.ts';
@@ -170,7 +171,7 @@ export class Execs {
     this.check(id);
     const record = this.find(id);
     record.running = true;
-    await this.#keep(record);
+    this.#keep(record);
     try {
       const process = await this.launch(record.containerId, record.id, record.spec);
       record.pid = process.pid;
@@ -230,16 +231,20 @@ export class Execs {
     }
   }
 
-  async #keep(record: ExecRecord): Promise<void> {
+  /** By this thread, as is its removal: a small file in memory, where a turn through others costs ten times the call. */
+  #keep(record: ExecRecord): void {
     const { directory } = this.#host;
-    if (directory !== undefined) await writeFile(join(directory, record.id), JSON.stringify(record), { mode: 0o600 });
+    if (directory !== undefined) writeFileSync(join(directory, record.id), JSON.stringify(record), { mode: 0o600 });
   }
 
   #forget(id: string): void {
     const { directory } = this.#host;
     if (directory === undefined) return;
-    // Left behind it is only found ended by the next daemon.
-    void rm(join(directory, id), { force: true }).catch(() => undefined);
+    try {
+      unlinkSync(join(directory, id));
+    } catch {
+      // Left behind it is only found ended by the next daemon; of one that never ran there is none.
+    }
   }
 
   #forgetOld(): void {

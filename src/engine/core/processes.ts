@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -307,7 +307,7 @@ class ShimProcess implements CreatedProcess {
     );
     const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin });
     // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
-    const forget = (): Promise<void> => rm(join(this.#shim.dir, `exec.${id}`), { force: true });
+    const forget = (): void => rmSync(join(this.#shim.dir, `exec.${id}`), { force: true });
     return new ShimExec(attachment, forget);
   }
 
@@ -331,9 +331,9 @@ class ShimExec implements ExecProcess {
   readonly pid: number;
   readonly streams: Attached;
   readonly #attachment: Attachment;
-  readonly #forget: () => Promise<void>;
+  readonly #forget: () => void;
 
-  constructor(attachment: Attachment, forget: () => Promise<void>) {
+  constructor(attachment: Attachment, forget: () => void) {
     this.#attachment = attachment;
     this.#forget = forget;
     this.pid = attachment.pid;
@@ -353,7 +353,11 @@ class ShimExec implements ExecProcess {
 
   async wait(): Promise<ExitStatus> {
     const exit = await this.#attachment.wait();
-    void this.#forget().catch(() => undefined); // goes with the shim's directory at the latest
+    try {
+      this.#forget();
+    } catch {
+      // It goes with the shim's directory at the latest.
+    }
     return exitStatus(exit);
   }
 
