@@ -88,6 +88,7 @@ static void handle(uint32_t id, uint32_t op, struct in *in) {
   case OP_DNS_ANSWER: return op_dns_answer(id, in);
   case OP_HOLD: return op_hold(id, in);
   case OP_RELAY: return op_relay(id, in);
+  case OP_RELAY_DATAGRAMS: return op_relay_datagrams(id, in);
   case OP_RELEASE: return op_release(id, in);
   default: return reply(id, ENOSYS, 0, 0);
   }
@@ -130,7 +131,7 @@ int main(int argc, char **argv) {
     struct epoll_event e; /* one at a time: a handler may free what a later event of the same round points at */
     int n = epoll_wait(loop_fd, &e, 1, 5000);
     if (n < 0 && errno != EINTR) { perror("estiba-net: epoll_wait"); return 71; }
-    if (n == 0) dns_expire();
+    if (n == 0) { dns_expire(); datagram_expire(); }
     if (n > 0) { struct watch *w = e.data.ptr; w->ready(w, e.events); }
   }
 }

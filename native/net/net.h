@@ -10,6 +10,7 @@ enum { FRAME_MAX = 1 << 22, EVENT_DNS_QUERY = 1 };
 enum op {
   OP_NETLINK = 1, OP_NETNS_MAKE = 2, OP_NETNS_DROP = 3, OP_DNS_OPEN = 4, OP_DNS_CLOSE = 5, OP_DNS_ANSWER = 6,
   OP_HOLD = 7, OP_RELAY = 8, OP_RELEASE = 9, OP_SYSCTL = 10,
+  OP_RELAY_DATAGRAMS = 11,
 };
 
 /* A request being read. A field that leads out of it sets `bad`; the request is then answered with EBADMSG. */
@@ -41,8 +42,12 @@ void op_dns_close(uint32_t id, struct in *);
 void op_dns_answer(uint32_t id, struct in *);
 void op_hold(uint32_t id, struct in *);
 void op_relay(uint32_t id, struct in *);
+void op_relay_datagrams(uint32_t id, struct in *);
 void op_release(uint32_t id, struct in *);
 void dns_expire(void);
+void datagram_expire(void);
+void datagram_release(uint32_t key);
 
+int bound(int type, const char *ip, uint32_t port); /* a socket, or -1 and errno */
 int parse_addr(const char *ip, uint32_t port, void *sockaddr, unsigned *len); /* 0 or errno */
 #endif

@@ -30,7 +30,7 @@ int parse_addr(const char *ip, uint32_t port, void *out, unsigned *len) {
   return EINVAL;
 }
 
-static int bound(int type, const char *ip, uint32_t port) {
+int bound(int type, const char *ip, uint32_t port) {
   struct sockaddr_storage a; unsigned l; int one = 1, small = 1, err = parse_addr(ip, port, &a, &l);
   if (err) { errno = err; return -1; }
   int fd = socket(a.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -149,6 +149,7 @@ void op_relay(uint32_t id, struct in *in) {
 /* release: key. Connections that run are left to end by themselves; absent is fine. */
 void op_release(uint32_t id, struct in *in) {
   uint32_t key = in_u32(in);
+  datagram_release(key);
   for (struct port **at = &ports; *at;) {
     struct port *p = *at;
     if (p->key != key) { at = &p->next; continue; }

@@ -136,7 +136,8 @@ export class EdgeServer implements Edge {
     const key = this.#nextKey++;
     const at = { ip: hold.ip, port: hold.port };
     try {
-      if (hold.relayTo) await this.#hand.relay(key, at, hold.relayTo);
+      if (hold.relayTo && hold.protocol === 'udp') await this.#hand.relayDatagrams(key, at, hold.relayTo);
+      else if (hold.relayTo) await this.#hand.relay(key, at, hold.relayTo);
       else await this.#hand.hold(key, hold.protocol === 'udp' ? 'datagram' : 'stream', at);
     } catch (error) {
       if (isCode(error, 'NETWORK_STEP_FAILED') && error.data['errno'] === 'EADDRINUSE')

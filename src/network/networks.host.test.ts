@@ -92,6 +92,39 @@ describe('networks on a host with a LAN', () => {
     expect(await world.ask(host, '192.0.2.2', 8080)).toBe('web sees 192.0.2.2');
     expect(await world.ask(host, '127.0.0.1', 8080)).toBe(`web sees ${gateway('web')}`);
     expect(await world.ask(host, '::1', 8080)).toMatch(/^web sees fd/);
+    expect(await world.ask(host, '::1', 5353, 'udp')).toMatch(/^web sees fd/);
+  });
+
+  it('a port at IPv6 loopback alone is open there alone, for streams and datagrams', async () => {
+    const own = await attach('own', 'front', [port('8181:80', '::1'), port('5354:80/udp', '::1')]);
+    await world.serve(own.netns, 80, 'own sees ');
+    expect(await world.ask(host, '::1', 8181)).toMatch(/^own sees fd/);
+    expect(await world.ask(host, '::1', 5354, 'udp')).toMatch(/^own sees fd/);
+    expect(await world.ask(host, '127.0.0.1', 5354, 'udp')).toBe('refused');
+    expect(await world.ask(lan, 'fd00::2', 5354, 'udp')).toBe('refused');
+    await networks.detach('own');
+  });
+
+  it('a container without IPv6 answers at the host’s IPv6 addresses all the same, datagrams too', async () => {
+    await networks.create({ name: 'four' });
+    const old = await attach('old', 'four', [port('8182:80'), port('5355:80/udp')]);
+    await world.serve(old.netns, 80, 'old sees ');
+    expect(await world.ask(lan, 'fd00::2', 8182)).toBe(`old sees ${gateway('old')}`);
+    expect(await world.ask(lan, 'fd00::2', 5355, 'udp')).toBe(`old sees ${gateway('old')}`);
+    expect(await world.ask(host, '::1', 5355, 'udp')).toBe(`old sees ${gateway('old')}`);
+    // Many senders at once, each with its own answer; and one that asks again goes the same way.
+    const many = `
+      const dgram = require('dgram'); let left = 200, wrong = 0;
+      for (let i = 0; i < 200; i++) {
+        const s = dgram.createSocket('udp6');
+        let answers = 0;
+        s.on('message', (m) => { if (!String(m).startsWith('old sees ')) wrong++; if (++answers < 3) return s.send('x', 5355, '::1'); s.close(); if (--left === 0) console.log('all', wrong); });
+        s.send('x', 5355, '::1');
+      }
+      setTimeout(() => { console.log('left', left); process.exit(); }, 10000).unref();`;
+    expect(world.run(host, process.execPath, '-e', many)).toBe('all 0\n');
+    await networks.detach('old');
+    expect(await world.ask(host, '::1', 5355, 'udp')).toBe('refused');
   });
 
   it('a container reaches its neighbour’s and its own published port (hairpin), and another network’s', async () => {

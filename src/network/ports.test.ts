@@ -54,5 +54,10 @@ describe('published ports', () => {
       { protocol: 'tcp', ip: '0.0.0.0', port: 8080 },
       { protocol: 'tcp', ip: '::', port: 8080, relayTo: { ip: '10.0.0.2', port: 80 } },
     ]);
+    const datagrams = { ...wish('8080'), protocol: 'udp' as const };
+    expect(holdsFor(resolvePorts([datagrams], [], around), { ipv4: '10.0.0.2', ipv6: 'fd00::2' })).toEqual([
+      { protocol: 'udp', ip: '0.0.0.0', port: 8080 },
+      { protocol: 'udp', ip: '::', port: 8080, relayTo: { ip: 'fd00::2', port: 80 } },
+    ]);
   });
 });

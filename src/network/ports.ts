@@ -61,12 +61,11 @@ export function holdsFor(
     .filter((port) => port.protocol !== 'sctp')
     .map((port) => {
       const to = port.hostIp.includes(':') ? (target.ipv6 ?? target.ipv4) : undefined;
-      const relay = port.protocol === 'tcp' && to !== undefined;
       return {
         protocol: port.protocol,
         ip: port.hostIp,
         port: port.hostPort,
-        ...(relay ? { relayTo: { ip: to, port: port.containerPort } } : {}),
+        ...(to === undefined ? {} : { relayTo: { ip: to, port: port.containerPort } }),
       };
     });
 }

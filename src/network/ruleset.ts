@@ -76,6 +76,7 @@ import type { Network, Protocol, PublishedPort } from '#network/model.ts';
 export const CHAIN = { host: 'host-input', hostLocal: 'host-input-local' } as const;
 
 const LOOPBACK = Uint8Array.of(127);
+const LOOPBACK6 = parseIp('::1');
 /** ICMP and ICMPv6, and the type that is a redirect. */
 const REDIRECTS = [
   { protocol: 1, type: 5 },
@@ -265,6 +266,7 @@ export function portElements(
     const host = parseIp(port.hostIp);
     const to = host.family === 4 ? target.ipv4 : target.ipv6;
     if (to === undefined) continue; // an IPv6 host port of a container without IPv6: the relay serves it alone
+    if (host.family === 6 && host.value === LOOPBACK6.value) continue; // nor can [::1] be rewritten
     const data = concatKey(ipBytes(parseIp(to)), portBytes(port.containerPort));
     const protocol = Uint8Array.of(PROTOCOL_NUMBER[port.protocol]);
     if (host.value === 0n) put(`publish${host.family}`, { key: concatKey(protocol, portBytes(port.hostPort)), data });
@@ -309,5 +311,5 @@ function toContainer(family: Family): Expression[] {
 }
 
 function notIp6Loopback(): Expression[] {
-  return [loadDaddr(6, REG_1), { expr: 'cmp', sreg: REG_1, op: 1, data: ipBytes(parseIp('::1')) }];
+  return [loadDaddr(6, REG_1), { expr: 'cmp', sreg: REG_1, op: 1, data: ipBytes(LOOPBACK6) }];
 }

@@ -51,6 +51,7 @@ const OP = {
   relay: 8,
   release: 9,
   sysctl: 10,
+  relayDatagrams: 11,
 } as const;
 const EVENT_DNS_QUERY = 1;
 const SOCK_STREAM = 1;
@@ -144,6 +145,12 @@ export class NetHand implements NetKernel {
   async relay(key: number, at: SocketAddress, to: SocketAddress): Promise<void> {
     const fields = [u32(key), str(at.ip), u32(at.port), str(to.ip), u32(to.port)];
     await this.#ask(`relay ${at.ip} port ${at.port}`, OP.relay, fields);
+  }
+
+  /** The same for datagrams, at an IPv6 address: each sender has a way of its own, forgotten after two idle minutes. */
+  async relayDatagrams(key: number, at: SocketAddress, to: SocketAddress): Promise<void> {
+    const fields = [u32(key), str(at.ip), u32(at.port), str(to.ip), u32(to.port)];
+    await this.#ask(`relay datagrams of ${at.ip} port ${at.port}`, OP.relayDatagrams, fields);
   }
 
   async release(key: number): Promise<void> {
