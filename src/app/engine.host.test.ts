@@ -177,7 +177,7 @@ describe('the engine on real shims', () => {
       ),
     );
     await containers.remove(id, { force: false, volumes: true });
-    containers.close();
+    await containers.close();
   });
 
   it('stops, kills, pauses, updates, executes in and attaches to it; then nothing is left', async () => {

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { FakeClock } from '#base/clock.ts';
 import { logger, silentSink } from '#base/log.ts';
 import { seededRandom } from '#base/random.ts';
@@ -197,6 +197,29 @@ describe('the life of a container', () => {
     await expect(gone).resolves.toEqual({ exitCode: 3 });
   });
 
+  it('is told to have ended once its network is free for others; its next run and its removal wait for the rest', async () => {
+    const b = await bench();
+    const goOn: Record<string, () => void> = {};
+    const held = (step: string) => () => new Promise<void>((go) => Object.assign(goOn, { [step]: go }));
+    await b.containers.create('web', spec());
+    await b.containers.start('web');
+    vi.spyOn(b.node.parts.network, 'detach').mockImplementationOnce(held('network'));
+    vi.spyOn(b.node.parts.roots, 'unmount').mockImplementationOnce(held('root'));
+    const told: string[] = [];
+    const next = b.containers.wait('web', 'next-exit').then(() => told.push('ended'));
+    process(b).end(0);
+    await vi.waitFor(() => expect(Object.keys(goOn).sort()).toEqual(['network', 'root']));
+    expect(told).toEqual([]);
+    goOn['network']?.();
+    await next;
+    const again = b.containers.start('web').then(() => told.push('runs again'));
+    await b.clock.advance(1);
+    expect(told).toEqual(['ended']);
+    goOn['root']?.();
+    await again;
+    expect(phase(b)).toBe('running');
+  });
+
   it('removes itself when asked to, with its exit code for who waits', async () => {
     const b = await bench();
     await b.containers.create('web', spec({ autoRemove: true }));
@@ -269,7 +292,7 @@ describe('restart policies', () => {
     expect(b.actions).toContain('health_status: unhealthy');
     expect(b.actions).toContain('restart');
     expect(b.containers.find('web').state).toMatchObject({ phase: 'running', health: { status: 'starting' } });
-    b.containers.close();
+    await b.containers.close();
   });
 });
 
@@ -285,6 +308,41 @@ describe('a daemon that was killed', () => {
     const ended = after.containers.wait('web', 'next-exit');
     process(after).end(4);
     await expect(ended).resolves.toEqual({ exitCode: 4 });
+  });
+
+  it('knows how a run ended whatever of it was still held, and gives that back', async () => {
+    const never = (): Promise<never> => new Promise(() => undefined);
+    const steps = (node: FakeNode) => ({
+      'processes.remove': () => vi.spyOn(node.parts.processes, 'remove').mockImplementation(never),
+      'network.detach': () => vi.spyOn(node.parts.network, 'detach').mockImplementation(never),
+      'roots.unmount': () => vi.spyOn(node.parts.roots, 'unmount').mockImplementation(never),
+      'roots.unshareMemory': () => vi.spyOn(node.parts.roots, 'unshareMemory').mockImplementation(never),
+      'volumes.detach': () => vi.spyOn(node.parts.volumes, 'detach').mockImplementation(never),
+    });
+    for (const step of Object.keys(steps(new FakeNode())) as (keyof ReturnType<typeof steps>)[])
+      for (const policy of ['no', 'on-failure'] as const) {
+        const before = await bench();
+        const ipc = { kind: 'shareable' } as const;
+        const { namespaces } = spec();
+        const restart = { name: policy, maxRetries: 0, onUnhealthy: false };
+        await before.containers.create('web', spec({ restart, namespaces: { ...namespaces, ipc } }));
+        const created = [...before.node.held].sort();
+        await before.containers.start('web');
+        const cut = steps(before.node)[step]();
+        process(before).end(7, 5_000);
+        await vi.waitFor(() => expect(cut).toHaveBeenCalled());
+        cut.mockRestore();
+        const after = await before.reboot();
+        await after.containers.recover();
+        const { state } = after.containers.find('web');
+        if (policy === 'no') {
+          expect(state, step).toMatchObject({ phase: 'exited', exitCode: 7, finishedAtMs: 5_000, restartCount: 0 });
+          expect([...after.node.held].sort(), step).toEqual(created);
+          await after.containers.start('web');
+        }
+        expect(after.containers.find('web').state, step).toMatchObject({ phase: 'running' });
+        if (policy === 'on-failure') expect(state.restartCount, step).toBe(1);
+      }
   });
 
   it('sweeps what was being made or removed, and processes that nobody owns', async () => {

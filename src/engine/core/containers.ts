@@ -320,8 +320,11 @@ export class Containers {
   }
 
   /** The end of a run, the next end, or the removal; `signal` ends the waiting. */
-  wait(wish: string, condition: WaitCondition, signal?: AbortSignal): Promise<WaitResult> {
-    return this.#waiters.wait(this.find(wish), condition, signal);
+  async wait(wish: string, condition: WaitCondition, signal?: AbortSignal): Promise<WaitResult> {
+    const record = this.find(wish);
+    const result = this.#waiters.wait(record, condition, signal);
+    if (!isRunning(record.state)) await this.#o.registry.settled(); // it may have ended this very moment
+    return result;
   }
 
   /** See Launcher. */
@@ -354,21 +357,26 @@ export class Containers {
     await Promise.all(
       this.list().map((record) => this.#queue.run(record.id, () => this.#recover(record)).catch(failed(record))),
     );
+    await this.#launcher.allReleased();
     await this.execs.recover();
   }
 
   /** Ends timers; containers run on. */
-  close(): void {
+  async close(): Promise<void> {
     for (const id of [...this.#restarts.keys()]) this.#cancelRestart(id);
     this.#runs.close();
+    await this.#launcher.allReleased();
   }
 
   async #recover(record: ContainerRecord): Promise<void> {
     const { phase } = record.state;
     if (phase === 'creating' || phase === 'removing') return this.#remove(record, phase === 'creating');
     if (phase === 'created' || phase === 'dead') return;
-    if (phase === 'exited') {
-      if (startsWithDaemon(record.spec.restart, record.state)) await this.#runAgain(record);
+    const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
+    if (phase === 'exited' || phase === 'restarting') {
+      await this.#launcher.release(record.id); // its end was recorded first
+      if (wantsToRun) await this.#runAgain(record);
+      else if (phase === 'restarting') await this.#o.registry.saveState(record, { phase: 'exited' });
       return;
     }
     // The program of one that was being started has not run: its start is taken back, as if it had failed.
@@ -382,7 +390,6 @@ export class Containers {
       });
       return;
     }
-    const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
     await this.#launcher.release(record.id);
     if (phase === 'starting') await this.#o.registry.saveState(record, { phase: phaseAtRest(record.state), pid: 0 });
     else
@@ -396,20 +403,23 @@ export class Containers {
     if (wantsToRun) await this.#runAgain(this.find(record.id));
   }
 
-  /** The end of a run: what it held goes, its record says how it ended, and its policy what follows. */
+  /** The end of a run: its record says how it ended, what it held goes, and its policy says what follows. */
   async #ended(id: string, status: ExitStatus): Promise<void> {
     const record = this.find(id);
-    await this.#launcher.release(id);
     const ranMs = status.atMs - record.state.startedAtMs;
     const next = afterExit(record.spec.restart, record.state, { code: status.code, ranMs });
-    await this.#o.registry.saveState(record, {
-      phase: 'exited',
+    // Before anything goes: how it ended is written in its shim's directory until then, and from here on in the record, which a
+    // kill of ours leaves. The disk has it while the rest goes.
+    const ended = {
+      phase: next.restart ? ('restarting' as const) : ('exited' as const),
       pid: 0,
       exitCode: status.code,
       oomKilled: status.oomKilled,
       finishedAtMs: status.atMs,
-      ...(next.restart ? { phase: 'restarting', restartCount: record.state.restartCount + 1 } : {}),
-    });
+      ...(next.restart ? { restartCount: record.state.restartCount + 1 } : {}),
+    };
+    await this.#o.registry.amendState(id, ended, { lazy: true });
+    await Promise.all([this.#launcher.release(id), this.#o.registry.settled()]);
     if (status.oomKilled) this.tell(record, 'oom');
     this.tell(record, 'die', { exitCode: String(status.code), execDuration: String(Math.floor(ranMs / 1000)) });
     this.#o.log.debug('container ended', { id, code: status.code, next: next.why });
@@ -440,6 +450,7 @@ export class Containers {
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
     const { id } = record;
     this.#cancelRestart(id);
+    await this.#launcher.released(id);
     await unmakeContainer(this.#makings, record, removeAnonymous);
     this.tell(record, 'destroy');
     this.#waiters.removed(id, record.state.exitCode);

@@ -104,7 +104,7 @@ export interface Engine {
   /** Finds what an earlier daemon left: containers that run on, what a crash left half done, restart policies. */
   recover(): Promise<void>;
   /** Ends timers; containers run on. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 export async function openEngine(floors: Floors, settings: EngineSettings): Promise<Engine> {

@@ -51,6 +51,8 @@ export class Launcher {
   readonly #o: LaunchOptions;
   readonly #joiners = new Map<string, Set<Joiner>>();
   readonly #profiles: SeccompProfiles;
+  /** What goes behind the news of an end. */
+  readonly #leaving = new Map<string, Promise<void>>();
 
   constructor(options: LaunchOptions) {
     this.#o = options;
@@ -65,6 +67,7 @@ export class Launcher {
     const { parts, registry } = this.#o;
     const { id } = record;
     try {
+      await this.released(id);
       await registry.noteState(record, { phase: 'starting', error: '' });
       const { rootfs, network } = await this.#rootAndNetwork(record, undo);
       undo.add('volumes', () => parts.volumes.detach(id));
@@ -95,7 +98,11 @@ export class Launcher {
     }
   }
 
-  /** What a run held: the process's leavings, the network, the mounted root. Every step is tried. */
+  /**
+   * What a run held: the process's leavings, the network, the mounted root. Every step is tried. Answers when its addresses and ports
+   * are free for others; the rest goes behind that, since nobody but the container's own next run or removal asks for it, and those
+   * wait in `released`. An unmount takes the kernel a millisecond, and as long as the disk where others write much.
+   */
   async release(id: string): Promise<void> {
     const { parts } = this.#o;
     const tried = async (what: string, release: () => Promise<void>): Promise<void> => {
@@ -106,13 +113,30 @@ export class Launcher {
         this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
       }
     };
-    await tried('process', () => parts.processes.remove(id)); // first: it may still use the others
-    await Promise.all([
-      tried('network', () => parts.network.detach(id)),
-      tried('root', () => parts.roots.unmount(id)),
-      tried('shared memory', () => parts.roots.unshareMemory(id)),
-      tried('volumes', () => parts.volumes.detach(id)),
-    ]);
+    const process = tried('process', () => parts.processes.remove(id)); // first: it may still use the others
+    const network = process.then(() => tried('network', () => parts.network.detach(id)));
+    const rest = process.then(() =>
+      Promise.all([
+        tried('root', () => parts.roots.unmount(id)),
+        tried('shared memory', () => parts.roots.unshareMemory(id)),
+        tried('volumes', () => parts.volumes.detach(id)),
+      ]),
+    );
+    const leaving = Promise.all([network, rest]).then(() => {
+      if (this.#leaving.get(id) === leaving) this.#leaving.delete(id);
+    });
+    this.#leaving.set(id, leaving);
+    await network;
+  }
+
+  /** Nothing that the last run held is left. */
+  async released(id: string): Promise<void> {
+    await this.#leaving.get(id);
+  }
+
+  /** The same of all runs that have ended. */
+  async allReleased(): Promise<void> {
+    await Promise.all(this.#leaving.values());
   }
 
   /** A client that attaches before the start is there when the program's first byte comes. Returns what cancels it. */
