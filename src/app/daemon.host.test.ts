@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sleep, systemClock } from '#base/clock.ts';
 import { type ApiServer, startEstiba } from '../../test/suites/room/engine.ts';
 import { Room, waitFor } from '../../test/suites/room/room.ts';
 
@@ -108,6 +109,37 @@ describe('a daemon that goes and comes back', () => {
     expect(inspect('box2', '.State.Pid')).not.toBe(pid);
     await waitFor(() => ask(18_302).includes('root'), 10_000, 'its server to listen');
     sh('docker rm once');
+  });
+
+  it('killed while containers end, it knows how each ended, and holds nothing of those any more', async () => {
+    const gate = join(room.dir, 'gate');
+    mkdirSync(gate);
+    const command = `until [ -e /gate/open ]; do sleep 0.02; done; exit`;
+    for (const delayMs of [5, 20, 40, 80]) {
+      const ids = Array.from({ length: 8 }, (_, i) =>
+        sh(`docker run -d --ipc shareable -v ${gate}:/gate:ro busybox sh -c '${command} ${i + 1}'`),
+      );
+      writeFileSync(join(gate, 'open'), '');
+      await sleep(systemClock, delayMs);
+      await kill('SIGKILL');
+      await restart();
+      const all = ids.join(' ');
+      expect(sh(`docker wait ${all}`).split('\n')).toEqual(ids.map((_, i) => String(i + 1)));
+      const run = join(room.dir, 'estiba-run');
+      const held = (): string[] =>
+        [
+          ...readdirSync(join(run, 'shims')),
+          ...readdirSync(join(run, 'oci')),
+          ...readdirSync(join(run, 'roots')),
+          ...(room.run('cat', ['/proc/self/mountinfo']).out.match(/\/roots\/[^ ]*/g) ?? []),
+        ].filter((name) => ids.some((id) => name.includes(id)));
+      await waitFor(() => held().length === 0, 10_000, 'what they held to go');
+      expect(sh(`docker network inspect bridge --format '{{len .Containers}}'`)).toBe('0');
+      rmSync(join(gate, 'open'));
+      // Nothing of the last run is in the way of the next.
+      sh(`docker start ${all}`);
+      sh(`docker rm -f ${all}`);
+    }
   });
 
   it('SIGTERM ends it cleanly and leaves containers running; a second daemon of the same root is refused', async () => {

@@ -134,7 +134,7 @@ describe('the engine on real shims', () => {
       settings: {
         cgroupParent: `/${CGROUP_PARENT}`,
         logPath: (id) => join(directory, 'logs', `${id}.log`),
-        removeLogs: async () => undefined,
+        logLeavings: () => [],
         stopGraceMs: 10_000,
         devices: async () => [],
       },

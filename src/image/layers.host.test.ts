@@ -120,7 +120,8 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
       source,
     );
     const layers = [await node.addLayer(base), await node.addLayer(second)];
-    const rootfs = await node.snapshots.prepare('c1', layers);
+    await node.snapshots.prepare('c1', layers);
+    const rootfs = await node.snapshots.rootfs('c1');
     await runPlan({ steps: [overlay(node, rootfs)] });
     const merged = join(node.root, 'merged');
     expect(shell('find . | sort', merged).toString().trim().split('\n')).toEqual([
@@ -154,7 +155,8 @@ describe.each(drivers)('driver $form: snapshots', (driver) => {
     const before = await describeTree(merged);
     await runPlan({ steps: [umount(node)] });
 
-    const again = await node.snapshots.prepare('c2', [...layers, third]);
+    await node.snapshots.prepare('c2', [...layers, third]);
+    const again = await node.snapshots.rootfs('c2');
     await runPlan({ steps: [overlay(node, again)] });
     const whole = (lines: string[]): string[] =>
       lines.map((l) => l.replace(/ at \d+/, '').replace(/ trusted\.overlay\.\S+/g, ''));

@@ -1,4 +1,4 @@
-import { lstatSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { array, object, oneOf, string } from '#base/shape.ts';
@@ -8,7 +8,7 @@ import type { LayerStore } from '#image/layers.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import { walkDirectory } from '#kernel/beneath.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
 import { diskUsage } from '#storage/files.ts';
@@ -21,6 +21,8 @@ import type { Store } from '#storage/store.ts';
  *     D/snapshots/<name>/fs       overlayfs' upper directory
  *     D/snapshots/<name>/work     its work directory
  *     D/layers/none               the lower directory of an image without layers
+ *
+ * The directories are made when they are first asked for, most often with the request that mounts them.
  *
  * A record with `state: going` is an intent: start finishes the removal; directories without a record go as well. Records are
  * written lazily: whoever has a root file system has a record of his own that is durable after it.
@@ -37,7 +39,7 @@ export interface Rootfs {
 
 const recordShape = object({
   name: string({ match: /^[0-9a-z]{1,8}$/ }),
-  state: oneOf('making', 'ready', 'going'),
+  state: oneOf('ready', 'going'),
   layers: array(string(), { max: LAYERS_MAX }),
 });
 type SnapshotRecord = ReturnType<typeof recordShape>;
@@ -71,21 +73,18 @@ export class SnapshotStore {
   }
 
   /**
-   * A root file system over these layers, lowest first. Undone whole when it fails. `volatile`: nobody looks for it after a restart,
-   * and so nothing about it has to reach the disk.
+   * A root file system over these layers, lowest first, which are mounted from here on. Undone whole when it fails. `volatile`: nobody
+   * looks for it after a restart, and so nothing about it has to reach the disk.
    */
-  async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<Rootfs> {
+  async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<void> {
     if (this.#known.has(id)) throw new SnapshotExists({ id });
     if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
-    const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'making', layers: [...layers] };
+    const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'ready', layers: [...layers] };
     this.#known.set(id, record); // from here its layers are in use
     if (wish.volatile) this.#volatile.add(id);
     try {
-      const rootfs = await this.#rootfs(record);
-      await this.#options.runPlan(planDirectories(id, rootfs));
-      record.state = 'ready';
+      await this.#lower(layers);
       await this.#note(id, record);
-      return rootfs;
     } catch (error) {
       await this.remove(id);
       throw error;
@@ -100,9 +99,23 @@ export class SnapshotStore {
     await this.#note(id, record);
   }
 
-  /** Of a snapshot that is there, mounting layers that a reboot took out. */
-  rootfs(id: string): Promise<Rootfs> {
-    return this.#rootfs(this.#get(id));
+  /** Of a snapshot that is there, mounting layers that a reboot took out, and making its directories. */
+  async rootfs(id: string): Promise<Rootfs> {
+    const { rootfs, missing } = await this.toMount(id);
+    if (missing.length > 0) await this.#options.runPlan({ steps: missing });
+    return rootfs;
+  }
+
+  /** The same for whoever runs a plan anyway: `missing` makes the directories, and comes first in it. */
+  async toMount(id: string): Promise<{ rootfs: Rootfs; missing: Step[] }> {
+    const rootfs = await this.#rootfs(this.#get(id));
+    return { rootfs, missing: existsSync(rootfs.work) ? [] : directories(id, rootfs) };
+  }
+
+  /** Its work directory, as long as it is there. */
+  workOf(id: string): string | undefined {
+    const record = this.#known.get(id);
+    return record && this.#path(record, 'work');
   }
 
   /** The layers alone, mounted: for reading an image without a container. */
@@ -140,17 +153,17 @@ export class SnapshotStore {
 
   /** What was written, as an OCI layer (tar, not compressed); nothing in it younger than `newestSec`. */
   async *diff(id: string, wish: { newestSec?: number } = {}): AsyncGenerator<Buffer> {
-    const upper = this.#path(this.#get(id), 'fs');
+    const { upper } = await this.rootfs(id);
     const { layers, runPlan } = this.#options;
     yield* tarOf(walkDirectory(upper), await readXattrs(upper, runPlan), { whiteouts: layers.opaqueXattr, ...wish });
   }
 
-  /** Removes it with all that was written. A second call, or one for an unknown id, does nothing. */
-  async remove(id: string): Promise<void> {
+  /** Removes it with all that was written, and in the same request carries out `beside`. A second call, or one for an unknown id, has only that to do. */
+  async remove(id: string, beside: readonly Step[] = []): Promise<void> {
     const record = this.#known.get(id);
-    if (!record) return;
     await this.retire(id);
-    await this.#finishRemoval(id, record);
+    if (record) await this.#finishRemoval(id, record, beside);
+    else if (beside.length > 0) await this.#options.runPlan({ steps: beside });
   }
 
   /** Refuses to let a layer go that a snapshot stands on. */
@@ -184,10 +197,10 @@ export class SnapshotStore {
     return join(this.#options.dataRoot, 'snapshots', record.name, part);
   }
 
-  async #finishRemoval(id: string, record: SnapshotRecord): Promise<void> {
+  async #finishRemoval(id: string, record: SnapshotRecord, beside: readonly Step[] = []): Promise<void> {
     const because = `what ${id} wrote goes with it`;
     await this.#options.runPlan({
-      steps: [{ op: 'removeTree', where: 'host', because, path: this.#path(record, '') }],
+      steps: [{ op: 'removeTree', where: 'host', because, path: this.#path(record, '') }, ...beside],
     });
     await this.#note(id, undefined);
     this.#volatile.delete(id);
@@ -217,18 +230,16 @@ function topmost(layers: readonly Digest[]): Digest[] {
   return layers.filter((digest, i) => layers.lastIndexOf(digest) === i);
 }
 
-/** One request to the spawner, where five turns through threads would each cost as much. */
-function planDirectories(id: string, { lower, upper, work }: Rootfs): Plan {
+/** The last of them tells that all are there: whoever was cut off in their middle begins again. */
+function directories(id: string, { lower, upper, work }: Rootfs): Step[] {
   // The upper directory is the container's `/`: it looks as the lowest layer's root does.
   const { uid, gid, mode } = lstatSync(lower.at(-1) ?? '/');
   const common = { where: 'host', because: `what ${id} writes` } as const;
-  return {
-    steps: [
-      { op: 'mkdir', ...common, path: dirname(upper), mode: 0o777, flags: MKDIR_MAY_EXIST },
-      { op: 'mkdir', ...common, path: upper, mode: 0o755, flags: 0 },
-      { op: 'mkdir', ...common, path: work, mode: 0o700, flags: 0 },
-      { op: 'chown', ...common, path: upper, uid, gid },
-      { op: 'chmod', ...common, path: upper, mode: mode & 0o7777 },
-    ],
-  };
+  return [
+    { op: 'mkdir', ...common, path: dirname(upper), mode: 0o777, flags: MKDIR_MAY_EXIST },
+    { op: 'mkdir', ...common, path: upper, mode: 0o755, flags: MKDIR_MAY_EXIST },
+    { op: 'chown', ...common, path: upper, uid, gid },
+    { op: 'chmod', ...common, path: upper, mode: mode & 0o7777 },
+    { op: 'mkdir', ...common, path: work, mode: 0o700, flags: MKDIR_MAY_EXIST },
+  ];
 }

@@ -31,7 +31,7 @@ export function planKillCgroup(b: PlanBuilder, record: ContainerRecord, because:
 }
 
 /** Mounts first, since a cgroup may be mounted below the root. */
-export function planRemove(record: ContainerRecord): Plan {
+export function planRemove(record: Removable): Plan {
   return removal(record).finish();
 }
 
@@ -48,7 +48,9 @@ export function planForget(root: string, id: string): Plan {
   return b.finish();
 }
 
-function removal(record: ContainerRecord): PlanBuilder {
+type Removable = Pick<ContainerRecord, 'cgroups' | 'rootfs' | 'ownsRootMount'>;
+
+function removal(record: Removable): PlanBuilder {
   const b = new PlanBuilder();
   const because = 'runtime.md, "Delete"';
   if (record.ownsRootMount) b.host(because, { op: 'umount', target: record.rootfs, flags: MNT_DETACH });

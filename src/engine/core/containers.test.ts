@@ -50,7 +50,7 @@ async function bench(
     settings: {
       cgroupParent: '/estiba',
       logPath: (id) => `/logs/${id}`,
-      removeLogs: async () => undefined,
+      logLeavings: () => [],
       stopGraceMs: 10_000,
       devices: async () => [],
     },

@@ -33,7 +33,7 @@ export interface ContainersOptions extends LaunchOptions {
   log: Logger;
   settings: LaunchOptions['settings'] & {
     /** See Makings. */
-    removeLogs: Makings['removeLogs'];
+    logLeavings: Makings['logLeavings'];
     stopGraceMs: number;
     /** Where execs that run are kept for the next daemon; absent: they are not. */
     execs?: string;
@@ -65,7 +65,7 @@ export class Containers {
   constructor(options: ContainersOptions) {
     const { parts, registry, random, clock, log, host, settings } = options;
     this.#o = options;
-    this.#makings = { parts, registry, removeLogs: settings.removeLogs };
+    this.#makings = { parts, registry, logLeavings: settings.logLeavings };
     this.#launcher = new Launcher(options);
     this.#runs = new Runs({
       clock,

@@ -28,7 +28,7 @@ import type { ImageStore } from '#image/images.ts';
 import type { LayerStore } from '#image/layers.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import type { Files } from '#kernel/files.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { Plan, Step } from '#kernel/plan/plan.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import type { Networks } from '#network/networks.ts';
 import type { Registries } from '#registry/registries.ts';
@@ -112,10 +112,9 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   const logPath = (id: string): string => join(dataRoot, 'containers', id, `${id}-json.log`);
   const filesDir = join(runRoot, 'files');
   const logsDir = join(dataRoot, 'containers');
-  const removeLogs = async (id: string): Promise<void> => {
-    const path = join(logsDir, id);
+  const logLeavings = (id: string): Step[] => {
     const because = `logs of container ${id} go with it`;
-    await floors.spawner.run({ steps: [{ op: 'removeTree', where: 'host', because, path }] });
+    return [{ op: 'removeTree', where: 'host', because, path: join(logsDir, id) }];
   };
   await mkdir(logsDir, { recursive: true, mode: 0o711 });
   await mkdir(filesDir, { recursive: true, mode: 0o711 });
@@ -180,7 +179,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     settings: {
       cgroupParent: settings.cgroupParent,
       logPath,
-      removeLogs,
+      logLeavings,
       stopGraceMs: settings.stopGraceMs,
       execs: join(runRoot, 'execs'),
       devices: devicesOf,
@@ -251,7 +250,13 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       );
       await roots.sweep((id) => running.has(id));
       // Of a container that was forgotten just before a crash.
-      for (const id of await readdir(logsDir)) if (!registry.get(id)) await removeLogs(id);
+      const [logs, files] = await Promise.all([readdir(logsDir), readdir(filesDir)]);
+      const forgotten = (ids: string[]): string[] => ids.filter((id) => !registry.get(id));
+      const steps = [
+        ...forgotten(logs).flatMap(logLeavings),
+        ...forgotten(files).flatMap((id) => network.leavings(id)),
+      ];
+      if (steps.length > 0) await floors.spawner.run({ steps });
     },
     close: () => containers.close(),
   };

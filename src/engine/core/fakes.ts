@@ -78,8 +78,8 @@ export class FakeNode {
       release: async (id) => void this.held.delete(`volumes ${id}`),
     },
     network: {
-      reserve: async (id) => {
-        this.#take('network.reserve', `addresses ${id}`);
+      reserve: async () => {
+        this.#call('network.reserve');
         return {};
       },
       attach: async (id) => {
@@ -87,7 +87,8 @@ export class FakeNode {
         return { namespace: `/ns/${id}`, endpoints: {}, ports: [], files: [] };
       },
       detach: async (id) => void this.held.delete(`network ${id}`),
-      release: async (id) => void this.held.delete(`addresses ${id}`),
+      release: async (id) => void this.held.delete(`network ${id}`),
+      leavings: () => [],
     },
     sandboxes: {
       create: async (id) => {

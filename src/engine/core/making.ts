@@ -3,12 +3,13 @@ import type { FoundImage, NodeParts } from '#engine/core/parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
+import type { Step } from '#kernel/plan/plan.ts';
 
 export interface Makings {
   parts: NodeParts;
   registry: ContainerRegistry;
-  /** All that was logged, with what a log stands in: when the container goes. */
-  removeLogs: (id: string) => Promise<void>;
+  /** What removes all that was logged, with what a log stands in: when the container goes. */
+  logLeavings: (id: string) => Step[];
 }
 
 /** What a container holds from its creation to its removal: record, addresses, volumes, the layer of its own. */
@@ -22,7 +23,6 @@ export async function makeContainer(
   await registry.add(record); // the intent: from here a crash is swept
   undo.add('record', () => registry.forget(id));
   const endpoints = await parts.network.reserve(id, spec);
-  undo.add('addresses', () => parts.network.release(id));
   const mounts = await parts.volumes.resolve(id, [...spec.mounts, ...imageVolumes(spec, process.volumes)]);
   undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
   await parts.roots.prepare(id, image);
@@ -38,7 +38,7 @@ export async function makeContainer(
  * a power cut forgets has not happened. After a kill alone the next daemon finds the intent, and goes on.
  */
 export async function unmakeContainer(
-  { parts, registry, removeLogs }: Makings,
+  { parts, registry, logLeavings }: Makings,
   record: ContainerRecord,
   removeAnonymous: boolean,
 ): Promise<void> {
@@ -50,12 +50,12 @@ export async function unmakeContainer(
     : registry.noteState(record, { phase: 'removing' }));
   await parts.processes.remove(id);
   await Promise.all([
-    parts.network.release(id),
+    parts.network.detach(id),
     parts.roots.retire(id),
     parts.volumes.release(id, record.mounts, { removeAnonymous }),
   ]);
   await registry.forget(id);
-  await Promise.all([parts.roots.remove(id), removeLogs(id)]);
+  await parts.roots.remove(id, [...parts.network.leavings(id), ...logLeavings(id)]);
 }
 
 async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: string) => Promise<T>): Promise<T> {

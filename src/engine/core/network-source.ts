@@ -7,7 +7,7 @@ import type { EndpointRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, EndpointSpec } from '#engine/core/spec.ts';
 import { formatIp } from '#kernel/netlink/ip.ts';
 import { MKDIR_MAY_EXIST, MKDIR_PARENTS } from '#kernel/plan/ops.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { EndpointNotFound } from '#network/errors.ts';
 import { hostsFile, parseResolv, resolvFile } from '#network/files.ts';
 import type { DnsSettings, Endpoint, Network, Protocol, Sandbox } from '#network/model.ts';
@@ -129,7 +129,11 @@ export class NodeNetworkSource implements NetworkSource {
 
   async release(id: string): Promise<void> {
     await this.detach(id);
-    await this.#runPlan({ steps: [{ op: 'removeTree', ...OF_FILES, path: join(this.#filesDir, id) }] });
+    await this.#runPlan({ steps: this.leavings(id) });
+  }
+
+  leavings(id: string): Step[] {
+    return [{ op: 'removeTree', ...OF_FILES, path: join(this.#filesDir, id) }];
   }
 
   #requestOf(id: string, wish: AttachWish): AttachRequest {

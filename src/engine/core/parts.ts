@@ -2,6 +2,7 @@ import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
+import type { Step } from '#kernel/plan/plan.ts';
 import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
 import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
@@ -48,7 +49,8 @@ export interface RootSource {
   unmount(id: string): Promise<void>;
   /** Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. */
   retire(id: string): Promise<void>;
-  remove(id: string): Promise<void>;
+  /** `beside`: what else goes then, in the same request. */
+  remove(id: string, beside?: readonly Step[]): Promise<void>;
   /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
   readFile(id: string, path: string): Promise<string>;
 }
@@ -73,7 +75,10 @@ export interface NetworkSource {
   reserve(id: string, spec: ContainerSpec): Promise<Record<string, EndpointRecord>>;
   attach(id: string, wish: AttachWish): Promise<Attachment>;
   detach(id: string): Promise<void>;
+  /** Detached, and its files gone. */
   release(id: string): Promise<void>;
+  /** What removes its files, for whoever runs a plan anyway. */
+  leavings(id: string): Step[];
 }
 
 export interface AttachWish {

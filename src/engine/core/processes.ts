@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -24,7 +24,7 @@ import { planCreate } from '#runtime/plan-create.ts';
 import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
 import { planExec } from '#runtime/plan-exec.ts';
 import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
-import { type Container, loadContainer } from '#runtime/store.ts';
+import { type Container, isAlive, loadContainer } from '#runtime/store.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
@@ -50,6 +50,8 @@ const LOOK_EVERY_MS = 5;
 /** Containers' processes behind shims: config.json → plan → shim. Nothing here is held that a restart could not find again. */
 export class ShimProcesses implements ProcessSource {
   readonly #o: ShimProcessesOptions;
+  /** Those that this daemon made or found, with what it takes to remove them: of others only their files tell that. */
+  readonly #ours = new Map<string, { init: ProcessIdentity; made: Removable }>();
 
   constructor(options: ShimProcessesOptions) {
     this.#o = options;
@@ -80,11 +82,9 @@ export class ShimProcesses implements ProcessSource {
         ...(oomCgroup ? { oomCgroup } : {}),
       });
       const { initStartTime = 0n } = await readShimState(dir);
-      return new ShimProcess(this.#o, shim, {
-        record,
-        config,
-        init: { pid: shim.pid, startTime: initStartTime },
-      });
+      const init = { pid: shim.pid, startTime: initStartTime };
+      this.#ours.set(id, { init, made: removable(record) });
+      return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       await rm(dir, { recursive: true, force: true });
       throw error;
@@ -98,6 +98,7 @@ export class ShimProcesses implements ProcessSource {
       if (!init) return undefined;
       const shim = await Shim.connect(this.#dir(id));
       await shim.startIfNobodyHas();
+      this.#ours.set(id, { init, made: removable(record) });
       return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       // Killed with its shim, or swept away with a reboot: either way nothing runs.
@@ -123,7 +124,13 @@ export class ShimProcesses implements ProcessSource {
   /** Kills what still runs; then the cgroup, the runtime's state and the shim's directory go, in this order. */
   async remove(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
-    if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await this.#endUnfinished(id);
+    const ours = this.#ours.get(id);
+    this.#ours.delete(id);
+    if (ours && !isAlive(ours.init, files)) return this.#removeAll(id, planRemove(ours.made));
+    const at = paths(root, id);
+    const hasShim = files.exists(this.#dir(id));
+    if (!hasShim && !files.exists(at.dir)) return;
+    if (hasShim && !files.exists(at.pid)) await this.#endUnfinished(id);
     try {
       const { record, config, init, status } = loadContainer(root, id, files);
       if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
@@ -138,7 +145,6 @@ export class ShimProcesses implements ProcessSource {
   async #removeAll(id: string, made?: Plan): Promise<void> {
     const dir = this.#dir(id);
     const state = planForget(this.#o.root, id).steps;
-    if (!made && !existsSync(dir) && !existsSync(paths(this.#o.root, id).dir)) return;
     const because = 'it has ended, and whoever asked how has been told';
     await this.#o.spawner.run({
       steps: [...(made?.steps ?? []), ...state, { op: 'removeTree', where: 'host', because, path: dir }],
@@ -217,6 +223,12 @@ function withoutOwn(files: Files, id: string): Files {
     list: (path) => (own(path) ? undefined : files.list(path)),
     exists: (path) => !own(path) && files.exists(path),
   };
+}
+
+type Removable = Parameters<typeof planRemove>[0];
+
+function removable({ cgroups, rootfs, ownsRootMount }: ContainerRecord): Removable {
+  return { cgroups, rootfs, ownsRootMount };
 }
 
 /** What the runtime keeps of a container in its file, and processes in it are made by. */

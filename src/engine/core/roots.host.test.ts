@@ -13,7 +13,8 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 it('a root that need not last is not synced when it goes, and can be mounted again', async () => {
   const [lower, upper, work] = ['lower', 'upper', 'work'].map((name) => join(dir, name));
   for (const path of [lower, upper, work]) mkdirSync(path ?? '');
-  const snapshots = { rootfs: async () => ({ lower: [lower], upper, work, options: [] }) };
+  const rootfs = { lower: [lower], upper, work, options: [] };
+  const snapshots = { toMount: async () => ({ rootfs, missing: [] }), workOf: () => work };
   const roots = await OverlayRoots.open({
     images: {} as ImageStore,
     snapshots: snapshots as unknown as SnapshotStore,

@@ -8,7 +8,7 @@ import type { ImageStore } from '#image/images.ts';
 import type { Rootfs, SnapshotStore } from '#image/snapshots.ts';
 import { overlayMount } from '#kernel/overlay.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
 import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
 
@@ -84,10 +84,10 @@ export class OverlayRoots implements RootSource {
     });
   }
 
-  remove(id: string): Promise<void> {
+  remove(id: string, beside: readonly Step[] = []): Promise<void> {
     return this.#serial.run(id, async () => {
       await this.#unmount(id);
-      await this.#o.snapshots.remove(id);
+      await this.#o.snapshots.remove(id, beside);
     });
   }
 
@@ -131,7 +131,7 @@ export class OverlayRoots implements RootSource {
   /** Directories of an overlay, for `docker inspect`; undefined while it is made, and when it goes. */
   async describe(id: string): Promise<(Rootfs & { merged: string }) | undefined> {
     try {
-      return { ...(await this.#o.snapshots.rootfs(id)), merged: this.#point(id) };
+      return { ...(await this.#o.snapshots.toMount(id)).rootfs, merged: this.#point(id) };
     } catch (error) {
       if (isCode(error, 'SNAPSHOT_NOT_FOUND')) return undefined;
       throw error;
@@ -144,16 +144,18 @@ export class OverlayRoots implements RootSource {
   }
 
   async #mount(id: string, volatile: boolean): Promise<void> {
-    const { lower, upper, work, ...rootfs } = await this.#o.snapshots.rootfs(id);
+    const { rootfs, missing } = await this.#o.snapshots.toMount(id);
+    const { lower, upper, work } = rootfs;
     // Linux 5.10. An unmount syncs the whole file system below otherwise, with all that others have written there.
     const options = [
-      ...(rootfs.options ?? []),
+      ...rootfs.options,
       ...(volatile && kernelAtLeast(this.#o.kernelRelease, '5.10') ? ['volatile'] : []),
     ];
     const target = this.#point(id);
     const common = { where: 'host', because: `root of container ${id}` } as const;
     await this.#o.runPlan({
       steps: [
+        ...missing,
         { op: 'mkdir', ...common, path: target, mode: 0o711, flags: MKDIR_MAY_EXIST },
         { ...overlayMount({ lower, upper, work, target, options }, this.#o.kernelRelease), ...common },
       ],
@@ -164,7 +166,7 @@ export class OverlayRoots implements RootSource {
     const target = this.#point(id);
     const common = { where: 'host', because: `root of container ${id} goes` } as const;
     if (!this.#uses.has(id) && !existsSync(target)) return;
-    const work = (await this.describe(id))?.work;
+    const work = this.#o.snapshots.workOf(id);
     await this.#o.runPlan({
       steps: [
         ...(this.#uses.has(id) ? [{ op: 'umount' as const, ...common, target, flags: MNT_DETACH }] : []),

@@ -80,7 +80,8 @@ async function compareLayer(node: TestNode, image: Case, i: number, diffId: Dige
 
 async function compareImage(node: TestNode, image: Case, diffIds: readonly Digest[]): Promise<number> {
   const id = image.name.replace(/\W/g, '-');
-  const rootfs = await node.snapshots.prepare(id, diffIds);
+  await node.snapshots.prepare(id, diffIds);
+  const rootfs = await node.snapshots.rootfs(id);
   const target = join(folder, 'merged');
   mkdirSync(target, { recursive: true });
   const data = `lowerdir=${rootfs.lower.join(':')},upperdir=${rootfs.upper},workdir=${rootfs.work}`;
