@@ -96,6 +96,16 @@ function fixForForward(chain: ChainInfo): string {
   return `nft insert rule ${familyName(chain.family)} ${chain.table} ${chain.name} oifname <bridge> accept, and the same with iifname`;
 }
 
+/** Base chains of others at the input hook, in the order in which they are asked. */
+export function inputChains(daemon: string, { chains }: Pick<Ruleset, 'chains'>): ChainInfo[] {
+  return chains
+    .filter(
+      ({ base, family, table }) =>
+        base?.hook === 'input' && base.type === 'filter' && isInternet(family) && !isOwn(daemon, family, table),
+    )
+    .sort((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
+}
+
 class GateCopy {
   readonly sets: Message[] = [];
   readonly chains: Message[] = [];
@@ -118,9 +128,7 @@ class GateCopy {
   compile(): this {
     const t = tableOf(this.#daemon);
     const entry = this.#from === 'lo' ? CHAIN.hostLocal : CHAIN.host;
-    const bases = this.#ruleset.chains
-      .filter((chain) => chain.base?.hook === 'input' && chain.base.type === 'filter' && isInternet(chain.family))
-      .sort((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
+    const bases = inputChains(this.#daemon, this.#ruleset);
     let next: Verdict = { verdict: 'accept' };
     // From the last to the first, so that each knows where its accept leads.
     for (const [index, base] of [...bases.entries()].reverse()) {
@@ -233,8 +241,7 @@ class GateCopy {
   }
 
   #copyMeta(e: Expression & { expr: 'meta' }): Expression | undefined {
-    const understood: number[] = [META.IIF, META.IIFNAME, META.NFPROTO, META.L4PROTO, META.PROTOCOL];
-    if (!understood.includes(e.key)) return undefined;
+    if (!isUnderstoodMeta(e.key)) return undefined;
     if (this.#from === 'any') return e;
     // At the output hook there is no link in yet; the copy for our own connections sees the loopback, as input would.
     if (e.key === META.IIFNAME) return { expr: 'immediate', dreg: e.dreg, data: ifname('lo') };
@@ -281,18 +288,23 @@ function closedVerdict(of: Verdict): Verdict | undefined {
   return of.verdict === 'accept' || of.verdict === 'continue' ? undefined : { verdict: 'drop' };
 }
 
-function isTarget(rule: RuleInfo): boolean {
+export function isTarget(rule: RuleInfo): boolean {
   const last = rule.expressions.at(-1);
   return last?.expr === 'unknown' && last.name === 'target';
 }
 
-function isUnderstoodPayload(e: Expression & { expr: 'payload' }): boolean {
+export function isUnderstoodMeta(key: number): boolean {
+  const understood: number[] = [META.IIF, META.IIFNAME, META.NFPROTO, META.L4PROTO, META.PROTOCOL];
+  return understood.includes(key);
+}
+
+export function isUnderstoodPayload(e: Expression & { expr: 'payload' }): boolean {
   if (e.base === PAYLOAD_NETWORK) return true;
   return e.base === PAYLOAD_TRANSPORT && e.offset + e.length <= 4; // the two ports
 }
 
 /** Concatenations with intervals and sets with time-outs are outside: their elements would have to be followed closely. */
-function isUnderstoodSet(set: SetInfo): boolean {
+export function isUnderstoodSet(set: SetInfo): boolean {
   return (set.flags & (SET_FLAG.MAP | SET_FLAG.TIMEOUT | SET_FLAG.CONCAT)) === 0;
 }
 

@@ -4,7 +4,8 @@ import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { Serial } from '#base/queue.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
-import { encode, type Message, NETLINK_NETFILTER, type Received } from '#kernel/netlink/wire.ts';
+import { dumpLinks, parseLinks } from '#kernel/netlink/link.ts';
+import { encode, type Message, NETLINK_NETFILTER, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
 import {
   batch,
   dumpChains,
@@ -24,6 +25,7 @@ import {
   type Ruleset,
 } from '#kernel/nft/ruleset.ts';
 import { compileHostGate, type FirewallNote, type HostGate } from '#network/firewall.ts';
+import { type Reach, type ReachTarget, reachOf } from '#network/reach.ts';
 
 /** How long a change of the host's firewall may go unnoticed by ports that are published already. */
 const LOOK_EVERY_MS = 2_000;
@@ -76,6 +78,18 @@ export class GateKeeper {
       }
       this.#generation = parseGeneration(await this.#ask([getGeneration()]));
     });
+  }
+
+  /** Who reaches these ports, by link and source; undefined for one whose rules cut the sources into too many pieces. */
+  async reach(targets: readonly ReachTarget[]): Promise<(Reach[] | undefined)[]> {
+    if (targets.length === 0) return [];
+    const ruleset = await this.#read();
+    const links = parseLinks(
+      await this.#kernel.netlink({ what: 'read links', protocol: NETLINK_ROUTE, messages: [dumpLinks()] }),
+    );
+    // What stands in a bridge brings nothing in by its own name.
+    const ways = links.filter(({ master }) => master === undefined);
+    return targets.map((target) => reachOf(this.#daemon, ruleset, target, ways));
   }
 
   watch(needed: () => boolean): void {

@@ -238,14 +238,49 @@ describe('networks on a host with a LAN', () => {
     await networks.firewall.refresh();
     expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('timeout');
     expect(await world.ask(host, '192.0.2.2', 8080)).toContain('web sees');
+    const reach = async () => {
+      const [said] = await networks.firewall.reach([{ protocol: 'tcp', port: 8080, address: '192.0.2.2' }]);
+      return (name: string): unknown => said?.find(({ links }) => links.includes(name)) ?? said;
+    };
+    let by = await reach();
+    expect(by('lo')).toMatchObject({ links: ['lo'], open: ['this host'] });
+    expect(by('eth0')).toMatchObject({ open: ['10.9.0.0/16'], depends: [] });
+    expect(by('*')).toMatchObject({ open: ['10.9.0.0/16'] });
     nft('add rule inet fw input iifname "eth0" tcp dport { 22, 8000-8999 } accept');
     await networks.firewall.refresh();
     expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('web sees 192.0.2.1');
+    by = await reach();
+    expect(by('eth0')).toMatchObject({ links: ['eth0'], open: ['anywhere'] });
+    expect(by('*')).toMatchObject({ open: ['10.9.0.0/16'] });
+    // Each of these as the kernel answers: a range, sets, a jump, a part that is kept out, and what a packet does not say.
+    nft('add set inet fw friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/30, 198.51.100.7 } }');
+    nft('add chain inet fw more');
+    nft('flush chain inet fw input');
+    nft('add rule inet fw input ct state established,related accept');
+    nft('add rule inet fw input ip saddr 192.0.2.1-192.0.2.9 ip saddr != 192.0.2.1 accept');
+    nft('add rule inet fw input iifname "eth*" jump more');
+    nft('add rule inet fw more tcp dport != 8080 return');
+    nft('add rule inet fw more ip saddr @friends accept');
+    nft('add rule inet fw more ip saddr 203.0.113.0/24 ip ttl 9 accept');
+    await networks.firewall.refresh();
+    by = await reach();
+    expect(by('eth0')).toEqual({
+      links: ['eth0'],
+      open: ['192.0.2.0-192.0.2.9', '198.51.100.7'],
+      depends: ['203.0.113.0/24'],
+    });
+    expect(by('*')).toMatchObject({ open: ['192.0.2.2-192.0.2.9'] });
+    expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('web sees 192.0.2.1');
+    nft('flush chain inet fw input');
+    nft('add rule inet fw input iif lo accept');
+    nft('add rule inet fw input ct state established,related accept');
+    nft('add rule inet fw input iifname "eth0" tcp dport { 22, 8000-8999 } accept');
     nft('insert rule inet fw input tcp dport 8080 quota over 10 mbytes drop');
     await networks.firewall.refresh();
     expect(networks.firewall.notes).toMatchObject([
       { kind: 'closed', where: expect.stringContaining('inet fw input') },
     ]);
+    expect((await reach())('eth0')).toMatchObject({ open: [] });
     expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('timeout');
     nft('flush chain inet fw input');
     nft('add chain inet fw input { policy accept; }');

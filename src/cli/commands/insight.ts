@@ -38,6 +38,8 @@ interface ExposedAnswer {
     hostPort: number;
     reach: string;
     answersAt: string[];
+    from: { at: string[]; ways: { links: string[]; open: string[]; depends: string[] }[] }[];
+    unjudged: string[];
     listening: boolean;
     because: string;
   }[];
@@ -66,6 +68,20 @@ function renderLine({ topic, name, value, because, wished }: XrayLine): string {
   return `${mark} ${topic}${name === undefined ? '' : ` ${name}`}\t${value}${wished === undefined ? '' : `, wished ${wished}`}\t(${because})`;
 }
 
+type Way = ExposedAnswer['ports'][number]['from'][number]['ways'][number];
+
+/** Nothing where the host's firewall lets everybody in. */
+function waysText(at: readonly string[], ways: readonly Way[]): string {
+  const isAll = (way: Way): boolean => way.open[0] === 'anywhere' || way.open[0] === 'this host';
+  if (ways.every(isAll)) return '';
+  const lines = ways.map(({ links, open, depends }) => {
+    const may = depends.length > 0 ? [`perhaps ${depends.join(', ')}`] : [];
+    const who = [...open, ...may].join(', ') || 'nobody';
+    return `      by ${links.map((link) => (link === '*' ? 'any other link' : link)).join(', ')}: ${who}\n`;
+  });
+  return `    the host's firewall lets in, at ${at.join(' ')}:\n${lines.join('')}`;
+}
+
 export const exposedCommand: Command = async ({ flags, io, engine }) => {
   const answer = await engine.json<ExposedAnswer>({ path: '/estiba/v1/exposed' });
   if (flags.on('json')) {
@@ -78,6 +94,9 @@ export const exposedCommand: Command = async ({ flags, io, engine }) => {
       `${p.hostPort}/${p.protocol} → ${p.container}:${p.containerPort}: ${p.reach}${deaf}   (${p.because})\n`,
     );
     io.stdout.write(`    ${p.answersAt.join(' ')}\n`);
+    io.stdout.write(p.from.map(({ at, ways }) => waysText(at, ways)).join(''));
+    if (p.unjudged.length > 0)
+      io.stdout.write(`    ${p.unjudged.join(' ')}: the host's firewall tells more sources apart than are looked at\n`);
   }
   for (const { container, because } of answer.onHost)
     io.stdout.write(`${container}: every port it opens is the host's   (${because})\n`);

@@ -41,7 +41,7 @@ export function insightHandlers(insight: Insight): Handlers {
       const { steps, text } = insight.plan(params['id'] ?? '');
       return textOf(query, 'as') === 'text' ? { kind: 'text', status: 200, body: text } : json({ steps });
     },
-    EstibaExposed: () => json(insight.exposed()),
+    EstibaExposed: async () => json(await insight.exposed()),
     EstibaAudit: () => json(plain(insight.audit())),
     EstibaAuditClean: async ({ query }) => json(plain(flag(query, 'clean') ? await insight.clean() : insight.audit())),
   };

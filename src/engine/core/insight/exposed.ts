@@ -1,6 +1,7 @@
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { Listener } from '#kernel/proc/sockets.ts';
 import type { FirewallNote } from '#network/firewall.ts';
+import type { Reach, ReachTarget } from '#network/reach.ts';
 
 /** What of this node can be reached from where, through containers. */
 export interface Exposed {
@@ -20,6 +21,10 @@ export interface ExposedPort {
   reach: 'this host' | 'whoever reaches that address' | 'whoever reaches this host';
   /** Where it answers, `ADDRESS:PORT`. */
   answersAt: string[];
+  /** By which links and from which sources the host's input rules let a new connection in; equal answers together. */
+  from: { at: string[]; ways: Reach[] }[];
+  /** Addresses of which that is not known: the rules cut the sources into too many pieces. */
+  unjudged: string[];
   /** False: published, and no program takes what comes. */
   listening: boolean;
   because: string;
@@ -31,15 +36,38 @@ export interface ExposedInputs {
   listeners: ReadonlyMap<string, readonly Listener[]>;
   hostAddresses: readonly string[];
   firewallNotes: readonly FirewallNote[];
+  /** By `reachKey`; absent where the rules cut the sources into too many pieces. */
+  reach: ReadonlyMap<string, Reach[]>;
+}
+
+export function reachKey({ protocol, port, address }: ReachTarget): string {
+  return `${protocol} ${port} ${address}`;
+}
+
+/** What is to be asked of the host's firewall for these containers. */
+export function reachTargets(records: readonly ContainerRecord[], hostAddresses: readonly string[]): ReachTarget[] {
+  return records
+    .filter((record) => isRunning(record.state))
+    .flatMap(({ ports }) =>
+      ports.flatMap(({ protocol, hostIp = '', hostPort }) =>
+        hostPort === undefined
+          ? []
+          : answering(hostIp, hostAddresses).map((address) => ({ protocol, port: hostPort, address })),
+      ),
+    );
+}
+
+function answering(hostIp: string, hostAddresses: readonly string[]): string[] {
+  return ANY.has(hostIp) ? hostAddresses.filter((a) => a.includes(':') === hostIp.includes(':')) : [hostIp];
 }
 
 const ANY = new Set(['0.0.0.0', '::', '']);
 
 /** Pure. */
-export function exposed({ records, listeners, hostAddresses, firewallNotes }: ExposedInputs): Exposed {
+export function exposed({ records, listeners, hostAddresses, firewallNotes, reach }: ExposedInputs): Exposed {
   const running = records.filter((record) => isRunning(record.state));
   return {
-    ports: running.flatMap((record) => portsOf(record, listeners.get(record.id) ?? [], hostAddresses)),
+    ports: running.flatMap((record) => portsOf(record, listeners.get(record.id) ?? [], hostAddresses, reach)),
     onHost: running
       .filter(({ spec }) => spec.namespaces.network.kind === 'host')
       .map(({ name }) => ({ container: name, because: '--network host' })),
@@ -51,14 +79,18 @@ function portsOf(
   { name, ports, spec }: ContainerRecord,
   listeners: readonly Listener[],
   hostAddresses: readonly string[],
+  reach: ExposedInputs['reach'],
 ): ExposedPort[] {
   return ports.flatMap((port): ExposedPort[] => {
     const { containerPort, protocol, hostIp = '', hostPort } = port;
     if (hostPort === undefined) return [];
     const any = ANY.has(hostIp);
-    const v6 = hostIp.includes(':');
     const loopback = hostIp === '::1' || hostIp.startsWith('127.');
-    const addresses = any ? hostAddresses.filter((a) => a.includes(':') === v6) : [hostIp];
+    const addresses = answering(hostIp, hostAddresses);
+    const known = addresses.map((address) => ({
+      at: atPort(address, hostPort),
+      ways: reach.get(reachKey({ protocol, port: hostPort, address })),
+    }));
     const wished = Object.values(spec.network.ports).some((bindings) =>
       bindings.some((b) => b.hostPort !== '' && Number(b.hostPort) === hostPort),
     );
@@ -70,10 +102,29 @@ function portsOf(
         hostIp,
         hostPort,
         reach: loopback ? 'this host' : any ? 'whoever reaches this host' : 'whoever reaches that address',
-        answersAt: addresses.map((a) => (a.includes(':') ? `[${a}]:${hostPort}` : `${a}:${hostPort}`)),
+        answersAt: known.map(({ at }) => at),
+        from: together(known),
+        unjudged: known.flatMap(({ at, ways }) => (ways ? [] : [at])),
         listening: protocol === 'sctp' || listeners.some((l) => l.protocol === protocol && l.port === containerPort),
         because: wished ? '--publish, with that port' : spec.network.publishAll ? '--publish-all' : '--publish',
       },
     ];
   });
+}
+
+function atPort(address: string, port: number): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** Addresses with one answer stand together. */
+function together(known: readonly { at: string; ways: Reach[] | undefined }[]): ExposedPort['from'] {
+  const groups = new Map<string, ExposedPort['from'][number]>();
+  for (const { at, ways } of known) {
+    if (!ways) continue;
+    const key = JSON.stringify(ways);
+    const group = groups.get(key);
+    if (group) group.at.push(at);
+    else groups.set(key, { at: [at], ways });
+  }
+  return [...groups.values()];
 }

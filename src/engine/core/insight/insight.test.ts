@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { audit } from '#engine/core/insight/audit.ts';
-import { exposed } from '#engine/core/insight/exposed.ts';
+import { exposed, reachTargets } from '#engine/core/insight/exposed.ts';
 import type { KernelView } from '#engine/core/insight/kernel-view.ts';
 import { show } from '#engine/core/insight/show.ts';
 import { why } from '#engine/core/insight/why.ts';
@@ -237,12 +237,23 @@ describe('what is exposed', () => {
       { containerPort: 82, protocol: 'tcp' },
     ];
     const r = { ...record({}), ports };
+    const ways = [{ links: ['eth0', '*'], open: ['10.9.0.0/16'], depends: [] }];
     const { ports: found } = exposed({
       records: [r],
       listeners: new Map([[r.id, [{ protocol: 'tcp', address: '0.0.0.0', port: 80, uid: 0 }]]]),
       hostAddresses: ['127.0.0.1', '10.0.0.5', 'fd00::5'],
       firewallNotes: [],
+      reach: new Map([['tcp 8080 10.0.0.5', ways]]),
     });
+    expect(found.map(({ from, unjudged }) => ({ from, unjudged }))).toEqual([
+      { from: [{ at: ['10.0.0.5:8080'], ways }], unjudged: ['127.0.0.1:8080'] },
+      { from: [], unjudged: ['127.0.0.1:8081'] },
+    ]);
+    expect(reachTargets([r], ['127.0.0.1', '10.0.0.5', 'fd00::5'])).toEqual([
+      { protocol: 'tcp', port: 8080, address: '127.0.0.1' },
+      { protocol: 'tcp', port: 8080, address: '10.0.0.5' },
+      { protocol: 'tcp', port: 8081, address: '127.0.0.1' },
+    ]);
     expect(
       found.map(({ hostPort, reach, answersAt, listening }) => ({ hostPort, reach, answersAt, listening })),
     ).toEqual([

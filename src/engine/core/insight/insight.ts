@@ -4,7 +4,7 @@ import type { Clock } from '#base/clock.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { WrongPhase } from '#engine/core/errors.ts';
 import { type Audit, audit, type Known, type Places } from '#engine/core/insight/audit.ts';
-import { type Exposed, exposed } from '#engine/core/insight/exposed.ts';
+import { type Exposed, exposed, reachKey, reachTargets } from '#engine/core/insight/exposed.ts';
 import { type Foreseen, type ForeseeParts, foreseeCreate, foreseeUpdate } from '#engine/core/insight/foresee.ts';
 import { type KernelView, readKernelView } from '#engine/core/insight/kernel-view.ts';
 import { type ShowForm, show } from '#engine/core/insight/show.ts';
@@ -91,14 +91,22 @@ export class Insight {
     return foreseeUpdate(this.#o.foresee, wish, change);
   }
 
-  exposed(): Exposed {
+  async exposed(): Promise<Exposed> {
     const { containers, networks } = this.#o;
-    const records = containers.list();
+    const [records, addresses] = [containers.list(), hostAddresses()];
+    const targets = reachTargets(records, addresses);
+    const answers = await networks.firewall.reach(targets);
     return exposed({
       records,
       listeners: new Map(records.map((record) => [record.id, this.#kernel(record)?.listeners ?? []])),
-      hostAddresses: hostAddresses(),
+      hostAddresses: addresses,
       firewallNotes: networks.firewall.notes,
+      reach: new Map(
+        targets.flatMap((target, i) => {
+          const ways = answers[i];
+          return ways ? [[reachKey(target), ways] as const] : [];
+        }),
+      ),
     });
   }
 
