@@ -46,8 +46,11 @@ async function letGo(c: Command, { record, init }: Container): Promise<void> {
   const { fifo } = paths(c.root, record.id);
   const fd = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    while (!gotByte(fd)) {
-      if (!init || !isAlive(init, c.files)) throw wrongState(record.id, 'cannot start a container that has stopped');
+    for (;;) {
+      // Whether it lives is looked at first: a short program has run to its end a moment after init wrote its byte.
+      const lives = init !== undefined && isAlive(init, c.files);
+      if (gotByte(fd)) break;
+      if (!lives) throw wrongState(record.id, 'cannot start a container that has stopped');
       await sleep(c.clock, POLL_MS);
     }
   } finally {
