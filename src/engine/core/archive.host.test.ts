@@ -143,32 +143,40 @@ describe('archives of a container', () => {
     mkdirSync(join(root, 'swap/inner'), { recursive: true });
     writeFileSync(join(root, 'swap/inner/secret'), 'public');
     const racer = swapForever(join(root, 'swap/inner'), outside);
+    const ended = new Promise((resolve) => racer.once('close', resolve));
     try {
       const archive = tar([entry({ path: 'inner/planted' }, 'x')]);
-      for (let i = 0; i < 300; i++) {
+      // The racer takes a processor for itself: where there is little left of the others, fewer tries have to do.
+      const enoughMs = performance.now() + ENOUGH_MS;
+      for (let i = 0; i < 300 && performance.now() < enoughMs; i++) {
         expect((await pack('/swap')).includes('SECRET')).toBe(false);
         const direct = await pack('/swap/inner/secret').catch(() => Buffer.alloc(0));
         expect(direct.includes('SECRET')).toBe(false);
         await unpack('/swap', archive).catch(() => undefined); // a name may be gone at that moment: no matter
         expect(readdirSync(outside)).toEqual(['secret']);
       }
+      expect([racer.exitCode, racer.signalCode]).toEqual([null, null]); // it raced to the end
     } finally {
       racer.kill('SIGKILL');
-      await new Promise((resolve) => racer.once('close', resolve));
+      await ended;
     }
   });
 });
 
+const ENOUGH_MS = 60_000;
+
+/** What is unpacked meanwhile gets in the way of each step, also of clearing it away: the next round finds the directory again. */
 function swapForever(path: string, target: string): ChildProcess {
   const script = `
     const fs = require('node:fs');
     const [path, target] = process.argv.slice(1);
-    for (;;) try {
-      fs.renameSync(path, path + '.aside');
-      fs.symlinkSync(target, path);
-      fs.unlinkSync(path);
-      fs.renameSync(path + '.aside', path);
-    } catch { fs.rmSync(path, { recursive: true, force: true }); }`;
+    const tried = (step) => { try { step(); return true; } catch { return false; } };
+    for (const parent = process.ppid; process.ppid === parent; ) {
+      tried(() => fs.renameSync(path, path + '.aside'));
+      tried(() => fs.symlinkSync(target, path));
+      tried(() => fs.unlinkSync(path));
+      if (!tried(() => fs.renameSync(path + '.aside', path))) tried(() => fs.rmSync(path, { recursive: true, force: true }));
+    }`;
   return spawn(process.execPath, ['-e', script, path, target], { stdio: 'ignore' });
 }
 
