@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { errnoOf } from '#base/errors.ts';
 
 export const RUNTIME = process.env['ESTIBA_OCI'] ?? fileURLToPath(new URL('../../../bin/estiba-oci', import.meta.url));
 
@@ -124,7 +125,7 @@ export class Room {
   /** What daemons leave running on purpose (spawner, edge, shims): they go with their network namespace. */
   #endStrays(): void {
     const holder = Number(this.#pid);
-    for (const pid of processesIn(this.#netns)) if (pid !== holder) process.kill(pid, 'SIGKILL');
+    for (const pid of processesIn(this.#netns)) if (pid !== holder) killUnlessGone(pid);
   }
 
   /** As a boot leaves things: no process, no link or table, no cgroup, and nothing of the volatile directory. */
@@ -151,6 +152,15 @@ export class Room {
     for (const name of this.#cgroups) killCgroup(name);
     for (const name of this.#cgroups) await removeCgroups(name);
     rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** A helper ends by itself once its daemon has: maybe just now. */
+function killUnlessGone(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (errnoOf(error) !== 'ESRCH') throw error;
   }
 }
 
