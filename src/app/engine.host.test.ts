@@ -85,6 +85,7 @@ describe('the engine on real shims', () => {
       find: (id) => processes.find(id),
       list: () => processes.list(),
       execExit: (...of) => processes.execExit(...of),
+      end: (id) => processes.end(id),
       remove: (id) => processes.remove(id),
     };
     const parts: NodeParts = {

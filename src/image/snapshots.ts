@@ -13,7 +13,7 @@ import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import { LAYERS_MAX } from '#spec/image/manifest.ts';
 import { diskUsage } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
-import type { Store } from '#storage/store.ts';
+import type { Store, TxnOp } from '#storage/store.ts';
 
 /**
  * Root file systems: the layers of an image, and above them a directory of their own for what the container writes.
@@ -91,12 +91,15 @@ export class SnapshotStore {
     }
   }
 
-  /** It goes: who asks for it finds it gone, and `remove` takes its data; after a crash the next start does. */
-  async retire(id: string): Promise<void> {
+  /**
+   * It goes: who asks for it finds it gone, and `remove` takes its data; after a crash the next start does, once what is answered
+   * here is written. That is its owner's to do, in the transaction that forgets him.
+   */
+  retire(id: string): TxnOp[] {
     const record = this.#known.get(id);
-    if (!record || record.state === 'going') return;
+    if (!record || record.state === 'going') return [];
     record.state = 'going';
-    await this.#note(id, record);
+    return this.#volatile.has(id) ? [] : [this.#records.op(id, record)];
   }
 
   /** Of a snapshot that is there, mounting layers that a reboot took out, and making its directories. */
@@ -161,7 +164,8 @@ export class SnapshotStore {
   /** Removes it with all that was written, and in the same request carries out `beside`. A second call, or one for an unknown id, has only that to do. */
   async remove(id: string, beside: readonly Step[] = []): Promise<void> {
     const record = this.#known.get(id);
-    await this.retire(id);
+    const ops = this.retire(id);
+    if (ops.length > 0) await this.#options.store.txn({ ops, lazy: true });
     if (record) await this.#finishRemoval(id, record, beside);
     else if (beside.length > 0) await this.#options.runPlan({ steps: beside });
   }

@@ -35,9 +35,13 @@ export class Records<T> {
 
   /** `put`, and `remove` without a record, for what a power cut may take back: see `lazy` in store.ts. */
   async note(id: string, record: T | undefined): Promise<void> {
+    await this.#store.txn({ ops: [this.op(id, record)], lazy: true });
+  }
+
+  /** The change alone, for a transaction with others. */
+  op(id: string, record: T | undefined): TxnOp {
     const key = this.#prefix + id;
-    const op: TxnOp = record === undefined ? { do: 'delete', key } : { do: 'put', key, value: bytesOf(record) };
-    await this.#store.txn({ ops: [op], lazy: true });
+    return record === undefined ? { do: 'delete', key } : { do: 'put', key, value: bytesOf(record) };
   }
 
   #parse(kv: KeyValue): T {

@@ -345,6 +345,20 @@ describe('a daemon that was killed', () => {
       }
   });
 
+  it('removes what was to be removed at its end, and had just ended', async () => {
+    const before = await bench();
+    await before.containers.create('web', spec({ autoRemove: true }));
+    await before.containers.start('web');
+    const cut = vi.spyOn(before.node.parts.network, 'detach').mockImplementation(() => new Promise(() => undefined));
+    process(before).end(0);
+    await vi.waitFor(() => expect(cut).toHaveBeenCalled());
+    cut.mockRestore();
+    const after = await before.reboot();
+    await after.containers.recover();
+    expect(after.containers.list()).toEqual([]);
+    expect([...after.node.held]).toEqual([]);
+  });
+
   it('sweeps what was being made or removed, and processes that nobody owns', async () => {
     const before = await bench();
     const record = await before.containers.create('web', spec());

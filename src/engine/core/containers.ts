@@ -375,7 +375,8 @@ export class Containers {
     const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
     if (phase === 'exited' || phase === 'restarting') {
       await this.#launcher.release(record.id); // its end was recorded first
-      if (wantsToRun) await this.#runAgain(record);
+      if (record.spec.autoRemove) await this.#remove(record, true);
+      else if (wantsToRun) await this.#runAgain(record);
       else if (phase === 'restarting') await this.#o.registry.saveState(record, { phase: 'exited' });
       return;
     }

@@ -48,7 +48,10 @@ export class FakeNode {
         return `/roots/${id}`;
       },
       unmount: async (id) => void this.held.delete(`mount ${id}`),
-      retire: async (id) => void this.held.delete(`mount ${id}`),
+      retire: async (id) => {
+        this.held.delete(`mount ${id}`);
+        return [];
+      },
       remove: async (id) => void this.held.delete(`root ${id}`),
       shareMemory: async (id) => this.#take('roots.shareMemory', `memory ${id}`),
       memoryOf: (id) => `/shm/${id}`,
@@ -124,6 +127,7 @@ export class FakeNode {
       find: async (id) => this.processes.get(id),
       list: async () => [...this.processes.keys()],
       execExit: async () => undefined,
+      end: async () => undefined,
       remove: async (id) => {
         this.held.delete(`process ${id}`);
         this.processes.delete(id);

@@ -113,19 +113,19 @@ export class Launcher {
         this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
       }
     };
-    const process = tried('process', () => parts.processes.remove(id)); // first: it may still use the others
-    const network = process.then(() => tried('network', () => parts.network.detach(id)));
-    const rest = process.then(() =>
-      Promise.all([
-        tried('root', () => parts.roots.unmount(id)),
-        tried('shared memory', () => parts.roots.unshareMemory(id)),
-        tried('volumes', () => parts.volumes.detach(id)),
-      ]),
+    await tried('process', () => parts.processes.end(id)); // first: it may still use the others
+    const network = tried('network', () => parts.network.detach(id));
+    const all = [
+      network,
+      tried('leavings of the process', () => parts.processes.remove(id)),
+      tried('root', () => parts.roots.unmount(id)),
+      tried('shared memory', () => parts.roots.unshareMemory(id)),
+      tried('volumes', () => parts.volumes.detach(id)),
+    ];
+    this.#leaving.set(
+      id,
+      Promise.all(all).then(() => void this.#leaving.delete(id)),
     );
-    const leaving = Promise.all([network, rest]).then(() => {
-      if (this.#leaving.get(id) === leaving) this.#leaving.delete(id);
-    });
-    this.#leaving.set(id, leaving);
     await network;
   }
 

@@ -35,7 +35,7 @@ export async function makeContainer(
 
 /**
  * The same taken back; it does not run any more. Nothing that lasts is destroyed before it is forgotten for good: a removal that
- * a power cut forgets has not happened. After a kill alone the next daemon finds the intent, and goes on.
+ * a crash forgets has not happened, and what one leaves of a forgotten container goes at the next start.
  */
 export async function unmakeContainer(
   { parts, registry, logLeavings }: Makings,
@@ -43,18 +43,16 @@ export async function unmakeContainer(
   removeAnonymous: boolean,
 ): Promise<void> {
   const { id } = record;
-  // Volumes of its own go with their data before it does: their intent has to last.
-  const destroys = removeAnonymous && record.mounts.some(({ type }) => type === 'volume');
-  await (destroys
-    ? registry.saveState(record, { phase: 'removing' })
-    : registry.noteState(record, { phase: 'removing' }));
+  // Volumes of its own go with their data before it does: that takes an intent, which lasts.
+  if (removeAnonymous && record.mounts.some(({ type }) => type === 'volume'))
+    await registry.saveState(record, { phase: 'removing' });
   await parts.processes.remove(id);
-  await Promise.all([
-    parts.network.detach(id),
+  const [retired] = await Promise.all([
     parts.roots.retire(id),
+    parts.network.detach(id),
     parts.volumes.release(id, record.mounts, { removeAnonymous }),
   ]);
-  await registry.forget(id);
+  await registry.forget(id, retired);
   await parts.roots.remove(id, [...parts.network.leavings(id), ...logLeavings(id)]);
 }
 

@@ -7,6 +7,7 @@ import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
 import type { OciConfig, OciMount, OciProcess } from '#spec/oci/config.ts';
 import type { LinuxResources } from '#spec/oci/linux.ts';
+import type { TxnOp } from '#storage/store.ts';
 
 /** What the life of a container needs of the floors below, each as small as that. Chosen in `app`, replaced in tests. */
 export interface NodeParts {
@@ -47,8 +48,11 @@ export interface RootSource {
    */
   mount(id: string, wish?: { volatile?: boolean }): Promise<string>;
   unmount(id: string): Promise<void>;
-  /** Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. */
-  retire(id: string): Promise<void>;
+  /**
+   * Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. What is answered
+   * tells that start so: it is to be written with what forgets the container.
+   */
+  retire(id: string): Promise<TxnOp[]>;
   /** `beside`: what else goes then, in the same request. */
   remove(id: string, beside?: readonly Step[]): Promise<void>;
   /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
@@ -145,7 +149,9 @@ export interface ProcessSource {
   list(): Promise<string[]>;
   /** How an exec ended that nobody watched; undefined while it runs. */
   execExit(id: string, exec: string): Promise<ExitStatus | undefined>;
-  /** Everything the shim left: directory, cgroup, mounts. One that is still making its container ends first. */
+  /** Nothing of it runs any more: a shim that is still making its container ends, and what outlived its shim is killed. */
+  end(id: string): Promise<void>;
+  /** Ended, and everything the shim left is gone: directory, cgroup, mounts. */
   remove(id: string): Promise<void>;
 }
 

@@ -121,34 +121,43 @@ export class ShimProcesses implements ProcessSource {
     return exit && exitStatus(exit);
   }
 
-  /** Kills what still runs; then the cgroup, the runtime's state and the shim's directory go, in this order. */
-  async remove(id: string): Promise<void> {
+  async end(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
     const ours = this.#ours.get(id);
-    this.#ours.delete(id);
-    if (ours && !isAlive(ours.init, files)) return this.#removeAll(id, planRemove(ours.made));
-    const at = paths(root, id);
-    const hasShim = files.exists(this.#dir(id));
-    if (!hasShim && !files.exists(at.dir)) return;
-    if (hasShim && !files.exists(at.pid)) await this.#endUnfinished(id);
-    try {
-      const { record, config, init, status } = loadContainer(root, id, files);
-      if (status !== 'stopped') await spawner.run(planKillAll(record, config, init));
-      await this.#removeAll(id, planRemove(record));
-    } catch (error) {
-      if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
-      await this.#removeAll(id);
-    }
+    if (ours && !isAlive(ours.init, files)) return;
+    if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await this.#endUnfinished(id);
+    const known = this.#load(id);
+    if (known && known.status !== 'stopped') await spawner.run(planKillAll(known.record, known.config, known.init));
   }
 
-  /** In one request: what was made for it, what the runtime knew of it, what its shim left. */
-  async #removeAll(id: string, made?: Plan): Promise<void> {
+  /** The cgroup, the runtime's state and the shim's directory go in this order, in one request. */
+  async remove(id: string): Promise<void> {
+    const { root, files, spawner } = this.#o;
     const dir = this.#dir(id);
-    const state = planForget(this.#o.root, id).steps;
-    const because = 'it has ended, and whoever asked how has been told';
-    await this.#o.spawner.run({
-      steps: [...(made?.steps ?? []), ...state, { op: 'removeTree', where: 'host', because, path: dir }],
+    await this.end(id);
+    const made = this.#ours.get(id)?.made ?? this.#load(id)?.record;
+    this.#ours.delete(id);
+    if (!made && !files.exists(dir) && !files.exists(paths(root, id).dir)) return;
+    const because = 'it has ended, and how is on record';
+    await spawner.run({
+      steps: [
+        ...(made ? planRemove(made).steps : []),
+        ...planForget(root, id).steps,
+        { op: 'removeTree', where: 'host', because, path: dir },
+      ],
     });
+  }
+
+  /** By what the runtime keeps of it; undefined when that is not there, or not whole. */
+  #load(id: string): Container | undefined {
+    const { root, files } = this.#o;
+    if (!files.exists(paths(root, id).dir)) return undefined;
+    try {
+      return loadContainer(root, id, files);
+    } catch (error) {
+      if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
+      return undefined;
+    }
   }
 
   /** A daemon that was killed leaves shims that go on making their container: without this one would live on, and nobody would know it. */

@@ -1,7 +1,7 @@
 import { KeyedSerial } from '#base/queue.ts';
 import { AmbiguousId, BadName, NameTaken, NoSuchContainer } from '#engine/core/errors.ts';
 import type { ContainerRecord, ContainerState } from '#engine/core/record.ts';
-import { prefix, remove, type Store } from '#storage/store.ts';
+import { prefix, type Store, type TxnOp } from '#storage/store.ts';
 
 const PREFIX = 'containers/';
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
@@ -134,9 +134,10 @@ export class ContainerRegistry {
     return renamed;
   }
 
-  forget(id: string): Promise<void> {
+  /** `beside`: what else is written then, or not at all. */
+  forget(id: string, beside: readonly TxnOp[] = []): Promise<void> {
     return this.#line.run(id, async () => {
-      await remove(this.#store, { key: PREFIX + id });
+      await this.#store.txn({ ops: [{ do: 'delete', key: PREFIX + id }, ...beside] });
       const record = this.#byId.get(id);
       this.#byId.delete(id);
       if (record && this.#byName.get(record.name) === id) this.#byName.delete(record.name);

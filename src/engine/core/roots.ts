@@ -11,6 +11,7 @@ import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
 import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
+import type { TxnOp } from '#storage/store.ts';
 
 export interface OverlayRootsOptions {
   images: ImageStore;
@@ -77,10 +78,10 @@ export class OverlayRoots implements RootSource {
     });
   }
 
-  retire(id: string): Promise<void> {
+  retire(id: string): Promise<TxnOp[]> {
     return this.#serial.run(id, async () => {
       await this.#unmount(id);
-      await this.#o.snapshots.retire(id);
+      return this.#o.snapshots.retire(id);
     });
   }
 
