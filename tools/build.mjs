@@ -3,7 +3,8 @@
 // machines here have.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -11,12 +12,13 @@ import { bundleOfAContainer, takeSnapshot } from './snapshot.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'dist');
+const REHEARSAL_MOST_MS = 60_000;
 const EXECUTOR = join(ROOT, 'native/build/estiba-init');
 /** One row a process: entry, and arguments that warm its cache: what they run is compiled when it starts next. */
 const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
   { name: 'planner', program: EXECUTOR, warm: callOfAPlanner },
-  { name: 'daemon' },
+  { name: 'daemon', rehearse: startOfADaemon },
   // A thread of the daemon, not a process: loaded as it is.
   { name: 'layer-worker', source: 'src/image/layer/worker.ts', thread: true },
   { name: 'registry', warm: () => ['--help'] },
@@ -29,7 +31,7 @@ mkdirSync(OUT, { recursive: true });
 // Until all is built nothing starts from the snapshot of what was here before.
 rmSync(join(OUT, 'planner.flags'), { force: true });
 for (const entry_ of ENTRIES) {
-  const { name, source = `src/app/${name}.ts`, thread = false, program, warm = () => ['--version'] } = entry_;
+  const { name, source = `src/app/${name}.ts`, thread = false, program, rehearse, warm = () => ['--version'] } = entry_;
   const entry = join(ROOT, source);
   const outfile = join(OUT, `${name}.cjs`);
   rmSync(join(OUT, `${name}.cache`), { force: true }); // before its script is another: V8 tells them apart by their length alone
@@ -47,6 +49,9 @@ for (const entry_ of ENTRIES) {
     supported: { 'dynamic-import': false },
     sourcemap: 'linked',
     minifySyntax: true,
+    // Without comments all is ASCII: V8 keeps such a source in one byte a character, and the loader has nothing to decode.
+    minifyWhitespace: true,
+    lineLimit: 200, // Node.js prints the line that threw
     define: {
       'import.meta.url': '__moduleUrl',
       ESTIBA_VERSION: JSON.stringify(version),
@@ -58,7 +63,10 @@ for (const entry_ of ENTRIES) {
   });
   for (const { path, contents } of outputFiles) replace(path, contents);
   if (thread) continue;
+  if (readFileSync(outfile).some((byte) => byte > 0x7f))
+    throw new Error(`${outfile} is not ASCII: write \\u escapes in regular expressions`);
   replace(join(OUT, `${name}.run.cjs`), loader(name));
+  if (rehearse?.(join(OUT, `${name}.run.cjs`))) continue;
   // The loader writes the cache when asked to, after a real run: so the functions that ran are in it, and no others.
   const env = { ...process.env, ESTIBA_WRITE_CACHE: '1' };
   execFileSync(program ?? process.execPath, program ? warm() : [join(OUT, `${name}.run.cjs`), ...warm()], {
@@ -107,6 +115,26 @@ function planOfAContainer() {
   return ['--plan', 'create', '--bundle', bundleOfAContainer(OUT, join(OUT, 'warm')), 'warm'];
 }
 
+/** A whole start, with namespaces of its own around it. False where nobody may have them: the cache holds less then, and a start takes longer. */
+function startOfADaemon(script) {
+  const directory = mkdtempSync(join(tmpdir(), 'estiba-rehearsal-'));
+  const around = ['-m', '-n', '-p', '-f', '--kill-child', '--mount-proc'];
+  try {
+    execFileSync('unshare', [...around, process.execPath, join(ROOT, 'tools/rehearse.mjs'), script, directory], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      timeout: REHEARSAL_MOST_MS,
+    });
+    return true;
+  } catch (error) {
+    console.error(
+      `no start of the daemon could be rehearsed for its cache: ${String(error.stderr || error.message).trim()}`,
+    );
+    return false;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
 /** What the snapshot is taken and started with; tools/snapshot.mjs and native/front.c read it. */
 function snapshotFlags() {
   const build = createHash('sha256').update(readFileSync(join(OUT, 'planner.cjs')));
@@ -129,7 +157,7 @@ const { Script } = require('node:vm');
 const file = require('node:path').join(__dirname, ${JSON.stringify(`${name}.cjs`)});
 const cache = file.replace(/cjs$/, 'cache');
 const read = (path) => { try { return readFileSync(path); } catch { return undefined; } };
-const source = readFileSync(file, 'utf8').replace(/^#!.*/, '');
+const source = readFileSync(file, 'latin1');
 const cachedData = read(cache);
 const wrapped = '(function (exports, require, module, __filename, __dirname) {' + source + '\\n})';
 const script = new Script(wrapped, { filename: file, ...(cachedData ? { cachedData } : {}) });
