@@ -18,9 +18,9 @@ const EXECUTOR = join(ROOT, 'native/build/estiba-init');
 const ENTRIES = [
   { name: 'oci', warm: planOfAContainer },
   { name: 'planner', program: EXECUTOR, warm: callOfAPlanner },
-  { name: 'daemon', rehearse: startOfADaemon },
   // A thread of the daemon, not a process: loaded as it is.
   { name: 'layer-worker', source: 'src/image/layer/worker.ts', thread: true },
+  { name: 'daemon', rehearse: startOfADaemon },
   { name: 'registry', warm: () => ['--help'] },
   { name: 'cli', warm: () => ['--help'] },
 ];
