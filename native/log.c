@@ -170,16 +170,23 @@ static size_t unfinished(const unsigned char *p, size_t size)
 static unsigned char *escape(unsigned char *to, const unsigned char *p, size_t size)
 {
 	static const char HEX[] = "0123456789abcdef";
+	/* ASCII from the space on, but the five that are escaped: what most lines are made of is copied in runs. */
+	static const bool PLAIN[256] = {
+		[0x20 ... 0x21] = true, [0x23 ... 0x25] = true, [0x27 ... 0x3b] = true, [0x3d] = true, [0x3f ... 0x5b] = true, [0x5d ... 0x7f] = true,
+	};
 
 	for (size_t i = 0; i < size;) {
-		unsigned char c = p[i];
-		size_t n;
+		size_t run = i, n;
+		unsigned char c;
 
-		if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&') {
-			*to++ = c;
-			i++;
-			continue;
-		}
+		while (run < size && PLAIN[p[run]])
+			run++;
+		memcpy(to, p + i, run - i);
+		to += run - i;
+		i = run;
+		if (i == size)
+			break;
+		c = p[i];
 		n = character(p + i, size - i);
 		if (n == 0) {
 			to = put(to, "\\ufffd");
@@ -207,34 +214,58 @@ static unsigned char *escape(unsigned char *to, const unsigned char *p, size_t s
 	return to;
 }
 
+/* What stands around each line of a chunk: made once, since what came together is stamped together. */
+struct edges {
+	unsigned char before[64], after[LOG_ATTRS + LINE_OVERHEAD];
+	size_t before_size, after_size;
+};
+
+static void make_edges(struct edges *edges, const struct log *log, int stream)
+{
+	unsigned char *before = edges->before, *after = edges->after;
+	char when[40];
+	size_t when_size = stamp(when);
+
+	if (log->format == LOG_CRI) {
+		memcpy(before, when, when_size);
+		before = put(put(put(before + when_size, " "), STREAM[stream]), " ");
+	} else {
+		before = put(before, "{\"log\":\"");
+		after = put(put(put(after, "\",\"stream\":\""), STREAM[stream]), "\"");
+		if (log->attrs)
+			after = put(put(after, ",\"attrs\":"), log->attrs);
+		after = put(after, ",\"time\":\"");
+		memcpy(after, when, when_size);
+		after = put(after + when_size, "\"}\n");
+	}
+	edges->before_size = (size_t)(before - edges->before);
+	edges->after_size = (size_t)(after - edges->after);
+}
+
 /* One line, or a part of one (`whole` false), without its newline. */
-static int put_line(struct log *log, int stream, const unsigned char *p, size_t size, bool whole, bool newline, const char *when, size_t when_size)
+static int put_line(struct log *log, const struct edges *edges, const unsigned char *p, size_t size, bool whole, bool newline)
 {
 	unsigned char *to;
 	size_t before;
 	int error = 0;
 
-	if (log->out_size + 6 * size + LINE_OVERHEAD + (log->attrs ? strlen(log->attrs) : 0) > OUT_SIZE)
+	if (log->out_size + 6 * size + LINE_OVERHEAD + edges->after_size > OUT_SIZE)
 		error = flush(log, log->out_size);
 	before = log->out_size;
 	to = log->out + before;
+	memcpy(to, edges->before, edges->before_size);
+	to += edges->before_size;
 	if (log->format == LOG_CRI) {
-		memcpy(to, when, when_size);
-		to = put(to + when_size, stream == LOG_STDOUT ? " stdout " : " stderr ");
 		to = put(to, whole ? "F " : "P ");
 		memcpy(to, p, size);
 		to += size;
 		*to++ = '\n';
 	} else {
-		to = escape(put(to, "{\"log\":\""), p, size);
+		to = escape(to, p, size);
 		if (newline)
 			to = put(to, "\\n");
-		to = put(put(put(to, "\",\"stream\":\""), STREAM[stream]), "\"");
-		if (log->attrs)
-			to = put(put(to, ",\"attrs\":"), log->attrs);
-		to = put(to, ",\"time\":\"");
-		memcpy(to, when, when_size);
-		to = put(to + when_size, "\"}\n");
+		memcpy(to, edges->after, edges->after_size);
+		to += edges->after_size;
 	}
 	log->out_size = (size_t)(to - log->out);
 	/* The line that would make the file too long is the first of the next one. */
@@ -248,13 +279,12 @@ int log_put(struct log *log, int stream, const void *data, size_t size)
 	const unsigned char *p = data, *end = p + size;
 	unsigned char *rest = log->rest[stream].text;
 	uint32_t kept = log->rest[stream].size;
-	char when[40];
-	size_t when_size;
+	struct edges edges;
 	int error = 0;
 
 	if (log->format == LOG_NONE || size == 0)
 		return 0;
-	when_size = stamp(when); /* one a chunk: what came together is stamped together */
+	make_edges(&edges, log, stream);
 	while (p < end) {
 		size_t room = LOG_LINE - kept, left = (size_t)(end - p), look = left < room ? left : room;
 		const unsigned char *newline = memchr(p, '\n', look);
@@ -266,14 +296,14 @@ int log_put(struct log *log, int stream, const void *data, size_t size)
 			kept += (uint32_t)take_now;
 		}
 		if (newline) {
-			failed = kept > 0 ? put_line(log, stream, rest, kept, true, true, when, when_size) : put_line(log, stream, p, take_now, true, true, when, when_size);
+			failed = kept > 0 ? put_line(log, &edges, rest, kept, true, true) : put_line(log, &edges, p, take_now, true, true);
 			kept = 0;
 			p += take_now + 1;
 		} else if (look == room) { /* LOG_LINE bytes and no end */
 			const unsigned char *part = kept > 0 ? rest : p;
 			size_t cut = LOG_LINE - unfinished(part, LOG_LINE);
 
-			failed = put_line(log, stream, part, cut, false, false, when, when_size);
+			failed = put_line(log, &edges, part, cut, false, false);
 			memmove(rest, part + cut, LOG_LINE - cut);
 			kept = LOG_LINE - (uint32_t)cut;
 			p += take_now;
@@ -292,14 +322,13 @@ int log_put(struct log *log, int stream, const void *data, size_t size)
 
 int log_end(struct log *log, int stream)
 {
-	char when[40];
+	struct edges edges;
 	uint32_t kept = log->rest[stream].size;
-	size_t when_size;
 
 	if (log->format == LOG_NONE || kept == 0)
 		return 0;
-	when_size = stamp(when);
-	put_line(log, stream, log->rest[stream].text, kept, true, false, when, when_size);
+	make_edges(&edges, log, stream);
+	put_line(log, &edges, log->rest[stream].text, kept, true, false);
 	log->rest[stream].size = 0;
 	return flush(log, log->out_size);
 }

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 
 /* In bss and page-aligned: an idle shim gives its pages back (shed_memory). */
-static unsigned char scratch[16 << 10] __attribute__((aligned(4096)));
+static unsigned char scratch[LOG_CHUNK] __attribute__((aligned(4096)));
 
 static int make_pipe(int *ours, int *theirs, int our_end)
 {
