@@ -315,7 +315,12 @@ static bool goes_to_exec(const struct run *run)
 	bool execs = false;
 	for (uint32_t i = run->at; i < run->plan.steps; i++) {
 		struct op op = plan_step(&run->plan, i);
-		if (op.where != INIT || op.code == OP_console || op.code == OP_seccomp) return false;
+		union args args;
+		if (op.where != INIT || op.code == OP_console) return false;
+		if (op.code == OP_seccomp) {
+			op_args(op, &args);
+			if (args.seccomp.listener.n) return false;
+		}
 		execs |= op.code == OP_exec;
 	}
 	return execs;
