@@ -57,7 +57,7 @@ demo-clean:
 
 # Packages to install elsewhere: dist/estiba-VERSION.tgz for `npm i -g`, dist/estiba_VERSION_ARCH.deb for apt.
 pack: build
-	npm pack --ignore-scripts --pack-destination dist
+	npm pack --silent --ignore-scripts --pack-destination dist
 
 deb: build
 	tools/deb.sh

@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { apiTls, checkExposure } from '#app/api-tls.ts';
 import { type DaemonOptions, HELP, readDaemonOptions } from '#app/daemon-options.ts';
 import { closeServer, connectionsOf, listenTcp, listenUnix } from '#app/listen.ts';
@@ -11,8 +13,8 @@ import { collectAtRest, ownHeap } from '#app/rest.ts';
 import { loginHandlers, openSessions, startUi, UI_ROUTES, type Ui } from '#app/ui.ts';
 import { VERSION } from '#app/version.ts';
 import { systemClock } from '#base/clock.ts';
-import { describeChain, EstibaError } from '#base/errors.ts';
-import { logger } from '#base/log.ts';
+import { defineError, describeChain, EstibaError } from '#base/errors.ts';
+import { type Logger, logger } from '#base/log.ts';
 import { Undo } from '#base/undo.ts';
 import type { KubeClient } from '#cluster/client/client.ts';
 import { buildHandlers, withBuildCache } from '#engine/api/docker/build.ts';
@@ -42,6 +44,11 @@ interface Endpoints {
   ingressTls?: string;
 }
 
+const NeedsRoot = defineError('DAEMON_NEEDS_ROOT', (d: { uid: number | undefined }) => ({
+  message: `containers of a daemon need root, and this is user ${d.uid}: it makes mounts, links and cgroups`,
+  hint: 'start it as root; an ordinary user runs a container with estiba-oci',
+}));
+
 /** Requests under way when the daemon is told to end; what lasts longer (attach, logs, events) is cut. */
 const CLOSE_GRACE_MS = 500;
 
@@ -66,6 +73,7 @@ async function main(args: string[]): Promise<void> {
     undo.add('endpoints', () => rm(path, { force: true }));
     process.stdout.write(text);
     undo.add('rest', collectAtRest({ clock: systemClock, ...ownHeap() }));
+    await tellServiceManager(log);
     await stopped;
   } finally {
     setTimeout(() => {
@@ -78,9 +86,21 @@ async function main(args: string[]): Promise<void> {
   process.exit(0);
 }
 
+/**
+ * systemd's Type=notify: `systemctl start` comes back when this has been said, and `estiba ps` after it finds a daemon. Node.js has no
+ * datagram sockets in the Unix domain; systemd brings a program.
+ */
+async function tellServiceManager(log: Logger): Promise<void> {
+  if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  await promisify(execFile)('systemd-notify', ['--ready']).catch((error: unknown) =>
+    log.warn('who started this daemon is not told that it is ready', { error: describeChain(error) }),
+  );
+}
+
 /** Each service when it is ready: a request sent now succeeds. */
 async function startAll(options: DaemonOptions, undo: Undo): Promise<Endpoints> {
   const endpoints: Endpoints = {};
+  if (options.serves.has('engine') && process.geteuid?.() !== 0) throw new NeedsRoot({ uid: process.geteuid?.() });
   await mkdir(options.runRoot, { recursive: true, mode: 0o711 });
   const sessions = await openSessions(options.runRoot);
   let ui: Ui | undefined;

@@ -16,6 +16,8 @@ export interface ShellOptions {
   /** Without it the network is the room's own: a loopback, and nothing else. */
   hostNetwork?: boolean;
   env?: Record<string, string>;
+  /** Where its scripts lie; one that becomes a shell on another machine needs a place that this one sees, too. */
+  scripts?: string;
 }
 
 /**
@@ -48,7 +50,7 @@ export class Shell implements AsyncDisposable {
   }
 
   static async open(options: ShellOptions = {}): Promise<Shell> {
-    return new Shell(await mkdtemp(join(tmpdir(), 'estiba-book-')), options);
+    return new Shell(await mkdtemp(join(options.scripts ?? tmpdir(), 'estiba-book-')), options);
   }
 
   /** What one command printed to either stream, as lines. */

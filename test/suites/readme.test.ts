@@ -1,13 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Example, examplesOf } from '../book/chapter.ts';
 import { expectSaid, Shell, SYSTEM_PATH } from '../book/shell.ts';
+import { README, ROOT, section } from './readme.ts';
 import { copyOfThisMachine } from './room/copy.ts';
 
-const ROOT = resolve(import.meta.dirname, '../..');
-const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 const MINUTE_MS = 60_000;
 
 /** Commands of the README's `sh` blocks: what a test of this kind cannot run, and who runs it or why nobody does. */
@@ -16,14 +15,13 @@ const ELSEWHERE: Record<string, string> = {
   'make demo-blows': 'test/suites/blows.test.ts',
   'make demo-clean': 'test/suites/blows.test.ts',
   'make test': 'CI (.ci/run)',
-  'systemctl enable --now estiba': 'needs systemd as the first process; the unit is read by systemd-analyze below',
-  'systemctl disable --now estiba': 'the same',
-  'journalctl -u estiba': 'the same',
 };
 
 describe('the README', () => {
-  const tour = examplesOf(section('A tour'));
-  const service = examplesOf(section('As a service'));
+  const tour = examplesOf(section('## A tour'));
+  /** Run by systemd.test.ts, on a machine that systemd has started. */
+  const systemd = examplesOf(section('### With systemd'));
+  const service = examplesOf(section('### Without systemd'));
 
   afterAll(() => {
     for (const path of ['/var/lib/estiba-tour', '/run/estiba-tour', '/tmp/estiba-tour', '/tmp/estiba-tour.log'])
@@ -33,7 +31,7 @@ describe('the README', () => {
   it('has no command that is run nowhere, and no reason for one that it has not', () => {
     const commands = shellLines(README);
     expect(commands.toSorted()).toEqual(Object.keys(ELSEWHERE).toSorted());
-    expect(examplesOf(README)).toHaveLength(tour.length + service.length);
+    expect(examplesOf(README)).toHaveLength(tour.length + systemd.length + service.length);
     // Indented blocks would be commands that nobody looks at.
     expect(README.split('\n').filter((line) => /^ {4}(\$|make|apt|npm|bin\/|systemctl|curl)/.test(line))).toEqual([]);
   });
@@ -46,7 +44,7 @@ describe('the README', () => {
     expect(leftOf('tour')).toEqual([]);
   });
 
-  it('installs, serves, upgrades and removes as it says', { timeout: 15 * MINUTE_MS }, async () => {
+  it('installs, serves, upgrades and removes without systemd as it says', { timeout: 15 * MINUTE_MS }, async () => {
     const options = {
       cwd: ROOT,
       hostNetwork: true,
@@ -76,15 +74,6 @@ const WITHOUT_NETWORK = `unshare --net sh -c 'ip link set lo up; exec bash --nor
 
 function isFirstDaemon(example: Example, all: readonly Example[]): boolean {
   return all.find(({ command }) => command.startsWith('estiba daemon')) === example;
-}
-
-/** From a heading of the second level to the next. */
-function section(title: string): string {
-  const [, found] = README.split(`\n## ${title}\n`);
-  if (found === undefined) throw new Error(`README.md has no section '${title}'`);
-  // Lines before it are kept empty, so that what fails is named by its line in the file.
-  const before = README.slice(0, README.indexOf(found)).split('\n').length - 1;
-  return '\n'.repeat(before) + found.split('\n## ')[0];
 }
 
 /** Commands of `sh` blocks, without what is said of them; those joined by && count singly. */
