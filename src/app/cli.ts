@@ -1,4 +1,6 @@
+import { existsSync, statfsSync } from 'node:fs';
 import { userInfo } from 'node:os';
+import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { VERSION } from '#app/version.ts';
 import { defineError } from '#base/errors.ts';
@@ -61,6 +63,14 @@ async function edge({ args, global }: Parameters<Command>[0]): Promise<number> {
   return 0;
 }
 
+/** Where a daemon without --data-root keeps its state, or will make the directory for it. */
+function freeRoomAt(path: string): { path: string; freeBytes: number; freeFiles?: number } {
+  if (!existsSync(path)) return freeRoomAt(dirname(path));
+  const { bavail, bsize, files, ffree } = statfsSync(path);
+  // btrfs and the like count no inodes.
+  return { path, freeBytes: bavail * bsize, ...(files > 0 ? { freeFiles: ffree } : {}) };
+}
+
 async function doctor({ args, io }: Parameters<Command>[0]): Promise<number> {
   const options = { json: { type: 'boolean' }, problems: { type: 'boolean' } } as const;
   const { values } = parseArgs({ args: [...args], options });
@@ -71,6 +81,7 @@ async function doctor({ args, io }: Parameters<Command>[0]): Promise<number> {
     nodeVersion: process.versions.node,
     userName: userInfo().username,
     path: io.env['PATH'] ?? '',
+    freeRoom: freeRoomAt('/var/lib/estiba'),
   });
   const diagnosis = diagnose(facts);
   const text = values.json

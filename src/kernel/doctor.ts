@@ -130,7 +130,7 @@ function cgroupFindings(facts: HostFacts): Finding[] {
             what: 'layout',
             verdict: 'degraded',
             found: `${version}; limits hold, but nothing can be delegated safely`,
-            fix: 'boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all',
+            fix: 'add systemd.unified_cgroup_hierarchy=1 to the kernel’s command line (without systemd: cgroup_no_v1=all), and boot',
           };
   const controllers = WANTED_CONTROLLERS.map(({ name, lost, serious }): Finding => {
     const hierarchy = hierarchyOf(cgroups, name);
@@ -141,7 +141,7 @@ function cgroupFindings(facts: HostFacts): Finding[] {
       what: name,
       verdict: serious ? 'missing' : 'degraded',
       found: lost,
-      fix: `enable the controller ${name} in the kernel or at boot (cgroup_enable=${name})`,
+      fix: `add cgroup_enable=${name} to the kernel’s command line, or use a kernel that has it`,
     };
   });
   const devicesByV2 = cgroups.hierarchies.some((h) => h.version === 2);
@@ -194,7 +194,7 @@ function rightsFindings(facts: HostFacts): Finding[] {
           area: 'rights',
           what: 'user',
           verdict: 'degraded',
-          found: `uid ${facts.uid}: rootless, without bridge networks and most limits`,
+          found: `uid ${facts.uid}: estiba-oci runs containers, without bridge networks and most limits; estiba daemon does not start`,
           fix: 'run as root for all functions',
         }
       : lacking.length === 0
@@ -214,14 +214,14 @@ function rightsFindings(facts: HostFacts): Finding[] {
       'raising limits',
       has('CAP_SYS_RESOURCE'),
       'CAP_SYS_RESOURCE',
-      'without CAP_SYS_RESOURCE hard limits cannot be raised and oom_score_adj not lowered; give it to the daemon',
+      'hard limits cannot be raised nor oom_score_adj lowered without CAP_SYS_RESOURCE: give it to what starts the daemon',
     ),
     judge(
       'rights',
       'open files',
       (facts.openFiles ?? Number.POSITIVE_INFINITY) >= MANY_OPEN_FILES,
       `${facts.openFiles ?? 'no limit'}`,
-      `raise LimitNOFILE= to ${MANY_OPEN_FILES} or more: each container holds a handful`,
+      `each container holds a handful: ulimit -n ${MANY_OPEN_FILES} before estiba daemon (the packaged unit asks for more)`,
       'degraded',
       false,
       `${facts.openFiles}`,
@@ -255,24 +255,27 @@ function storageFindings(facts: HostFacts): Finding[] {
     judge('storage', name, knows(name), 'known to the kernel', `modprobe ${name}`, 'missing', name !== 'mqueue'),
   );
   const disk = facts.dataRoot;
-  const room = disk && disk.freeBytes >= LITTLE_DISK && disk.freeFiles >= FEW_FILES;
+  const room = disk && disk.freeBytes >= LITTLE_DISK && (disk.freeFiles ?? FEW_FILES) >= FEW_FILES;
+  const free =
+    disk &&
+    `${(disk.freeBytes / 2 ** 30).toFixed(1)} GiB and ${disk.freeFiles ?? 'any number of'} files free at ${disk.path}`;
   return [
     ...needed,
     judge('storage', 'erofs', knows('erofs'), 'layers can be mounted as they are', 'modprobe erofs'),
-    ...(disk
-      ? [
+    ...(free === undefined
+      ? []
+      : [
           judge(
             'storage',
             'room',
             room === true,
-            `${(disk.freeBytes / 2 ** 30).toFixed(1)} GiB and ${disk.freeFiles} files free at ${disk.path}`,
+            free,
             'make room, or choose another --data-root',
             'degraded',
             false,
-            `${(disk.freeBytes / 2 ** 30).toFixed(1)} GiB and ${disk.freeFiles} files free at ${disk.path}`,
+            free,
           ),
-        ]
-      : []),
+        ]),
   ];
 }
 
@@ -329,21 +332,7 @@ function securityFindings(facts: HostFacts): Finding[] {
       'AppArmor or SELinux',
       facts.apparmor || facts.selinux,
       facts.apparmor ? 'AppArmor' : 'SELinux',
-      'labels in a configuration are an error here; boot with one of them',
-    ),
-    judge(
-      'security',
-      'resctrl',
-      facts.resctrl,
-      'mounted',
-      'intelRdt is an error here; mount -t resctrl resctrl /sys/fs/resctrl',
-    ),
-    judge(
-      'security',
-      'KVM',
-      facts.kvm,
-      '/dev/kvm',
-      'virtual machines run in software, ten times slower; load kvm_intel or kvm_amd',
+      'a label that a container asks for is an error here; boot with one of them',
     ),
   ];
 }
@@ -351,9 +340,8 @@ function securityFindings(facts: HostFacts): Finding[] {
 const TOOL_ADVICE: readonly { name: (typeof TOOLS)[number]; lost: string; fix: string }[] = [
   { name: 'newuidmap', lost: 'rootless containers have a single id', fix: 'apt install uidmap' },
   { name: 'newgidmap', lost: 'rootless containers have a single id', fix: 'apt install uidmap' },
-  { name: 'mmdebstrap', lost: 'debian images need a registry', fix: 'apt install mmdebstrap' },
-  { name: 'criu', lost: 'no checkpoint, no restore', fix: 'apt install criu' },
-  { name: 'qemu-system-x86_64', lost: 'no virtual machines', fix: 'apt install qemu-system-x86' },
+  { name: 'mmdebstrap', lost: 'the image debian needs a registry', fix: 'apt install mmdebstrap' },
+  { name: 'busybox', lost: 'the image busybox needs a registry', fix: 'apt install busybox-static' },
 ];
 
 function toolFindings(facts: HostFacts): Finding[] {

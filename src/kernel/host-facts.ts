@@ -28,8 +28,6 @@ export interface HostFacts {
   lsm?: string;
   apparmor: boolean;
   selinux: boolean;
-  resctrl: boolean;
-  kvm: boolean;
   pressure: boolean;
   swapAccounting: boolean;
   ipForward: { v4: boolean; v6: boolean };
@@ -41,11 +39,12 @@ export interface HostFacts {
   tools: Readonly<Record<string, boolean>>;
   /** Ranges for this user in /etc/subuid and /etc/subgid. */
   subordinateIds: boolean;
-  dataRoot?: { path: string; freeBytes: number; freeFiles: number };
+  /** `freeFiles` where the file system counts them. */
+  dataRoot?: { path: string; freeBytes: number; freeFiles?: number };
 }
 
 /** Programs that something of ours can use. */
-export const TOOLS = ['newuidmap', 'newgidmap', 'mmdebstrap', 'criu', 'qemu-system-x86_64'] as const;
+export const TOOLS = ['newuidmap', 'newgidmap', 'mmdebstrap', 'busybox'] as const;
 
 export interface HostProbe {
   files: Files;
@@ -56,7 +55,7 @@ export interface HostProbe {
   /** PATH. */
   path: string;
   /** Free room where the data will lie. */
-  freeRoom?: { path: string; freeBytes: number; freeFiles: number };
+  freeRoom?: { path: string; freeBytes: number; freeFiles?: number };
   /** Whether nf_tables answered. */
   nftables?: boolean;
 }
@@ -103,8 +102,6 @@ export function readHostFacts(probe: HostProbe): HostFacts {
     ...(lsm === undefined ? {} : { lsm }),
     apparmor: text('/sys/module/apparmor/parameters/enabled') === 'Y',
     selinux: files.exists('/sys/fs/selinux/enforce'),
-    resctrl: files.exists('/sys/fs/resctrl/schemata'),
-    kvm: files.exists('/dev/kvm'),
     pressure: files.exists('/proc/pressure/cpu'),
     swapAccounting: files.exists(swapFile),
     ipForward: {
