@@ -96,7 +96,7 @@ async function failHealth() {
   if (!web) throw new Failed('web-0 does not run');
   // The check is a command in the container: without curl it fails. (A missing page does not: WordPress leads elsewhere.)
   await ask(ESTIBA, ['exec', web.id, 'mv', '/usr/bin/curl', '/usr/bin/gone']);
-  await until('a restart of web-0', 200_000, async () =>
+  await until('a restart of web-0', 2 * COME_BACK_MS, async () =>
     (await containers()).some((c) => c.id !== web.id && c.name.startsWith('k8s_main_web-0')),
   );
   await until('its health', COME_BACK_MS, () => wordpress.login().then(() => true));

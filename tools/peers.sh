@@ -46,7 +46,7 @@ images() {
 # The commit before the one after which three programs compare pointers.
 runtime_tools() {
   command -v go >/dev/null || { echo 'go is not installed, and its programs are in Go'; return 1; }
-  clone "$peers/runtime-tools" https://github.com/opencontainers/runtime-tools e5b4542 ||
+  clone "$peers/runtime-tools" https://github.com/opencontainers/runtime-tools e5b454202754ff211f8dbeb98a398b5c3d346b79 ||
     { echo 'its repository cannot be reached'; return 1; }
   cd "$peers/runtime-tools" && make -s runtimetest validation-executables || { echo 'its programs do not build'; return 1; }
 }
@@ -86,10 +86,25 @@ compose_v2() {
   cd "$peers/compose" && [ -x docker-compose ] || go build -o docker-compose ./cmd || { echo 'it does not build'; return 1; }
 }
 
+# Cases of BuildKit's parser of Dockerfiles: data alone.
+buildkit() {
+  clone "$peers/buildkit" https://github.com/moby/buildkit dockerfile/1.26.0 || { echo 'its repository cannot be reached'; return 1; }
+}
+
+# The OCI distribution specification's conformance program.
+oci_conformance() {
+  command -v go >/dev/null || { echo 'go is not installed, and it is in Go'; return 1; }
+  clone "$peers/distribution-spec" https://github.com/opencontainers/distribution-spec 967efdc079b91785ad18c77cc4f8991a47feefbf ||
+    { echo 'its repository cannot be reached'; return 1; }
+  cd "$peers/distribution-spec/conformance" && [ -x conformance ] || go build -o conformance . || { echo 'it does not build'; return 1; }
+}
+
 wanted runc-bats "$@" && take RUNC_CHECKOUT runc-bats runc runc
 wanted helm "$@" && take HELM helm helm/helm helm
 wanted runtime-tools "$@" && take RUNTIME_TOOLS_CHECKOUT runtime-tools runtime-tools runtime_tools
 wanted dockerode "$@" && take DOCKERODE_CHECKOUT dockerode dockerode dockerode
 wanted docker-py "$@" && take DOCKER_PY_CHECKOUT docker-py docker-py docker_py
+wanted dockerfile-parser "$@" || wanted dockerfile-expand "$@" && take BUILDKIT_PARSER dockerfile-parser buildkit/frontend/dockerfile/parser buildkit
+wanted registry/conformance "$@" && take OCI_CONFORMANCE registry/conformance distribution-spec/conformance/conformance oci_conformance
 wanted compose-walk "$@" && take COMPOSE_V2 compose-walk compose/docker-compose compose_v2
 exit 0

@@ -100,13 +100,14 @@ describe('the first minute, from a copy of the tree', () => {
       { path: string; text: string }
     >;
     const printed = await promisify(execFile)(join(tree, 'bin/estiba'), ['--run-root', RUN_ROOT, 'ui']);
-    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium' });
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', timeout: 2 * MINUTE_MS });
     try {
       const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ignoreHTTPSErrors: true });
+      context.setDefaultTimeout(2 * MINUTE_MS);
       const page = await context.newPage();
       const photograph = async (name: string, url: string, shows: string): Promise<void> => {
         await page.goto(url);
-        await page.locator(shows).first().waitFor({ timeout: MINUTE_MS });
+        await page.locator(shows).first().waitFor();
         await page.screenshot({ path: join(PICTURES, `${name}.png`) });
       };
       const [wordpress, wiki] = ['http://wordpress.localhost:8081', 'https://wiki.localhost:8443'];
@@ -138,7 +139,7 @@ describe('the first minute, from a copy of the tree', () => {
     const { code, text } = await make('demo-clean');
     expect(code, text).toBe(0);
     // The kernel takes links and cgroups away behind the last process.
-    await waitFor('nothing to be left', 10_000, () => leftovers(room).length === 0).catch(() => undefined);
+    await waitFor('nothing to be left', MINUTE_MS, () => leftovers(room).length === 0).catch(() => undefined);
     expect(leftovers(room)).toEqual([]);
   });
 });
