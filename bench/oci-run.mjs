@@ -1,6 +1,8 @@
 // `run` of `true` by command line, with Docker's seccomp profile and all namespaces: runc and crun beside us, in turn, in one run.
 //
-//   node bench/oci-run.mjs [ROUNDS]      medians and ratios; exit 1 when we are not faster than runc with a planner
+//   node bench/oci-run.mjs [ROUNDS [HOME]]      medians and ratios; exit 1 when we are not faster than runc with a planner
+//
+// HOME is an installation to measure in this tree's place: where npm or dpkg has put the package.
 import { execFileSync, spawn } from 'node:child_process';
 import {
   copyFileSync,
@@ -18,7 +20,8 @@ import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
 
 const ROUNDS = Number(process.argv[2] ?? 20);
-const root = fileURLToPath(new URL('..', import.meta.url));
+const tree = fileURLToPath(new URL('..', import.meta.url));
+const root = process.argv[3] ?? tree;
 const dir = mkdtempSync(join(tmpdir(), 'estiba-bench-oci-'));
 const ours = join(root, 'bin/estiba-oci');
 const socket = join(dir, 'planner.sock');
@@ -27,7 +30,7 @@ const module = join(dir, 'profile.mjs');
 buildSync({
   stdin: {
     contents: "export { dockerDefaultProfile, resolveProfile } from '#kernel/seccomp/docker.ts';",
-    resolveDir: root,
+    resolveDir: tree,
   },
   bundle: true,
   platform: 'node',
