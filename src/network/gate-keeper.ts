@@ -96,7 +96,10 @@ export class GateKeeper {
     this.#cancel = this.#clock.after(LOOK_EVERY_MS, () => {
       const looked = needed() ? this.refresh() : Promise.resolve();
       looked
-        .catch((error) => this.#log.warn('host firewall not read', { error: describeChain(error) }))
+        .catch((error) => {
+          // Closed meanwhile: its helper has ended with it.
+          if (this.#cancel) this.#log.warn('host firewall not read', { error: describeChain(error) });
+        })
         .finally(() => {
           if (this.#cancel) this.watch(needed);
         });
