@@ -67,7 +67,7 @@ const CONFIG: Fates = {
   Image: works('other'),
   'Volumes{}': worksAt('/v', {}),
   WorkingDir: works('/w'),
-  'Entrypoint[]': works('sh'),
+  'Entrypoint[]': works('/entry'),
   NetworkDisabled: works(true),
   MacAddress: works('02:00:00:00:00:07'),
   'OnBuild[]': asDockerd('of a container it is shown in inspect; only an image has a next build'),

@@ -60,3 +60,13 @@ export function withValue(body: object, path: string, value: unknown, anyKey = A
   const inner = (body as Record<string, unknown>)[key];
   return { ...body, [key]: rest === '' ? value : withValue((inner ?? {}) as object, rest, value, anyKey) };
 }
+
+/** One body with the fields of another where it has none. */
+export function merged(over: object, under: object): object {
+  return Object.fromEntries(
+    [...new Set([...Object.keys(under), ...Object.keys(over)])].map((key) => {
+      const [a, b] = [(over as Record<string, unknown>)[key], (under as Record<string, unknown>)[key]];
+      return [key, a ?? b];
+    }),
+  );
+}

@@ -6,7 +6,7 @@ import { buildHandlers } from '#engine/api/docker/build.ts';
 import { commitSettings } from '#engine/api/docker/commit.ts';
 import { createRequest } from '#engine/api/docker/create.ts';
 import { BODIES } from '#engine/api/docker/fields/bodies.fates.ts';
-import { type Fate, type Fates, withValue } from '#engine/api/docker/fields/fates.ts';
+import { type Fate, type Fates, merged, withValue } from '#engine/api/docker/fields/fates.ts';
 import { FILTERS, QUERIES } from '#engine/api/docker/fields/queries.fates.ts';
 import { recorder } from '#engine/api/docker/fields/recorder.ts';
 import { dockerHandlers } from '#engine/api/docker/handlers.ts';
@@ -75,15 +75,6 @@ const isFate =
   <K extends Fate['fate']>(kind: K) =>
   (entry: [string, Fate]): entry is [string, Extract<Fate, { fate: K }>] =>
     entry[1].fate === kind;
-
-function merged(over: object, under: object): object {
-  return Object.fromEntries(
-    [...new Set([...Object.keys(under), ...Object.keys(over)])].map((key) => {
-      const [a, b] = [(over as Record<string, unknown>)[key], (under as Record<string, unknown>)[key]];
-      return [key, a ?? b];
-    }),
-  );
-}
 
 describe.each(Object.entries(FACTS.bodies).filter(([id]) => !REFUSED_OPERATIONS.includes(id)))(
   'the body of %s',
