@@ -1,4 +1,4 @@
-/* estiba-init: what runs plans. Six lives in one binary; README.md has them on one page. */
+/* estiba-init: what runs plans. Seven lives in one binary; README.md has them on one page. */
 #include "front.h"
 #include "run.h"
 #include "shim.h"
@@ -123,12 +123,24 @@ static int alone_or_script(char **argv)
 	return 127;
 }
 
+/* Becomes a program that outlives its caller, who cannot say which descriptors the caller's own parents left open: Node.js closes
+ * what it opens itself at an exec, and of what it inherits the first sixteen alone. */
+static int closed_main(char **argv)
+{
+	syscall(NR_close_range, 3, ~0u, 0);
+	execvp(argv[0], argv);
+	char line[128];
+	write_all(2, line, text(line, sizeof line, "estiba-init: cannot run %s: errno %d\n", argv[0], errno));
+	return 127;
+}
+
 static int usage(void)
 {
 	static const char TEXT[] = "usage: estiba-init run PLAN_FD RESULT_FD\n"
 				   "       estiba-init spawner SOCKET\n"
 				   "       estiba-init oci PLANNER_SOCKET HOME SCRIPT [ARGUMENT…]\n"
 				   "       estiba-init oci-alone NODE PLANNER HOME SCRIPT [ARGUMENT…]\n"
+				   "       estiba-init closed PROGRAM [ARGUMENT…]\n"
 				   "       estiba-init pause\n"
 				   "       estiba-init init -- PROGRAM [ARGUMENT…]\n"
 				   "It is started by Estiba; its protocols are in native/README.md.\n";
@@ -141,6 +153,7 @@ int main(int argc, char **argv)
 	uint64_t plan_fd, result_fd;
 	if (argc == 2 && !strcmp(argv[1], "pause")) return pause_main();
 	if (argc > 3 && !strcmp(argv[1], "init") && !strcmp(argv[2], "--")) return reaper_main(argv + 3);
+	if (argc > 2 && !strcmp(argv[1], "closed")) return closed_main(argv + 2);
 	bool run = argc == 4 && !strcmp(argv[1], "run") && parse_u64(argv[2], &plan_fd) && parse_u64(argv[3], &result_fd);
 	bool spawner = argc == 3 && !strcmp(argv[1], "spawner");
 	bool front = argc >= 5 && !strcmp(argv[1], "oci");

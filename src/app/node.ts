@@ -293,9 +293,17 @@ async function nodeId(store: EmbeddedStore, random: Random): Promise<string> {
 
 const NODE_ID = 'node/id';
 
-/** This program's own way to say `estiba edge`. */
+/** This program's own way to say `estiba edge`, which outlives it: with nothing open that this one was started with. */
 export function edgeCommand(runRoot: string): [string, ...string[]] {
-  return [process.execPath, join(distribution(), 'cli.run.cjs'), 'edge', '--run-root', runRoot];
+  return [
+    findExecutor(),
+    'closed',
+    process.execPath,
+    join(distribution(), 'cli.run.cjs'),
+    'edge',
+    '--run-root',
+    runRoot,
+  ];
 }
 
 function layerWorker(): string {
