@@ -43,7 +43,7 @@ import { NamespacePool } from '#network/pool.ts';
 import { holdsFor, type PortWish, resolvePorts } from '#network/ports.ts';
 import { deleteNetwork, deleteSandbox, loadNetworks, loadSandboxes, putNetwork, putSandbox } from '#network/records.ts';
 import { addAll, createTable, gateElement, networkElements, portElements, removeTable } from '#network/ruleset.ts';
-import { type NetStep, runAll, runStep, runSteps } from '#network/steps.ts';
+import { type NetStep, runAll, runStep, runSteps, streamSteps } from '#network/steps.ts';
 import type { Store, TxnOp } from '#storage/store.ts';
 
 export interface NetworksOptions {
@@ -214,7 +214,7 @@ export class Networks {
       steps.push(planPublish(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox)));
     // The edge binds sockets while the kernel's network is set up; both are awaited, so that undo finds them at rest.
     const [kernel, edge] = await Promise.allSettled([
-      runSteps(this.#o.kernel, steps),
+      streamSteps(this.#o.kernel, steps),
       this.#o.edge.put(this.#edgeEntry(sandbox)),
     ]);
     if (kernel.status === 'fulfilled' && sandbox.ports.length > 0)

@@ -32,7 +32,21 @@ export async function runSteps(kernel: NetKernel, steps: readonly NetStep[]): Pr
   undo.keep();
 }
 
-/** The same, taking each step's undo as a step of its own: for tearing down, where one failure must not stop the rest. */
+/**
+ * The same without waiting: each is sent before the one before it is answered, and carried out after it (the helper serves one request
+ * after the other). Only for steps of which a later one fails by itself, or is undone, where an earlier one has failed.
+ */
+export async function streamSteps(kernel: NetKernel, steps: readonly NetStep[]): Promise<void> {
+  await using undo = new Undo();
+  const results = await Promise.allSettled(steps.map((step) => runStep(kernel, step)));
+  for (const [i, step] of steps.entries())
+    if (results[i]?.status === 'fulfilled')
+      for (const back of step.undo ?? []) undo.add(back.what, () => runStep(kernel, back));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  undo.keep();
+}
+
+/** As `runSteps`, taking each step's undo as a step of its own: for tearing down, where one failure must not stop the rest. */
 export async function runAll(
   kernel: NetKernel,
   steps: readonly NetStep[],
