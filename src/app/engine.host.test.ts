@@ -113,7 +113,7 @@ describe('the engine on real shims', () => {
       },
       network: {
         ...fake.parts.network,
-        attach: async () => ({ namespace: undefined, endpoints: {}, ports: [], files: [] }),
+        attach: async () => ({ namespace: undefined, endpoints: {}, ports: [], files: [], ready: Promise.resolve() }),
       },
       processes: { ...real, ...cut(real) },
     };

@@ -102,6 +102,7 @@ export async function runInSandbox(
     endpoints: {},
   });
   undo.add('network', () => parts.network.release(id));
+  await net.ready;
   const config = ociConfig({
     id,
     spec,

@@ -91,7 +91,7 @@ export interface AttachRequest {
  * Networks of one node. The state is small and in memory, its truth in the store; a change is reserved in memory at once,
  * written as intent, then done in the kernel, and unwound in reverse when a step fails.
  *
- *     attach   reserve addresses and ports ─▶ record ─▶ namespace ─▶ plug, publish, edge ─▶ done
+ *     attach   namespace ─▶ reserve addresses and ports ─▶ record ─▶ begun ─▶ plug, publish, edge ─▶ done
  *     detach   withdraw, edge ─▶ drop namespace (the links die with it) ─▶ forget the record ─▶ release
  */
 export class Networks {
@@ -191,22 +191,37 @@ export class Networks {
   }
 
   async attach(request: AttachRequest): Promise<Sandbox> {
+    const { sandbox, ready } = await this.beginAttach(request);
+    await ready;
+    return sandbox;
+  }
+
+  /**
+   * As `attach`, answered as soon as all is decided and on record: the namespace is there, and its addresses are known. `ready` when the
+   * kernel and the edge have them as well; it rejects when all has been taken back. To be awaited before `detach`.
+   */
+  async beginAttach(request: AttachRequest): Promise<{ sandbox: Sandbox; ready: Promise<void> }> {
+    const undo = new Undo();
     try {
-      return await this.#attach(request);
-    } finally {
+      const netns = await this.#pool.take();
+      undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
+      const sandbox = this.#reserve(request, netns);
+      undo.add('reservation', () => this.#release(sandbox));
+      await this.#note(putSandbox(sandbox));
+      undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
+      const ready = this.#finishAttach(sandbox, undo).finally(() => this.#pool.fill());
+      ready.catch(() => undefined); // told to whoever awaits it, who may be busy until then
+      return { sandbox, ready };
+    } catch (error) {
+      await undo.unwind();
       this.#pool.fill();
+      throw error;
     }
   }
 
-  async #attach(request: AttachRequest): Promise<Sandbox> {
-    await using undo = new Undo();
-    const netns = await this.#pool.take();
-    undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
-    const sandbox = this.#reserve(request, netns);
-    undo.add('reservation', () => this.#release(sandbox));
-    await this.#note(putSandbox(sandbox));
-    undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
-
+  async #finishAttach(sandbox: Sandbox, begun: Undo): Promise<void> {
+    await using undo = begun;
+    const { netns } = sandbox;
     if (sandbox.ports.length > 0) await this.#gate.refresh();
     const plugs = sandbox.endpoints.map((endpoint) => this.#plug(endpoint));
     const steps = plugs.flatMap((plug) => planPlug(netns, plug));
@@ -223,7 +238,6 @@ export class Networks {
     if (edge.status === 'rejected') throw edge.reason; // a port that is taken says more than what follows from it
     if (kernel.status === 'rejected') throw kernel.reason;
     undo.keep();
-    return sandbox;
   }
 
   /** What `attach` would do now, with nothing made: addresses and ports are chosen, and let go again. */

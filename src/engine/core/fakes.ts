@@ -87,7 +87,9 @@ export class FakeNode {
       },
       attach: async (id) => {
         this.#take('network.attach', `network ${id}`);
-        return { namespace: `/ns/${id}`, endpoints: {}, ports: [], files: [] };
+        const ready = this.#networkReady();
+        ready.catch(() => undefined); // told to whoever awaits it
+        return { namespace: `/ns/${id}`, endpoints: {}, ports: [], files: [], ready };
       },
       detach: async (id) => void this.held.delete(`network ${id}`),
       release: async (id) => void this.held.delete(`network ${id}`),
@@ -134,6 +136,10 @@ export class FakeNode {
       },
     },
   };
+
+  async #networkReady(): Promise<void> {
+    this.#call('network.ready');
+  }
 
   #take(call: string, what: string): void {
     this.#call(call);

@@ -77,8 +77,13 @@ export class Launcher {
       }
       const linkEnv = this.#linkEnv(record);
       const config = await this.#config({ ...record, linkEnv }, rootfs, network);
-      const process = await parts.processes.create(id, config, this.#io(record));
-      undo.add('process', () => parts.processes.remove(id));
+      if (namesLinks(record.spec)) await network.ready;
+      // Made while its network is plugged: the namespace is there, and the program waits for the word.
+      const creating = parts.processes.create(id, config, this.#io(record));
+      const [process] = await Promise.all([
+        undo.acquire('process', creating, () => parts.processes.remove(id)),
+        network.ready,
+      ]);
       for (const join of this.#joiners.get(id) ?? []) await join(process);
       this.#joiners.delete(id);
       await this.#recordRunning(id, process, { ...network, linkEnv });
@@ -177,7 +182,11 @@ export class Launcher {
       parts.network.attach(id, wish),
     ]);
     if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
-    if (network.status === 'fulfilled') undo.add('network', () => parts.network.detach(id));
+    if (network.status === 'fulfilled')
+      undo.add('network', async () => {
+        await Promise.allSettled([network.value.ready]);
+        await parts.network.detach(id);
+      });
     if (root.status === 'rejected') throw root.reason;
     if (network.status === 'rejected') throw network.reason;
     return { rootfs: root.value, network: network.value };
@@ -267,4 +276,9 @@ export class Launcher {
       memoryOf: (id) => parts.roots.memoryOf(id),
     };
   }
+}
+
+/** `net.ipv4.conf.eth0.forwarding` and its like are set while the container is made, and are there once the link is. */
+function namesLinks({ sysctls }: ContainerSpec): boolean {
+  return Object.keys(sysctls).some((name) => name.startsWith('net.'));
 }

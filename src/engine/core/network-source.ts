@@ -29,14 +29,14 @@ const REWRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
  * request where each file would take three turns through threads.
  */
 export class NodeNetworkSource implements NetworkSource {
-  readonly #networks: Pick<Networks, 'find' | 'attach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+  readonly #networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
   readonly #filesDir: string;
   readonly #runPlan: (plan: Plan) => Promise<unknown>;
   readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
-    networks: Pick<Networks, 'find' | 'attach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+    networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
     filesDir: string;
     runPlan: (plan: Plan) => Promise<unknown>;
     hostResolv?: string;
@@ -62,6 +62,7 @@ export class NodeNetworkSource implements NetworkSource {
   async attach(id: string, wish: AttachWish): Promise<Attachment> {
     const { spec } = wish;
     const mode = spec.namespaces.network.kind;
+    const ready = Promise.resolve();
     // One network, one set of its files: a name that one of them learns is known to both.
     if (wish.sharedWith)
       return {
@@ -69,36 +70,44 @@ export class NodeNetworkSource implements NetworkSource {
         endpoints: {},
         ports: [],
         files: this.filesOf(wish.sharedWith.id),
+        ready,
       };
     // The sandbox's network stands already, and its owner knows its addresses.
-    if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [] };
-    const endpoints = mode === 'host' ? [] : ownEndpoints(spec);
-    const sandbox = mode === 'host' ? undefined : await this.#networks.attach(this.#requestOf(id, wish));
+    if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [], ready };
+    if (mode === 'host') {
+      const files = await this.#writeFiles(id, wish, undefined);
+      return { namespace: undefined, endpoints: {}, ports: portRecords(undefined, wish.exposedPorts), files, ready };
+    }
+    const begun = await this.#networks.beginAttach(this.#requestOf(id, wish));
     try {
-      const files = await this.#writeFiles(id, wish, sandbox);
-      for (const endpoint of sandbox?.endpoints ?? []) this.#tell('connect', endpoint.network, id);
-      return {
-        namespace: sandbox?.netns,
-        endpoints: Object.fromEntries(
-          endpoints.map((e) => {
-            const network = this.#networks.find(e.network);
-            return [
-              network.name,
-              endpointRecord(
-                e,
-                network,
-                sandbox?.endpoints.find((got) => got.network === network.id),
-              ),
-            ];
-          }),
-        ),
-        ports: portRecords(sandbox, wish.exposedPorts),
-        files,
-      };
+      const files = await this.#writeFiles(id, wish, begun.sandbox);
+      const { netns: namespace } = begun.sandbox;
+      const endpoints = this.#endpointRecords(spec, begun.sandbox);
+      const ports = portRecords(begun.sandbox, wish.exposedPorts);
+      return { namespace, endpoints, ports, files, ready: this.#told(begun) };
     } catch (error) {
+      await Promise.allSettled([begun.ready]);
       await this.#networks.detach(id);
       throw error;
     }
+  }
+
+  #endpointRecords(spec: ContainerSpec, sandbox: Sandbox): Record<string, EndpointRecord> {
+    return Object.fromEntries(
+      ownEndpoints(spec).map((wish) => {
+        const network = this.#networks.find(wish.network);
+        const got = sandbox.endpoints.find((endpoint) => endpoint.network === network.id);
+        return [network.name, endpointRecord(wish, network, got)];
+      }),
+    );
+  }
+
+  #told({ sandbox, ready }: { sandbox: Sandbox; ready: Promise<void> }): Promise<void> {
+    const told = ready.then(() => {
+      for (const endpoint of sandbox.endpoints) this.#tell('connect', endpoint.network, sandbox.id);
+    });
+    told.catch(() => undefined); // told to whoever awaits it, who may be busy until then
+    return told;
   }
 
   /** What `attach` would do now, with nothing made. */

@@ -77,6 +77,7 @@ export type WithRoot = <T>(use: (rootfs: string) => Promise<T>) => Promise<T>;
 export interface NetworkSource {
   /** Checks the wish and fixes what does not change between starts: networks, static addresses, mac. */
   reserve(id: string, spec: ContainerSpec): Promise<Record<string, EndpointRecord>>;
+  /** Answered when all is decided; see `Attachment.ready`. */
   attach(id: string, wish: AttachWish): Promise<Attachment>;
   detach(id: string): Promise<void>;
   /** Detached, and its files gone. */
@@ -96,12 +97,17 @@ export interface AttachWish {
 }
 
 export interface Attachment {
-  /** Path of the network namespace, ready; undefined leaves the host's. */
+  /** Path of the network namespace, which is there; undefined leaves the host's. */
   namespace: string | undefined;
   endpoints: Record<string, EndpointRecord>;
   ports: PortRecord[];
   /** `/etc/hosts` and its like, written and kept up to date outside the root. */
   files: { path: string; source: string }[];
+  /**
+   * Links, addresses, ports and names are in the namespace: no program runs before. Rejects, with all of it taken back, when that cannot
+   * be. To be awaited, in the bad case too, before `detach`.
+   */
+  ready: Promise<void>;
 }
 
 /** Namespaces that several containers share: a pod. They need no process, outlive us, and are found again by id. */
