@@ -25,8 +25,11 @@ describe('a container’s network, from its wishes to its record', () => {
   let world: NetWorld;
   let networks: Networks;
   let source: NodeNetworkSource;
-  const attach = (id: string, spec: ContainerSpec, exposedPorts: string[] = []) =>
-    source.attach(id, { name: id, hostname: `${id}-host`, spec, exposedPorts, endpoints: {} });
+  const attach = async (id: string, spec: ContainerSpec, exposedPorts: string[] = []) => {
+    const got = await source.attach(id, { name: id, hostname: `${id}-host`, spec, exposedPorts, endpoints: {} });
+    await got.ready;
+    return got;
+  };
 
   beforeAll(async () => {
     world = new NetWorld('network-source');
