@@ -30,5 +30,7 @@ export async function execToEnd(
   });
   const { code } = await exec.wait();
   cancel();
+  // By now all of it lies in the streams. Of a program that had ended before they began to flow nothing has been told yet.
+  for (const stream of [exec.streams.stdout, exec.streams.stderr]) while (stream.read() !== null);
   return { code, output, late };
 }
