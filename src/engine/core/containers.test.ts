@@ -428,7 +428,7 @@ describe('a daemon that was killed', () => {
     expect([...after.node.processes.keys(), ...after.node.held]).toEqual([]);
   });
 
-  it('brings back after a reboot of the machine what wanted to run', async () => {
+  it('brings back after a reboot of the machine what wanted to run, and removes what was to go at its end', async () => {
     const before = await bench();
     for (const [name, policy] of [
       ['aa', 'always'],
@@ -438,9 +438,12 @@ describe('a daemon that was killed', () => {
       await before.containers.create(name, spec({ restart: { name: policy, maxRetries: 0, onUnhealthy: false } }));
       await before.containers.start(name);
     }
+    await before.containers.create('gone', spec({ autoRemove: true }));
+    await before.containers.start('gone');
     before.node.processes.clear();
     const after = await before.reboot();
     await after.containers.recover();
+    expect(() => after.containers.find('gone')).toThrow('No such container');
     expect(['aa', 'bb', 'cc'].map((name) => phase(after, name))).toEqual(['running', 'running', 'exited']);
   });
 });

@@ -401,7 +401,8 @@ export class Containers {
         finishedAtMs: this.#o.clock.now(),
         error: '',
       });
-    if (wantsToRun) await this.#runAgain(this.find(record.id));
+    if (record.spec.autoRemove) await this.#remove(this.find(record.id), true);
+    else if (wantsToRun) await this.#runAgain(this.find(record.id));
   }
 
   /** The end of a run: its record says how it ended, what it held goes, and its policy says what follows. */

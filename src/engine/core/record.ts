@@ -10,7 +10,8 @@ import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
  *                                  │           ▼
  *                              restarting ◀── exited ──▶ removing ──▶ (gone)
  *
- * `creating`, `starting` and `removing` are intents: after a crash the first and last are swept, the second is looked into.
+ * `creating`, `starting` and `removing` are intents: after a crash the first and last are swept, the second is looked into. A removal
+ * that destroys nothing but what the container wrote needs none: its record is the first that goes.
  */
 export interface ContainerRecord {
   id: string;
