@@ -40,7 +40,9 @@ interface Rest {
   cpuPercent: number;
 }
 
-const REST_SECONDS = 20;
+/** At rest: what a start leaves behind (the heaps of daemon and edge are collected) is done by then. */
+const REST_AFTER_MS = 60_000;
+const REST_SECONDS = 30;
 const MANY = 50;
 const PODS_OF_ONE = 3;
 /** What is told of late (events) is told by then. */
@@ -127,7 +129,7 @@ function tell(readyMs: number[], figures: Figures, rest: Rest): void {
 
 /** Every process of the machine but its holder and ourselves: daemon, edge, spawner, estiba-net. */
 async function atRest(machine: Machine): Promise<Rest> {
-  await sleep(3_000);
+  await sleep(REST_AFTER_MS);
   const pids = machine.pids();
   const ticks = (): number => pids.reduce((sum, pid) => sum + cpuTicks(pid), 0);
   const before = ticks();

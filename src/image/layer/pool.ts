@@ -117,7 +117,7 @@ export class WorkerPool implements Unpacker {
       worker.on('error', onError);
       worker.on('exit', onExit);
       signal?.addEventListener('abort', onAbort);
-      talk(id, (message) => worker.postMessage(message)).catch(reject);
+      talk(id, (message) => worker.postMessage(message)).catch((error) => done(() => reject(error)));
     });
   }
 

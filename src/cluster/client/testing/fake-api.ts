@@ -54,8 +54,12 @@ export class FakeApi implements Transport {
         continue;
       }
       await new Promise<void>((resolve) => {
-        this.#wake.add(resolve);
-        signal.addEventListener('abort', () => resolve(), { once: true });
+        const go = (): void => {
+          signal.removeEventListener('abort', go);
+          resolve();
+        };
+        this.#wake.add(go);
+        signal.addEventListener('abort', go, { once: true });
       });
     }
   }
