@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { examplesOf } from '../book/chapter.ts';
@@ -30,7 +30,7 @@ CMD ["/sbin/init", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
  */
 describe('the Debian package, where systemd starts the daemon', () => {
   // Not below /tmp, over which a booting Debian mounts a file system of its own.
-  const room = mkdtempSync('/var/tmp/estiba-systemd-');
+  const room = `/var/tmp/estiba-systemd-${process.pid}`;
   const dist = join(room, 'dist');
   const examples = examplesOf(section('### With systemd'));
   let next = 0;
@@ -49,7 +49,7 @@ describe('the Debian package, where systemd starts the daemon', () => {
 
   beforeAll(async () => {
     await run('make', ['deb'], { cwd: ROOT });
-    mkdirSync(dist);
+    mkdirSync(dist, { recursive: true });
     cpSync(packageOf(ROOT), join(dist, 'estiba_1_test.deb'));
     host = await BuildDaemon.start(NAME);
     mkdirSync(join(room, 'image'));
