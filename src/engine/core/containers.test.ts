@@ -119,6 +119,31 @@ describe('the life of a container', () => {
     }
   });
 
+  it('whose volumes cannot all be attached lets go of one that comes late, too', async () => {
+    const b = await bench();
+    const attached = new Set<string>();
+    let arrive: () => void = () => undefined;
+    b.node.parts.volumes.attach = async (_, { target }) => {
+      if (target === '/broken') throw new Error('its disk is gone');
+      if (target === '/late')
+        await new Promise<void>((resolve) => {
+          arrive = resolve;
+        });
+      attached.add(target);
+      return { destination: target, type: 'bind', source: target, options: [] };
+    };
+    b.node.parts.volumes.detach = async () => attached.clear();
+    const mount = (target: string) =>
+      ({ type: 'volume', name: '', target, readonly: false, noCopy: false, labels: {} }) as const;
+    await b.containers.create('web', spec({ mounts: [mount('/broken'), mount('/late')] }));
+    const started = b.containers.start('web');
+    started.catch(() => undefined); // awaited below
+    for (let i = 0; i < 100; i++) await new Promise((done) => setImmediate(done)); // an undo that does not wait is over by then
+    arrive();
+    await expect(started).rejects.toThrow('its disk is gone');
+    expect([...attached]).toEqual([]);
+  });
+
   it('has one name, which nobody else can take, also at the same moment', async () => {
     const b = await bench();
     const results = await Promise.allSettled([b.containers.create('web', spec()), b.containers.create('web', spec())]);

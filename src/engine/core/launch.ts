@@ -193,10 +193,11 @@ export class Launcher {
   }
 
   async #config(record: ContainerRecord, rootfs: string, network: Attachment): Promise<OciConfig> {
-    const [user, mounts] = await Promise.all([
-      this.user(record, record.process.user),
-      Promise.all(record.mounts.map((mount) => this.#o.parts.volumes.attach(record.id, mount))),
-    ]);
+    const attaching = record.mounts.map((mount) => this.#o.parts.volumes.attach(record.id, mount));
+    // All at rest before a failure is told: a volume attached after the undo that detaches it would be held by nobody, for good.
+    const [user, mounts] = await Promise.all([this.user(record, record.process.user), Promise.all(attaching)]).finally(
+      () => Promise.allSettled(attaching),
+    );
     return this.configOf(record, { rootfs, network, user, mounts });
   }
 
