@@ -1,5 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { request } from 'node:https';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
@@ -114,6 +115,16 @@ describe('the API server on its socket', () => {
       p: Buffer.from('very-secret').toString('base64'),
     });
     await again.close();
+  });
+
+  it('a start that finds one of its addresses taken lets go of the others', async () => {
+    const taken = createServer();
+    await new Promise<void>((ready) => taken.listen(0, '127.0.0.2', ready));
+    const { port } = taken.address() as { port: number };
+    const start = { store, directory, port, nodeAddress: '127.0.0.2', log: logger('cluster:api', silentSink) };
+    await expect(startKubeApi(start)).rejects.toMatchObject({ code: 'EADDRINUSE' });
+    await new Promise((closed) => taken.close(closed));
+    await (await startKubeApi(start)).close();
   });
 
   it('a watcher that never reads is cut off, and the others go on', { timeout: 60_000 }, async () => {

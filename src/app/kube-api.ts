@@ -6,6 +6,7 @@ import type { Clock } from '#base/clock.ts';
 import { systemClock } from '#base/clock.ts';
 import { describeChain, errnoOf } from '#base/errors.ts';
 import { type Logger, logger } from '#base/log.ts';
+import { Undo } from '#base/undo.ts';
 import { type KeyPair, makeAuthority, signClient, signServer } from '#cluster/api/authn/certificates.ts';
 import { listen } from '#cluster/api/http/listener.ts';
 import type { NodeProxy } from '#cluster/api/node-proxy.ts';
@@ -89,6 +90,7 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     nowMs: clock.now(),
   });
   const port = options.port || (options.port === 0 ? await freePort(host) : DEFAULT_PORT);
+  await using undo = new Undo((what, error) => log.error(`${what} did not close`, { error: describeChain(error) }));
   const api = await startApi({
     store: options.store,
     sealer: sealer({ secretKey: Buffer.from(secretKey, 'base64'), prefixes: ['/registry/secrets/'] }),
@@ -104,11 +106,12 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     ...(options.shared === undefined ? {} : { shared: options.shared }),
     ...(options.nodeAddress ? { endpoint: { address: options.nodeAddress, port } } : {}),
   });
+  undo.add('API server', () => api.stop());
   const onError = (error: unknown): void => log.error('request failed', { error: describeChain(error) });
   const places = host === '0.0.0.0' || !options.nodeAddress ? [host] : [...new Set([host, options.nodeAddress])];
   const listeners = await Promise.all(
-    places.map((place) =>
-      listen({
+    places.map((place) => {
+      const opening = listen({
         server: api.server,
         host: place,
         port,
@@ -118,8 +121,9 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
           handleUpgrade({ server: api.server, request, socket, head, onError }).catch(onError);
         },
         onError,
-      }),
-    ),
+      });
+      return undo.acquire(`listener at ${place}`, opening, (listener) => listener.close());
+    }),
   );
   const url = `https://${host === '0.0.0.0' ? '127.0.0.1' : host}:${port}`;
   const kubeconfigFor = (user: string, groups: readonly string[]): string =>
@@ -131,6 +135,7 @@ export async function startKubeApi(options: KubeApiOptions): Promise<KubeApi> {
     });
   const kubeconfigPath = join(directory, 'kubeconfig');
   await writeFile(kubeconfigPath, kubeconfigFor('estiba-admin', ['system:masters']), { mode: 0o600 });
+  undo.keep();
   return {
     server: api.server,
     url,
