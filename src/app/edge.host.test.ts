@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -80,7 +80,8 @@ describe('the edge process', () => {
     expect(listening(host)).toContain('127.0.0.1:8080');
     client = connect();
     expect(await client.list()).toEqual(['web']);
-    await new Promise((done) => setTimeout(done, 200)); // its state is written 30 ms after a change
+    // It writes its state a moment after a change.
+    await expect.poll(() => readFileSync(edgePaths(world.dir).state, 'utf8'), { timeout: 10_000 }).toContain('"web"');
     const pid = world.run(host, 'ss', '-Hxlnp').match(new RegExp(`${edgePaths(world.dir).socket}.*?pid=(\\d+)`))?.[1];
     process.kill(Number(pid), 'SIGKILL');
     await expect.poll(() => listening(host), { timeout: 5_000 }).not.toContain(':8080');

@@ -119,9 +119,11 @@ describe('a container and its shim', () => {
   });
 
   it('passes signals on and reports the one that ended the process', async () => {
-    const shim = await create(sh('trap "exit 42" TERM; while true; do sleep 0.05; done'));
+    const shim = await create(sh('trap "exit 42" TERM; echo ready; while true; do sleep 0.05; done'));
+    const attached = await shim.attach();
+    const ready = once(attached.stdout, 'data');
     await shim.start();
-    await new Promise((done) => setTimeout(done, 100));
+    await ready;
     await shim.signal(15);
     expect(await shim.wait()).toMatchObject({ code: 42 });
     const killed = await create(['sleep', '60']);
