@@ -7,13 +7,12 @@ import type { Logger } from '#base/log.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
-import { type Cidr, formatIp, type Ip, parseCidr } from '#kernel/netlink/ip.ts';
+import { type Cidr, parseCidr } from '#kernel/netlink/ip.ts';
 import { deleteLink, dumpLinks, getLink, type Link, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
 import { dumpAddresses, dumpRoutes, parseAddresses, parseRoutes } from '#kernel/netlink/route.ts';
 import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
-import { AddressBook } from '#network/address-book.ts';
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
-import type { Edge, EdgeEntry } from '#network/edge.ts';
+import type { Edge } from '#network/edge.ts';
 import {
   BadNetworkOption,
   EndpointExists,
@@ -24,10 +23,9 @@ import {
   NetworkNotFound,
 } from '#network/errors.ts';
 import { GateKeeper } from '#network/gate-keeper.ts';
-import { macFor, type Taken } from '#network/ipam.ts';
-import type { DnsSettings, Endpoint, Network, PublishedPort, Sandbox } from '#network/model.ts';
+import type { Taken } from '#network/ipam.ts';
+import type { Endpoint, Network, Sandbox } from '#network/model.ts';
 import {
-  hostLinkName,
   type Plug,
   planBridgeAddresses,
   planNamespace,
@@ -40,9 +38,9 @@ import {
   publishTarget,
 } from '#network/plan.ts';
 import { NamespacePool } from '#network/pool.ts';
-import { holdsFor, type PortWish, resolvePorts } from '#network/ports.ts';
 import { deleteNetwork, deleteSandbox, loadNetworks, loadSandboxes, putNetwork, putSandbox } from '#network/records.ts';
 import { addAll, createTable, gateElement, networkElements, portElements, removeTable } from '#network/ruleset.ts';
+import { type AttachRequest, type EndpointRequest, Sandboxes } from '#network/sandboxes.ts';
 import { type NetStep, runAll, runStep, runSteps, streamSteps } from '#network/steps.ts';
 import type { Store, TxnOp } from '#storage/store.ts';
 
@@ -66,29 +64,8 @@ export interface NetworksOptions {
   mtuBytes: number;
 }
 
-export interface EndpointRequest {
-  /** Name, id or unique beginning of an id. */
-  network: string;
-  names: readonly string[];
-  ipv4?: string;
-  ipv6?: string;
-  mac?: string;
-  links?: Readonly<Record<string, string>>;
-  linkLocal?: readonly string[];
-  /** Of a sandbox's endpoints the highest has the default route, of equals the first. Absent is 0. */
-  gwPriority?: number;
-}
-
-export interface AttachRequest {
-  id: string;
-  name: string;
-  endpoints: readonly EndpointRequest[];
-  ports: readonly PortWish[];
-  dns: DnsSettings;
-}
-
 /**
- * Networks of one node. The state is small and in memory, its truth in the store; a change is reserved in memory at once,
+ * Networks of one node. The state is small and in memory, its truth in the store; a change is reserved in memory at once (`Sandboxes`),
  * written as intent, then done in the kernel, and unwound in reverse when a step fails.
  *
  *     attach   namespace ─▶ reserve addresses and ports ─▶ record ─▶ begun ─▶ plug, publish, edge ─▶ done
@@ -99,13 +76,12 @@ export class Networks {
   readonly #pool: NamespacePool;
   readonly #gate: GateKeeper;
   readonly #networks = new Map<string, Network>();
-  readonly #sandboxes = new Map<string, Sandbox>();
-  readonly #book = new AddressBook();
+  readonly #boxes: Sandboxes;
   readonly #bridges = new Map<string, number>();
-  #anyPort = 0;
 
   private constructor(options: NetworksOptions) {
     this.#o = options;
+    this.#boxes = new Sandboxes({ ...options, networks: this.#networks, find: (ref) => this.find(ref) });
     this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize });
     this.#gate = new GateKeeper(options);
   }
@@ -118,7 +94,7 @@ export class Networks {
     await self.#sweepSandboxes();
     await self.#bringUp();
     await self.#sweepStrangers();
-    self.#gate.watch(() => [...self.#sandboxes.values()].some((box) => box.ports.length > 0));
+    self.#gate.watch(() => self.#boxes.all().some((box) => box.ports.length > 0));
     self.#pool.fill();
     return self;
   }
@@ -176,18 +152,18 @@ export class Networks {
   }
 
   sandboxesOn(networkId: string): Sandbox[] {
-    return [...this.#sandboxes.values()].filter((box) => box.endpoints.some((e) => e.network === networkId));
+    return this.#boxes.all().filter((box) => box.endpoints.some((e) => e.network === networkId));
   }
 
   // -- sandboxes ------------------------------------------------------------------------------------------------------------
 
   /** Paths of all network namespaces that are ours, those made ahead too. */
   namespaces(): string[] {
-    return [...this.#pool.ready, ...[...this.#sandboxes.values()].map((box) => box.netns)];
+    return [...this.#pool.ready, ...this.#boxes.all().map((box) => box.netns)];
   }
 
   sandbox(id: string): Sandbox | undefined {
-    return this.#sandboxes.get(id);
+    return this.#boxes.get(id);
   }
 
   async attach(request: AttachRequest): Promise<Sandbox> {
@@ -205,8 +181,8 @@ export class Networks {
     try {
       const netns = await this.#pool.take();
       undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
-      const sandbox = this.#reserve(request, netns);
-      undo.add('reservation', () => this.#release(sandbox));
+      const sandbox = this.#boxes.reserve(request, netns);
+      undo.add('reservation', () => this.#boxes.release(sandbox));
       await this.#note(putSandbox(sandbox));
       undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
       const ready = this.#finishAttach(sandbox, undo).finally(() => this.#pool.fill());
@@ -226,11 +202,11 @@ export class Networks {
     const plugs = sandbox.endpoints.map((endpoint) => this.#plug(endpoint));
     const steps = plugs.flatMap((plug) => planPlug(netns, plug));
     if (sandbox.ports.length > 0)
-      steps.push(planPublish(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox)));
+      steps.push(planPublish(this.#o.daemon, sandbox, (port) => this.#boxes.sharersOf(port, sandbox)));
     // The edge binds sockets while the kernel's network is set up; both are awaited, so that undo finds them at rest.
     const [kernel, edge] = await Promise.allSettled([
       streamSteps(this.#o.kernel, steps),
-      this.#o.edge.put(this.#edgeEntry(sandbox)),
+      this.#o.edge.put(this.#boxes.edgeEntry(sandbox)),
     ]);
     if (kernel.status === 'fulfilled' && sandbox.ports.length > 0)
       undo.add('published ports', () => this.#withdraw(sandbox));
@@ -243,23 +219,23 @@ export class Networks {
   /** What `attach` would do now, with nothing made: addresses and ports are chosen, and let go again. */
   foresee(request: AttachRequest): { netns: string; steps: NetStep[] } {
     const netns = this.#pool.ready[0] ?? join(this.#o.netnsDir, 'next');
-    const sandbox = this.#reserve(request, netns);
+    const sandbox = this.#boxes.reserve(request, netns);
     try {
       const plugs = sandbox.endpoints.flatMap((endpoint) => planPlug(netns, this.#plug(endpoint)));
-      const publish = planPublish(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox));
+      const publish = planPublish(this.#o.daemon, sandbox, (port) => this.#boxes.sharersOf(port, sandbox));
       const because = 'a network of its own';
       return {
         netns,
         steps: [...planNamespace(netns, because), ...plugs, ...(sandbox.ports.length > 0 ? [publish] : [])],
       };
     } finally {
-      this.#release(sandbox);
+      this.#boxes.release(sandbox);
     }
   }
 
   /** Absent is fine; every step is tried. */
   async detach(id: string): Promise<void> {
-    const sandbox = this.#sandboxes.get(id);
+    const sandbox = this.#boxes.get(id);
     if (!sandbox) return;
     if (sandbox.ports.length > 0) await this.#withdraw(sandbox);
     await this.#o.edge.drop(id);
@@ -267,12 +243,12 @@ export class Networks {
       { do: 'dropNetns', what: `drop network namespace of ${sandbox.name}`, because: 'it goes', path: sandbox.netns },
     ]);
     await this.#note(deleteSandbox(id));
-    this.#release(sandbox);
+    this.#boxes.release(sandbox);
   }
 
   /** A running container joins one more network. */
   async connect(id: string, request: EndpointRequest): Promise<Endpoint> {
-    const before = this.#known(id);
+    const before = this.#boxes.known(id);
     const network = this.find(request.network);
     if (before.endpoints.some((e) => e.network === network.id))
       throw new EndpointExists({ container: before.name, network: network.name });
@@ -287,20 +263,20 @@ export class Networks {
         value: String(request.gwPriority),
         rule: 'would move the default route of a container that runs: stop it first, or connect with a lower one',
       });
-    const endpoint = this.#newEndpoint(id, request, n, !gateway);
-    undo.add('addresses', () => this.#book.release(endpoint));
+    const endpoint = this.#boxes.newEndpoint(id, request, n, !gateway);
+    undo.add('addresses', () => this.#boxes.releaseEndpoint(endpoint));
     const after: Sandbox = { ...before, endpoints: [...before.endpoints, endpoint] };
     await this.#replace(before, after, undo);
     const steps = planPlug(before.netns, this.#plug(endpoint));
     await runSteps(this.#o.kernel, steps);
     undo.add('link', () => runStep(this.#o.kernel, planUnplug(before.netns, endpoint, 'undo')));
-    await this.#o.edge.put(this.#edgeEntry(after));
+    await this.#o.edge.put(this.#boxes.edgeEntry(after));
     undo.keep();
     return endpoint;
   }
 
   async disconnect(id: string, ref: string): Promise<void> {
-    const before = this.#known(id);
+    const before = this.#boxes.known(id);
     const network = this.find(ref);
     const endpoint = before.endpoints.find((e) => e.network === network.id);
     if (!endpoint) throw new EndpointNotFound({ container: before.name, network: network.name });
@@ -309,16 +285,16 @@ export class Networks {
     const losesPorts = endpoint.defaultRoute && before.ports.length > 0;
     if (losesPorts) await this.#withdraw(before);
     const final = losesPorts ? { ...after, ports: [] } : after;
-    this.#sandboxes.set(id, final);
-    await this.#o.edge.put(this.#edgeEntry(final));
+    this.#boxes.set(final);
+    await this.#o.edge.put(this.#boxes.edgeEntry(final));
     await this.#teardown([planUnplug(before.netns, endpoint, `disconnect from ${network.name}`)]);
     await this.#o.store.txn({ ops: [putSandbox(final)] });
-    this.#book.release(endpoint);
+    this.#boxes.releaseEndpoint(endpoint);
   }
 
   /** Counters of each interface inside, by name. */
   async stats(id: string): Promise<Map<string, LinkStats>> {
-    const sandbox = this.#known(id);
+    const sandbox = this.#boxes.known(id);
     const links = parseLinks(await this.#route('read link statistics', [dumpLinks()], sandbox.netns));
     return new Map(links.flatMap((link) => (link.stats && link.name !== 'lo' ? [[link.name, link.stats]] : [])));
   }
@@ -353,114 +329,11 @@ export class Networks {
     await this.#teardown([...steps, table]);
   }
 
-  // -- decisions, without waiting: two requests never get the same address ---------------------------------------------------
-
-  #reserve(request: AttachRequest, netns: string): Sandbox {
-    assert(!this.#sandboxes.has(request.id), `sandbox ${request.id} is attached twice`);
-    const endpoints: Endpoint[] = [];
-    try {
-      const gateway = gatewayOf(request.endpoints);
-      for (const [n, wish] of request.endpoints.entries())
-        endpoints.push(this.#newEndpoint(request.id, wish, n, n === gateway));
-      const main = endpoints[gateway];
-      const first = main && this.#networks.get(main.network);
-      const ports = first
-        ? resolvePorts(request.ports, this.#heldPorts(), {
-            hostBinding: first.hostBinding,
-            ipv6: this.#o.ipv6,
-            anyAfter: this.#anyPort,
-          })
-        : [];
-      for (const port of ports) this.#anyPort = port.hostPort;
-      const sandbox: Sandbox = { id: request.id, name: request.name, netns, endpoints, ports, dns: request.dns };
-      this.#sandboxes.set(request.id, sandbox);
-      return sandbox;
-    } catch (error) {
-      for (const endpoint of endpoints) this.#book.release(endpoint);
-      throw error;
-    }
-  }
-
-  #newEndpoint(sandbox: string, wish: EndpointRequest, n: number, defaultRoute: boolean): Endpoint {
-    const network = this.find(wish.network);
-    const addresses = this.#book.reserve(network, sandbox, wish);
-    const any: Ip | undefined = addresses.ipv4 ?? addresses.ipv6;
-    return {
-      network: network.id,
-      sandbox,
-      link: `eth${n}`,
-      hostLink: hostLinkName(this.#o.daemon, this.#o.random),
-      mac:
-        wish.mac ??
-        (any
-          ? macFor(any)
-          : `02:42:${Buffer.from(this.#o.random.bytes(4))
-              .toString('hex')
-              .replace(/(..)(?=.)/g, '$1:')}`),
-      ipv4: addresses.ipv4 && formatIp(addresses.ipv4),
-      ipv6: addresses.ipv6 && formatIp(addresses.ipv6),
-      asked: {
-        ...(wish.ipv4 === undefined ? {} : { ipv4: wish.ipv4 }),
-        ...(wish.ipv6 === undefined ? {} : { ipv6: wish.ipv6 }),
-        ...(wish.mac === undefined ? {} : { mac: wish.mac }),
-      },
-      names: wish.names,
-      ...(wish.links ? { links: wish.links } : {}),
-      ...(wish.linkLocal ? { linkLocal: wish.linkLocal } : {}),
-      ...(wish.gwPriority ? { gwPriority: wish.gwPriority } : {}),
-      defaultRoute,
-    };
-  }
-
-  #release(sandbox: Sandbox): void {
-    for (const endpoint of this.#sandboxes.get(sandbox.id)?.endpoints ?? sandbox.endpoints)
-      this.#book.release(endpoint);
-    this.#sandboxes.delete(sandbox.id);
-  }
-
-  #heldPorts(): { port: PublishedPort; holder: string }[] {
-    return [...this.#sandboxes.values()].flatMap((box) =>
-      box.ports.map((port) => ({ port, holder: `container ${box.name}` })),
-    );
-  }
-
-  /** How many ports of other sandboxes share the gate's key with this one. */
-  #others(port: PublishedPort, sandbox: Sandbox): number {
-    return [...this.#sandboxes.values()]
-      .filter((box) => box.id !== sandbox.id)
-      .flatMap((box) => box.ports)
-      .filter((other) => other.protocol === port.protocol && other.hostPort === port.hostPort).length;
-  }
-
   #plug(endpoint: Endpoint): Plug {
     const network = this.#networks.get(endpoint.network);
     const bridgeIndex = this.#bridges.get(endpoint.network);
     if (!network || bridgeIndex === undefined) throw new NetworkNotFound({ network: endpoint.network });
     return { endpoint, network, bridgeIndex };
-  }
-
-  #edgeEntry(sandbox: Sandbox): EdgeEntry {
-    const places = sandbox.endpoints.flatMap((endpoint) => {
-      const network = this.#networks.get(endpoint.network);
-      const addresses = [endpoint.ipv4, endpoint.ipv6].filter((ip) => ip !== undefined);
-      if (!network?.names) return [];
-      const { names, links } = endpoint;
-      return [{ network: network.id, domain: network.name, names, addresses, ...(links ? { links } : {}) }];
-    });
-    return {
-      id: sandbox.id,
-      ...(places.length > 0 ? { netns: sandbox.netns } : {}),
-      upstreams: sandbox.dns.servers,
-      forward: sandbox.endpoints.some((e) => this.#networks.get(e.network)?.internal === false),
-      places,
-      holds: holdsFor(sandbox.ports, publishTarget(sandbox)),
-    };
-  }
-
-  #known(id: string): Sandbox {
-    const sandbox = this.#sandboxes.get(id);
-    if (!sandbox) throw new EndpointNotFound({ container: id, network: 'any' });
-    return sandbox;
   }
 
   /** Lazily: a sandbox is gone with the power, and its record says no more than that one stood. */
@@ -469,8 +342,8 @@ export class Networks {
   }
 
   async #replace(before: Sandbox, after: Sandbox, undo: Undo): Promise<void> {
-    this.#sandboxes.set(before.id, after);
-    undo.add('sandbox', () => this.#sandboxes.set(before.id, before));
+    this.#boxes.set(after);
+    undo.add('sandbox', () => this.#boxes.set(before));
     await this.#o.store.txn({ ops: [putSandbox(after)] });
     undo.add('record', () => this.#o.store.txn({ ops: [putSandbox(before)] }));
   }
@@ -480,8 +353,7 @@ export class Networks {
   async #load(): Promise<void> {
     for (const network of await loadNetworks(this.#o.store)) this.#networks.set(network.id, network);
     for (const sandbox of await loadSandboxes(this.#o.store)) {
-      this.#sandboxes.set(sandbox.id, sandbox);
-      for (const endpoint of sandbox.endpoints) this.#book.restore(endpoint);
+      this.#boxes.restore(sandbox);
     }
     const bip = this.#o.bip === undefined ? undefined : parseCidr(this.#o.bip);
     const missing = predefinedNetworks(this.list(), {
@@ -499,18 +371,18 @@ export class Networks {
   /** A sandbox whose namespace is gone (a boot, a crash half-way) is forgotten; its owner finds it absent. */
   async #sweepSandboxes(): Promise<void> {
     const alive = new Set(readdirSync(this.#o.netnsDir).map((name) => join(this.#o.netnsDir, name)));
-    for (const sandbox of [...this.#sandboxes.values()]) {
+    for (const sandbox of this.#boxes.all()) {
       if (alive.has(sandbox.netns) && sandbox.endpoints.every((e) => this.#networks.has(e.network))) continue;
       this.#o.log.info('forgets a sandbox whose namespace is gone', { id: sandbox.id, name: sandbox.name });
       await this.#o.store.txn({ ops: [deleteSandbox(sandbox.id)] });
-      this.#release(sandbox);
+      this.#boxes.release(sandbox);
     }
   }
 
   async #bringUp(): Promise<void> {
     for (const name of ['ipv4/ip_forward', ...(this.#o.ipv6 ? ['ipv6/conf/all/forwarding'] : [])])
       await this.#o.kernel.sysctl('', name, '1');
-    const boxes = [...this.#sandboxes.values()];
+    const boxes = this.#boxes.all();
     const gates = new Map(
       boxes.flatMap((b) => b.ports).map((p) => [`${p.protocol} ${p.hostPort}`, gateElement(p.protocol, p.hostPort)]),
     );
@@ -535,15 +407,15 @@ export class Networks {
       if (link) this.#bridges.set(network.id, link.index);
     }
     for (const network of this.list()) if (!standing.includes(network)) await this.#up(network);
-    for (const box of boxes) await this.#o.edge.put(this.#edgeEntry(box));
+    for (const box of boxes) await this.#o.edge.put(this.#boxes.edgeEntry(box));
   }
 
   async #sweepStrangers(): Promise<void> {
-    const used = new Set([...this.#sandboxes.values()].map((box) => box.netns));
+    const used = new Set(this.#boxes.all().map((box) => box.netns));
     const strangers = readdirSync(this.#o.netnsDir)
       .map((name) => join(this.#o.netnsDir, name))
       .filter((path) => !used.has(path));
-    for (const id of await this.#o.edge.list()) if (!this.#sandboxes.has(id)) await this.#o.edge.drop(id);
+    for (const id of await this.#o.edge.list()) if (!this.#boxes.get(id)) await this.#o.edge.drop(id);
     await this.#teardown(
       strangers.map((path) => ({ do: 'dropNetns', what: `drop ${path}`, because: 'nobody owns it', path })),
     );
@@ -564,7 +436,7 @@ export class Networks {
   // -- the kernel -------------------------------------------------------------------------------------------------------------
 
   async #withdraw(sandbox: Sandbox): Promise<void> {
-    await this.#teardown([planWithdraw(this.#o.daemon, sandbox, (port) => this.#others(port, sandbox))]);
+    await this.#teardown([planWithdraw(this.#o.daemon, sandbox, (port) => this.#boxes.sharersOf(port, sandbox))]);
   }
 
   async #teardown(steps: readonly NetStep[]): Promise<void> {
@@ -599,10 +471,4 @@ export class Networks {
   #route(what: string, messages: Message[], netns = ''): Promise<Received[]> {
     return this.#o.kernel.netlink({ what, protocol: NETLINK_ROUTE, messages, netns });
   }
-}
-
-/** Which endpoint has the default route. */
-function gatewayOf(endpoints: readonly EndpointRequest[]): number {
-  const priorities = endpoints.map((e) => e.gwPriority ?? 0);
-  return Math.max(0, priorities.indexOf(Math.max(...priorities)));
 }

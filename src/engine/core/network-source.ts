@@ -11,8 +11,9 @@ import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { EndpointNotFound } from '#network/errors.ts';
 import { hostsFile, parseResolv, resolvFile } from '#network/files.ts';
 import type { DnsSettings, Endpoint, Network, Protocol, Sandbox } from '#network/model.ts';
-import type { AttachRequest, EndpointRequest, Networks } from '#network/networks.ts';
+import type { Networks } from '#network/networks.ts';
 import type { PortWish } from '#network/ports.ts';
+import type { AttachRequest, EndpointRequest } from '#network/sandboxes.ts';
 import type { NetStep } from '#network/steps.ts';
 
 const HOST_RESOLV = '/etc/resolv.conf';
