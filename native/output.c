@@ -51,6 +51,15 @@ bool is_held_back(const struct shim *shim, const struct process *process)
 	return false;
 }
 
+static bool is_attached(const struct shim *shim, const struct process *process)
+{
+	for (size_t i = 0; i < MOST_CLIENTS; i++) {
+		const struct conn *c = &shim->clients[i];
+		if (c->fd >= 0 && c->attached && c->process == process->number) return true;
+	}
+	return false;
+}
+
 static void send_output(struct shim *shim, const struct process *process, int stream, const unsigned char *bytes, size_t size)
 {
 	for (size_t i = 0; i < MOST_CLIENTS; i++) {
@@ -69,6 +78,20 @@ static void end_stream(struct shim *shim, struct process *process, int stream)
 	*fd = -1;
 }
 
+/* What flows into the log alone is read once a millisecond and not at each of the program's writes: a wake-up costs the program more
+ * than its write, and few large writes cost the file less than many. Where a client listens nothing rests: it may answer what it reads. */
+static void rest(const struct shim *shim, struct process *process, int fd, size_t size)
+{
+	enum { FLOW = 4096, ROOM = 256 << 10 };
+	if (process->number != 0 || process->terminal || is_attached(shim, process)) return;
+	process->rests |= size >= FLOW && size < sizeof scratch;
+	if (size < sizeof scratch || process->roomy) return;
+	/* As much as a pipe holds at first: the program has waited for us. Not from the start, since root's pipes are counted together
+	 * (pipe-user-pages-soft), and beyond that sum programs in containers get small ones. */
+	process->roomy = true;
+	(void)fcntl(fd, F_SETPIPE_SZ, ROOM);
+}
+
 int pump(struct shim *shim, struct process *process, int stream)
 {
 	int which = stream == STREAM_ERR ? LOG_STDERR : LOG_STDOUT, fd = which == LOG_STDERR ? process->err : process->out;
@@ -82,6 +105,7 @@ int pump(struct shim *shim, struct process *process, int stream)
 		return -EPIPE;
 	}
 	shim->touched = true;
+	rest(shim, process, fd, (size_t)n);
 	send_output(shim, process, stream, scratch, (size_t)n);
 	/* A full disk costs lines, never the container: the log remembers that it lost some. */
 	if (process->number == 0) (void)log_put(&shim->log, which, scratch, (size_t)n);

@@ -8,6 +8,7 @@ enum { MOST_PROCESSES = 64, MOST_CLIENTS = 32, NAME_SIZE = 80 };
 /* Number 0 is the container, the others are execs. */
 struct process {
 	bool used, terminal, exited;
+	bool rests, roomy; /* its output: not looked at in the next turn; has a larger pipe */
 	uint32_t number;
 	pid_t pid;
 	int status;

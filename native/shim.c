@@ -254,20 +254,21 @@ static void watch(struct watched *w, int fd, short events, enum source source, s
 
 static bool hung_up[MOST_PROCESSES]; /* a terminal that nobody has open: polled again after a pause, not in a circle */
 
-/* Its streams, unless a client lags; its stdin, when somebody's input waits for room. Whether it has hung up. */
-static bool watch_process(struct watched *w, size_t place)
+/* Its streams, unless a client lags; its stdin, when somebody's input waits for room. How long it rests, in milliseconds. */
+static int watch_process(struct watched *w, size_t place)
 {
-	const struct process *process = &shim.processes[place];
-	bool hung = hung_up[place], held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
-	hung_up[place] = false;
+	enum { HUNG_MS = 50, FLOW_MS = 1 };
+	struct process *process = &shim.processes[place];
+	bool hung = hung_up[place], rests = process->rests, held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
+	hung_up[place] = process->rests = false;
 	for (size_t i = 0; process->used && i < MOST_CLIENTS; i++) {
 		const struct conn *c = &shim.clients[i];
 		waits |= c->fd >= 0 && c->attached && c->process == process->number && stdin_waits(&shim, c);
 	}
-	if (!held && !hung) watch(w, process->out, POLLIN, STDOUT, place);
-	if (!held) watch(w, process->err, POLLIN, STDERR, place);
+	if (!held && !hung && !rests) watch(w, process->out, POLLIN, STDOUT, place);
+	if (!held && !rests) watch(w, process->err, POLLIN, STDERR, place);
 	if (waits) watch(w, process->in, POLLOUT, STDIN, place);
-	return hung;
+	return rests ? FLOW_MS : hung ? HUNG_MS : 0;
 }
 
 static void hear(enum source source, size_t place, short events)
@@ -292,9 +293,12 @@ static void turn(void)
 {
 	enum { IDLE_MS = 1000 };
 	struct watched w;
-	bool any_hung = false;
+	int rest_ms = 0;
 	w.count = 0;
-	for (size_t i = 0; i < MOST_PROCESSES; i++) any_hung |= watch_process(&w, i);
+	for (size_t i = 0; i < MOST_PROCESSES; i++) {
+		int ms = watch_process(&w, i);
+		if (ms && (!rest_ms || ms < rest_ms)) rest_ms = ms;
+	}
 	for (size_t i = 0; i < MOST_CLIENTS; i++) {
 		struct conn *c = &shim.clients[i];
 		short events = (short)((stdin_waits(&shim, c) ? 0 : POLLIN) | (conn_pending(c) ? POLLOUT : 0));
@@ -303,8 +307,8 @@ static void turn(void)
 	watch(&w, shim.oom_fd, POLLIN, OOM, 0);
 	watch(&w, shim.signals, POLLIN, SIGNALS, 0);
 	watch(&w, shim.listener, POLLIN, LISTENER, 0);
-	int ready = poll(w.polls, w.count, any_hung ? 50 : shim.touched ? IDLE_MS : -1);
-	if (ready == 0 && shim.touched && !any_hung) shed_memory(&shim);
+	int ready = poll(w.polls, w.count, rest_ms ? rest_ms : shim.touched ? IDLE_MS : -1);
+	if (ready == 0 && shim.touched && !rest_ms) shed_memory(&shim);
 	/* In the order above: output, then what clients ask, then who has ended. */
 	for (nfds_t i = 0; ready > 0 && i < w.count; i++)
 		if (w.polls[i].revents) hear((enum source)w.from[i].source, w.from[i].place, w.polls[i].revents);

@@ -9,6 +9,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -227,6 +228,28 @@ describe('logs', () => {
     expect(lines).toHaveLength(LINES);
     const form = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z stdout F line (\d+) of a log .* carpenter$/;
     expect(lines.findIndex((line, i) => form.exec(line)?.[2] !== String(i + 1))).toBe(-1);
+  });
+
+  it('that flow are read once a millisecond or a full pipe at a time, not at each of the program’s writes', async () => {
+    const [path, writes, text] = [join(root.dir, 'flow.log'), 20_000, 'x'.repeat(99)];
+    const shim = await create(sh(`yes ${text} | dd bs=4096 count=${writes} iflag=fullblock 2>/dev/null; sleep 1000`), {
+      log: { driver: 'cri', path },
+    });
+    const reads = (): number =>
+      Number(
+        /^syscr: (\d+)$/m.exec(
+          readFileSync(`/proc/${readFileSync(join(shim.dir, 'pid'), 'utf8').split(' ')[0]}/io`, 'utf8'),
+        )?.[1],
+      );
+    const [before, began] = [reads(), performance.now()];
+    await shim.start();
+    const lines = Math.floor((writes * 4096) / (text.length + 1));
+    const size = lines * ` stdout F ${text}\n`.length;
+    await until(() => statSync(path).size > size);
+    const tookMs = performance.now() - began;
+    expect(reads() - before).toBeLessThan(tookMs + (writes * 4096) / 65_536 + 100);
+    await shim.signal(9);
+    await shim.wait();
   });
 
   it('escape as Go does in Docker’s form, with labels, and split long lines', async () => {
