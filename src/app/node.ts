@@ -19,14 +19,14 @@ import { imageEvent, type Keepers } from '#engine/core/images.ts';
 import { readSystem } from '#engine/core/system.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import { ImageStore } from '#image/images.ts';
-import { chooseDriver, privilegeOf } from '#image/layer/driver.ts';
+import { chooseDriver, type LayerDriver, privilegeOf } from '#image/layer/driver.ts';
 import { WorkerPool } from '#image/layer/pool.ts';
 import { LayerStore } from '#image/layers.ts';
 import { SnapshotStore } from '#image/snapshots.ts';
 import { hierarchyOf } from '#kernel/cgroup/layout.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { capabilityNames } from '#kernel/linux/names.ts';
-import { findNetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { findNetHand, type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { findExecutor } from '#kernel/plan/execute.ts';
 import { SeccompCache } from '#kernel/seccomp/cache.ts';
 import { EdgeClient } from '#network/edge-wire.ts';
@@ -116,19 +116,26 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     keepRecentBytes: 0, // nobody watches a node's records, and who reads them has them in memory
     log: logger('storage'),
   });
-  const [store, spawner] = await Promise.all([
+  const startsSpawner = undo.acquire('spawner', Spawner.start(spawnerSocket(runRoot)), (started) => started.close());
+  // Held by nobody, but an end that comes early waits until its trial mount is gone.
+  const triesLayers = startsSpawner.then((started) => layerDriver(dataRoot, started));
+  const choosesDriver = undo.acquire('trial of the layer store', triesLayers, () => undefined);
+  const hand = startNetHand(logger('network'));
+  undo.add('estiba-net', hand.close);
+  const [store, spawner, driver] = await Promise.all([
     undo.acquire('store', opensStore, (opened) => opened.close()),
-    undo.acquire('spawner', Spawner.start(spawnerSocket(runRoot)), (started) => started.close()),
+    startsSpawner,
+    choosesDriver,
   ]);
   const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
 
   // Beside the images: neither needs the other, and both wait for the kernel.
-  const opening = undo.acquire('networks', openNetworks(options, store, logger('network')), (opened) => opened.close());
+  const opening = undo.acquire('networks', openNetworks(options, store, hand, logger('network')), (opened) =>
+    opened.close(),
+  );
 
   const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
   const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
-  const privilege = privilegeOf(process.geteuid?.() ?? 0, await readFile('/proc/self/uid_map', 'utf8'));
-  const driver = await chooseDriver({ scratch: dataRoot, privilege, runPlan, log: logger('image') });
   const layers = await LayerStore.open({
     driver,
     dataRoot,
@@ -234,22 +241,44 @@ function keepBudget(engine: Engine, log: Logger): () => void {
   return () => clearInterval(timer);
 }
 
-async function openNetworks(
-  { name, runRoot, bip, mtuBytes }: NodeOptions,
-  store: EmbeddedStore,
-  log: Logger,
-): Promise<{ networks: Networks; close(): Promise<void> }> {
-  await using undo = undoTold(log);
-  let closing = false;
+async function layerDriver(dataRoot: string, spawner: Spawner): Promise<LayerDriver> {
+  const privilege = privilegeOf(process.geteuid?.() ?? 0, await readFile('/proc/self/uid_map', 'utf8'));
+  const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
+  return chooseDriver({ scratch: dataRoot, privilege, runPlan, log: logger('image') });
+}
+
+interface NetHandOfNode {
+  kernel: NetHand;
+  /** From now on its end is no accident. */
+  mayEnd(): void;
+  close(): void;
+}
+
+/** Before the store is open: a process takes a while to start, and networks ask it at once. */
+function startNetHand(log: Logger): NetHandOfNode {
+  let needed = true;
+  const mayEnd = (): void => {
+    needed = false;
+  };
   const kernel = spawnNetHand(findNetHand(), () => {
-    if (closing) return;
+    if (!needed) return;
     log.error('estiba-net ended: without it no container gets a network; the daemon stops, to be started again');
     process.exit(1);
   });
-  undo.add('estiba-net', () => {
-    closing = true;
+  const close = (): void => {
+    mayEnd();
     kernel.close();
-  });
+  };
+  return { kernel, mayEnd, close };
+}
+
+async function openNetworks(
+  { name, runRoot, bip, mtuBytes }: NodeOptions,
+  store: EmbeddedStore,
+  hand: NetHandOfNode,
+  log: Logger,
+): Promise<{ networks: Networks; close(): Promise<void> }> {
+  await using undo = undoTold(log);
   await retireOldEdge(runRoot);
   const edge = new EdgeClient(
     (start) => connectEdge(runRoot, start ? edgeCommand(runRoot) : undefined),
@@ -258,7 +287,7 @@ async function openNetworks(
   undo.add('edge', () => edge.close());
   const networks = await Networks.open({
     daemon: name,
-    kernel,
+    kernel: hand.kernel,
     store,
     edge,
     clock: systemClock,
@@ -274,10 +303,9 @@ async function openNetworks(
   return {
     networks,
     close: async () => {
-      closing = true;
+      hand.mayEnd();
       await networks.close();
       await edge.close();
-      kernel.close();
     },
   };
 }

@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { EstibaError } from '#base/errors.ts';
 import { Limiter } from '#base/queue.ts';
 import type { Arrival } from '#image/layer/arrival.ts';
@@ -138,7 +138,8 @@ export class WorkerPool implements Unpacker {
 
   #start(): Worker {
     clearTimeout(this.#idleTimer);
-    const worker = new Worker(this.#script, { stdout: false, stderr: false });
+    const threads = process.getBuiltinModule('node:worker_threads'); // not before: a daemon's start does without
+    const worker = new threads.Worker(this.#script, { stdout: false, stderr: false });
     worker.unref();
     this.#all.add(worker);
     worker.on('exit', () => this.#all.delete(worker));
