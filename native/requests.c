@@ -177,7 +177,8 @@ void tell_exit(struct shim *shim, struct process *process)
 {
 	for (size_t i = 0; i < MOST_CLIENTS; i++) {
 		struct conn *c = &shim->clients[i];
-		bool concerned = c->watches || (c->attached && c->process == process->number);
+		/* Who watches asks for the container's end; an exec's is news for those who see its output. */
+		bool concerned = (c->watches && process->number == 0) || (c->attached && c->process == process->number);
 		if (c->fd >= 0 && concerned && send_exit(shim, c, process) < 0) conn_close(c);
 	}
 }

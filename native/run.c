@@ -312,18 +312,17 @@ static void answer(struct run *run, enum where actor, int rc)
 /* Init goes on to its program and asks for nothing on the way: of all it may say only the end of file, or what came before it, is news. */
 static bool goes_to_exec(const struct run *run)
 {
-	bool execs = false;
 	for (uint32_t i = run->at; i < run->plan.steps; i++) {
 		struct op op = plan_step(&run->plan, i);
 		union args args;
 		if (op.where != INIT || op.code == OP_console) return false;
+		if (op.code == OP_exec) return true;
 		if (op.code == OP_seccomp) {
 			op_args(op, &args);
 			if (args.seccomp.listener.n) return false;
 		}
-		execs |= op.code == OP_exec;
 	}
-	return execs;
+	return false;
 }
 
 /* poll(2) with no events wakes for the hangup alone: EXEC, which comes a moment before it, would wake us once more. */
@@ -331,6 +330,21 @@ static void await_hangup(int channel)
 {
 	struct pollfd p = { .fd = channel };
 	while (poll(&p, 1, -1) < 0 && errno == EINTR) continue;
+}
+
+/* It reads the end of file and goes. */
+static void dismiss_middle(struct run *run)
+{
+	if (run->channel[MIDDLE] >= 0) close(run->channel[MIDDLE]);
+	run->channel[MIDDLE] = -1;
+}
+
+static void reap_middle(struct run *run)
+{
+	int status;
+	if (!run->middle_pid || run->channel[MIDDLE] >= 0) return;
+	waitpid(run->middle_pid, &status, 0);
+	run->middle_pid = 0;
 }
 
 /* Lets an actor run its steps and hears it out. 0: run->at is the next step of another; else the failure is in run. */
@@ -344,6 +358,8 @@ static int hand_over(struct run *run, enum where actor)
 		describe_death(run, actor);
 		return -ECHILD;
 	}
+	/* Beside init's own work: a process takes a while to go, and in the container's cgroup it counts against pids.max until it is reaped. */
+	if (actor == INIT) reap_middle(run);
 	if (leaving) {
 		run->at = run->plan.steps;
 		return 0;
@@ -392,17 +408,6 @@ static int hand_over(struct run *run, enum where actor)
 	}
 }
 
-static void end_middle(struct run *run)
-{
-	int status;
-	if (!run->middle_pid) return;
-	/* It reads the end of file and goes. */
-	close(run->channel[MIDDLE]);
-	run->channel[MIDDLE] = -1;
-	waitpid(run->middle_pid, &status, 0);
-	run->middle_pid = 0;
-}
-
 void run_undo(struct run *run)
 {
 	uint32_t failed = run->at;
@@ -426,13 +431,14 @@ enum outcome run_plan(struct run *run)
 		if (op.where == HOST) {
 			run->error = do_op(run, op);
 			if (run->error == 0) run->at++;
+			if (run->error == 0 && op.code == OP_ready) reap_middle(run); /* of an init that had nothing to do before */
 			if (run->error == 0 && op.code == OP_ready && run->pause) return PAUSED;
 			if (run->error == -EAGAIN && run->hurry) return WAITS;
 		} else {
 			uint32_t before = run->at;
 			run->error = hand_over(run, (enum where)op.where);
 			if (run->error == 0 && run->at == before) run->error = -EPROTO; /* never loop on a silent actor */
-			if (run->error == 0 && op.where == MIDDLE && run->pid) end_middle(run);
+			if (run->error == 0 && op.where == MIDDLE && run->pid) dismiss_middle(run);
 		}
 		if (run->error < 0) {
 			end_children(run);
@@ -440,6 +446,7 @@ enum outcome run_plan(struct run *run)
 			return FAILED;
 		}
 	}
+	reap_middle(run);
 	return RAN;
 }
 
