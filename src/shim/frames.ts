@@ -141,6 +141,11 @@ export class FrameSocket {
     return this.#closed;
   }
 
+  /** A request has no answer yet, or not all that was said is out. */
+  get isWaiting(): boolean {
+    return this.#waiting.size > 0 || this.#socket.writableLength > 0;
+  }
+
   /** The process may end although this connection is open, unless a request waits for its answer. */
   unref(): void {
     this.#background = true;

@@ -160,6 +160,42 @@ describe('a container and its shim', () => {
     expect(existsSync(join(shim.dir, 'shim.sock'))).toBe(false);
   });
 
+  it('runs one exec after another over one connection; what was said for one that has ended reaches no other', async () => {
+    const shim = await create(['sleep', '60']);
+    await shim.start();
+    const { pid = 0 } = await readShimState(shim.dir);
+    const sockets = (): string[] =>
+      readdirSync(`/proc/${pid}/fd`)
+        .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+        .filter((target) => target.startsWith('socket:'));
+    const exec = (name: string, argv: readonly string[]) =>
+      shim.exec(handmadeExec(shim.pid, argv), { name, stdin: true });
+
+    const first = await exec('first', ['true']);
+    await first.wait();
+    const open = sockets();
+    const second = await exec('second', ['cat']);
+    expect(sockets()).toEqual(open);
+    await first.write(Buffer.from('too late\n'));
+    first.end();
+    first.close();
+    await expect(first.signal(9)).rejects.toMatchObject({ code: 'CONNECTION_LOST' });
+    await second.write(Buffer.from('in time\n'));
+    second.end();
+    expect(await text(second.stdout)).toBe('in time\n');
+    expect((await second.wait()).code).toBe(0);
+
+    // It leaves more input behind than its pipe holds: the next one must not wait for that.
+    const deaf = await exec('deaf', sh('exit 7'));
+    await deaf.write(Buffer.alloc(1 << 20, 'x'));
+    expect((await deaf.wait()).code).toBe(7);
+    const last = await exec('last', ['cat']);
+    last.end();
+    expect(await text(last.stdout)).toBe('');
+    expect((await last.wait()).code).toBe(0);
+    await shim.shutdown();
+  });
+
   it('tells that the kernel killed for memory', async () => {
     const oomCgroup = `/sys/fs/cgroup/memory/estiba-shim-${process.pid}`;
     mkdirSync(oomCgroup);

@@ -58,6 +58,9 @@ export function shimOptions(o: ShimOptions): Record<string, string | number | bo
   };
 }
 
+/** An exec often comes after another (probes, scripts, builds): its connection is there, for this long. */
+const SPARE_MS = 2_000;
+
 /** One container's shim, seen from a daemon. The shim outlives this object; `Shim.connect` finds it again by its directory. */
 export class Shim {
   readonly dir: string;
@@ -69,6 +72,8 @@ export class Shim {
   /** The shim's process has let go of us: it has ended, or we have. */
   readonly #gone: Promise<void>;
   #tellGone: () => void = () => undefined;
+  #spare: FrameSocket | undefined;
+  #closeSpare: NodeJS.Timeout | undefined;
   /** Called when the kernel has killed a process of the container for memory. */
   onOom: () => void = () => undefined;
 
@@ -169,8 +174,8 @@ export class Shim {
 
   /** Runs a further process by plan, attached from its first byte. */
   async exec(plan: Plan, options: ExecOptions): Promise<Attachment> {
-    const socket = await Shim.#reach(this.dir);
-    const attachment = new Attachment(socket);
+    const socket = this.#takeSpare() ?? (await Shim.#reach(this.dir));
+    const attachment = new Attachment(socket, (free) => this.#keepSpare(free));
     try {
       const encoded = encodeOptions({ ...options, attach: true });
       const record = one(await socket.request(ASK.exec, encoded, encodePlan(plan)));
@@ -186,7 +191,7 @@ export class Shim {
   /** Streams of the container (or of an exec by number). Attach before `start` and no byte is missed. */
   async attach(options: { process?: number; stdin?: boolean; terminal?: boolean } = {}): Promise<Attachment> {
     const socket = await Shim.#reach(this.dir);
-    const attachment = new Attachment(socket);
+    const attachment = new Attachment(socket, (ended) => ended.close());
     const process = options.process ?? 0;
     const streams = STREAMS.stdout | STREAMS.stderr | (options.stdin ? STREAMS.stdin : 0);
     try {
@@ -218,6 +223,29 @@ export class Shim {
   /** Lets go of the shim; it lives on. */
   close(): void {
     this.#control?.close();
+    this.#dropSpare();
+  }
+
+  #takeSpare(): FrameSocket | undefined {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    clearTimeout(this.#closeSpare);
+    if (spare?.isClosed) return undefined;
+    spare?.ref();
+    return spare;
+  }
+
+  #keepSpare(socket: FrameSocket): void {
+    this.#dropSpare();
+    this.#spare = socket;
+    socket.unref();
+    this.#closeSpare = setTimeout(() => this.#dropSpare(), SPARE_MS).unref();
+  }
+
+  #dropSpare(): void {
+    clearTimeout(this.#closeSpare);
+    this.#spare?.close();
+    this.#spare = undefined;
   }
 
   async #ask(request: string, kind: number, payload: Uint8Array = new Uint8Array()): Promise<ResultRecord> {
@@ -270,10 +298,16 @@ export class Attachment {
   terminal = false;
   readonly #socket: FrameSocket;
   readonly #exit: Promise<Exit>;
+  readonly #release: (socket: FrameSocket) => void;
+  /** The socket may be another process's by now: nothing is said there any more, and what is heard is not for us. */
+  #over = false;
+  #fed = false;
   #full = 0;
 
-  constructor(socket: FrameSocket) {
+  /** `release` gets the socket back once the process has ended and all of it has been heard. */
+  constructor(socket: FrameSocket, release: (socket: FrameSocket) => void) {
     this.#socket = socket;
+    this.#release = release;
     this.stdout = this.#stream();
     this.stderr = this.#stream();
     this.#exit = new Promise((resolve, reject) => {
@@ -292,21 +326,22 @@ export class Attachment {
 
   /** Gives input; resolves when there is room for more. */
   async write(data: Uint8Array): Promise<void> {
-    for (let at = 0; at < data.length; at += STDIN_FRAME_BYTES)
+    this.#fed = true;
+    for (let at = 0; at < data.length && !this.#over; at += STDIN_FRAME_BYTES)
       if (!this.#socket.send(ASK.stdin, data.subarray(at, at + STDIN_FRAME_BYTES))) await this.#socket.drained();
   }
 
   /** The end of input: the pipe is closed; a terminal gets ^D. */
   end(): void {
-    this.#socket.send(ASK.stdinEnd);
+    if (!this.#over) this.#socket.send(ASK.stdinEnd);
   }
 
   async resize(size: { rows: number; cols: number }): Promise<void> {
-    refuse('resize', one(await this.#socket.request(ASK.resize, words(this.process, size.rows, size.cols))));
+    await this.#ask('resize', ASK.resize, words(this.process, size.rows, size.cols));
   }
 
   async signal(signal: number): Promise<void> {
-    refuse('signal', one(await this.#socket.request(ASK.signal, words(this.process, signal))));
+    await this.#ask('signal', ASK.signal, words(this.process, signal));
   }
 
   /** The process's exit; all of its output is in the streams by then. */
@@ -316,7 +351,12 @@ export class Attachment {
 
   /** Detaches; the process lives on. */
   close(): void {
-    this.#socket.close();
+    if (!this.#over) this.#socket.close();
+  }
+
+  async #ask(request: string, kind: number, payload: Uint8Array): Promise<void> {
+    if (this.#over) throw new ConnectionLost({ path: this.#socket.path, what: 'the process has ended' });
+    refuse(request, one(await this.#socket.request(kind, payload)));
   }
 
   #stream(): Readable {
@@ -346,8 +386,21 @@ export class Attachment {
       // Only the attached process's comes here; its number may not be known yet, when the answer is in the same chunk.
       resolve(exitOf(frame.payload).exit);
       this.#end();
-      this.#socket.close();
+      this.#letGo();
     }
+  }
+
+  /** Nobody else can use one that was stopped for a reader who lags, or where input may still wait for a program that has gone. */
+  #letGo(): void {
+    this.#over = true;
+    const socket = this.#socket;
+    if (this.#full > 0 || this.#fed || socket.isWaiting) {
+      socket.close();
+      return;
+    }
+    socket.onFrame = () => undefined;
+    socket.onClose = () => undefined;
+    this.#release(socket);
   }
 
   #end(): void {
