@@ -23,6 +23,14 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
   assert(arch !== undefined, `no system call tables for ${process.arch}`);
   // Read each time: a daemon lives on while roots are mounted and unmounted.
   const mountTable = (): Mount[] => parseMountInfo(files.read('/proc/self/mountinfo') ?? '');
+  // No thread of ours ever leaves its namespaces: they are looked at once, and an exec compares eight of them.
+  const own = new Map<string, Stats | undefined>();
+  const statOf = (path: string): Stats | undefined => orUndefined(() => statSync(path, QUIET));
+  const once = (path: string): Stats | undefined => {
+    if (!path.startsWith('/proc/self/ns/')) return statOf(path);
+    if (!own.has(path)) own.set(path, statOf(path));
+    return own.get(path);
+  };
   const resctrl = () => mountTable().find((m) => m.fsType === 'resctrl')?.mountPoint;
   return {
     ...ids,
@@ -55,7 +63,7 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
         .filter((m) => types.includes(m.fsType))
         .map((m) => m.mountPoint),
     sameFile: (a, b) => {
-      const [first, second] = [orUndefined(() => statSync(a, QUIET)), orUndefined(() => statSync(b, QUIET))];
+      const [first, second] = [once(a), once(b)];
       return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;
     },
   };

@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import { type CgroupPlace, dirOf } from '#kernel/cgroup/place.ts';
 import { execDir } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
-import { CLONE_INTO_CGROUP, NAMESPACES } from '#kernel/linux/namespaces.ts';
+import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
@@ -25,11 +25,18 @@ export interface ExecOptions {
   cgroups?: readonly string[];
   foreground?: boolean;
   seccomp?: ProcessContext['seccomp'];
+  /** `namespacesToJoin`, when it has been asked already: of a container, it does not change. */
+  joins?: readonly NamespaceRow[];
 }
 
 export interface ExecPlan {
   plan: Plan;
   warnings: readonly string[];
+}
+
+/** Those of the container that are not ours as well. */
+export function namespacesToJoin(init: ProcessIdentity, host: Host): NamespaceRow[] {
+  return NAMESPACES.filter(({ proc }) => !host.sameFile(`/proc/${init.pid}/ns/${proc}`, `/proc/self/ns/${proc}`));
 }
 
 /** Another process in a container that runs (or is created): into its cgroups and namespaces, then as `process` says. */
@@ -44,7 +51,7 @@ export function planExec(
   const b = new PlanBuilder();
   const { init, path } = options;
   const proc = `/proc/${init.pid}`;
-  const others = NAMESPACES.filter((row) => !host.sameFile(`${proc}/ns/${row.proc}`, `/proc/self/ns/${row.proc}`));
+  const others = options.joins ?? namespacesToJoin(init, host);
   const userns = others.some((row) => row.type === 'user');
   const context: ProcessContext = {
     process,

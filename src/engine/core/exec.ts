@@ -220,7 +220,7 @@ export class Execs {
     record.exitCode = exitCode;
     this.#processes.delete(record.id);
     this.#ends.delete(record.id);
-    this.#forget(record.id);
+    setImmediate(() => this.#forget(record.id)); // whoever waits for the end hears of it first
     try {
       this.#host.tell(this.#host.record(record.containerId), 'exec_die', {
         execID: record.id,

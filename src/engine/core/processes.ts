@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, unlinkSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -22,7 +22,7 @@ import { freeze } from '#runtime/freeze.ts';
 import type { Host } from '#runtime/host.ts';
 import { planCreate } from '#runtime/plan-create.ts';
 import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
-import { planExec } from '#runtime/plan-exec.ts';
+import { namespacesToJoin, planExec } from '#runtime/plan-exec.ts';
 import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
 import { type Container, isAlive, loadContainer } from '#runtime/store.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
@@ -258,6 +258,7 @@ class ShimProcess implements CreatedProcess {
   readonly #terminal: boolean;
   /** Twenty KiB that only execs ask for: held until the memory is wanted, then read again. */
   #made: WeakRef<Made>;
+  #joins: ReturnType<typeof namespacesToJoin> | undefined;
 
   constructor(options: ShimProcessesOptions, shim: Shim, { init, record, config }: Known) {
     this.#o = options;
@@ -318,17 +319,19 @@ class ShimProcess implements CreatedProcess {
   async exec(id: string, process: OciProcess, io: Omit<IoWish, 'log'>): Promise<ExecProcess> {
     const { files, seccomp } = this.#o;
     const { record, config } = this.#load();
+    const host = this.#o.host();
+    this.#joins ??= namespacesToJoin(this.#init, host);
     const { plan } = planExec(
       record,
       config,
       process,
-      { init: this.#init, path: 'exec', seccomp: (profile) => seccomp.compile(profile) },
-      this.#o.host(),
+      { init: this.#init, path: 'exec', joins: this.#joins, seccomp: (profile) => seccomp.compile(profile) },
+      host,
       files,
     );
     const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin });
     // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
-    const forget = (): void => rmSync(join(this.#shim.dir, `exec.${id}`), { force: true });
+    const forget = (): void => unlinkSync(join(this.#shim.dir, `exec.${id}`));
     return new ShimExec(attachment, forget);
   }
 
@@ -374,12 +377,16 @@ class ShimExec implements ExecProcess {
 
   async wait(): Promise<ExitStatus> {
     const exit = await this.#attachment.wait();
+    setImmediate(() => this.#tidy()); // whoever waits hears of it first
+    return exitStatus(exit);
+  }
+
+  #tidy(): void {
     try {
       this.#forget();
     } catch {
-      // It goes with the shim's directory at the latest.
+      // Another who waited has removed it, or it goes with the shim's directory.
     }
-    return exitStatus(exit);
   }
 
   signal(signal: number): Promise<void> {
