@@ -120,6 +120,14 @@ describe('the API server', () => {
     return text;
   }
 
+  it('says how long an answer is that is known whole: it goes in one piece', async () => {
+    const answer = await raw(['GET /images/a/json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n']);
+    const [head = '', body = ''] = answer.split('\r\n\r\n');
+    expect(head).toMatch(/^content-length: (\d+)$/im);
+    expect(Number(/^content-length: (\d+)$/im.exec(head)?.[1])).toBe(Buffer.byteLength(body));
+    expect(head).not.toMatch(/transfer-encoding/i);
+  });
+
   it('routes with and without a version, and decodes names', async () => {
     expect(JSON.parse((await call('GET', '/v1.30/containers/a%20b/json?size=1')).text)).toEqual({
       id: 'a b',

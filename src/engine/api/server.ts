@@ -87,15 +87,22 @@ async function readRequest(router: Router, exchange: Exchange): Promise<ApiReque
   };
 }
 
-async function readBytes(body: Readable): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of body) {
-    size += chunk.length;
-    if (size > MAX_JSON_BYTES) throw new BadBody({ problem: `longer than ${MAX_JSON_BYTES} bytes` });
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+/** By its events: an iterator over a body of one chunk costs several times the chunk. */
+function readBytes(body: Readable): Promise<Buffer> {
+  if (body.readableEnded) return Promise.resolve(Buffer.alloc(0));
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    body.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      // What is too long is read on and dropped: a client reads no answer before it has said all.
+      if (size <= MAX_JSON_BYTES) chunks.push(chunk);
+      else reject(new BadBody({ problem: `longer than ${MAX_JSON_BYTES} bytes` }));
+    });
+    body.once('end', () => resolve(Buffer.concat(chunks)));
+    body.once('error', reject);
+    body.once('close', () => body.readableEnded || reject(new BadBody({ problem: 'cut off' })));
+  });
 }
 
 function parseJson(bytes: Buffer): unknown {
@@ -152,12 +159,10 @@ class PlainExchange implements Exchange {
     const head = { ...this.#options.headers, ...('headers' in reply ? reply.headers : {}) };
     switch (reply.kind) {
       case 'json':
-        response
-          .writeHead(reply.status, { ...head, 'Content-Type': 'application/json' })
-          .end(`${JSON.stringify(reply.body)}\n`);
+        this.#answer(reply.status, { ...head, 'Content-Type': 'application/json' }, `${JSON.stringify(reply.body)}\n`);
         return;
       case 'text':
-        response.writeHead(reply.status, { 'Content-Type': 'text/plain; charset=utf-8', ...head }).end(reply.body);
+        this.#answer(reply.status, { 'Content-Type': 'text/plain; charset=utf-8', ...head }, reply.body);
         return;
       case 'empty':
         response.writeHead(reply.status, head).end();
@@ -203,7 +208,12 @@ class PlainExchange implements Exchange {
       return;
     }
     const head = { ...this.#options.headers, 'Content-Type': 'application/json' };
-    response.writeHead(status, head).end(`${JSON.stringify(errorBody(error))}\n`);
+    this.#answer(status, head, `${JSON.stringify(errorBody(error))}\n`);
+  }
+
+  /** Of a known length: what goes in chunks goes in pieces, each of which somebody has to write and to read. */
+  #answer(status: number, head: Record<string, string>, body: string): void {
+    this.#response.writeHead(status, { ...head, 'Content-Length': String(Buffer.byteLength(body)) }).end(body);
   }
 }
 

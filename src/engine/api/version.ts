@@ -22,7 +22,11 @@ export function splitVersion(path: string): { version: string; path: string } {
 }
 
 export function compareVersions(a: string, b: string): number {
-  const [aMajor = 0, aMinor = 0] = a.split('.').map(Number);
-  const [bMajor = 0, bMinor = 0] = b.split('.').map(Number);
-  return aMajor - bMajor || aMinor - bMinor;
+  return part(a, 0) - part(b, 0) || part(a, 1) - part(b, 1);
+}
+
+function part(version: string, which: 0 | 1): number {
+  const dot = version.indexOf('.');
+  if (dot < 0) return which === 0 ? Number(version) : 0;
+  return Number(which === 0 ? version.slice(0, dot) : version.slice(dot + 1));
 }
