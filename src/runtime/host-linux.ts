@@ -45,12 +45,9 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
       landlockAbi(files.read('/proc/sys/kernel/osrelease')?.trim() ?? '', files.read('/sys/kernel/security/lsm')),
     resctrl,
     cgroups: readCgroupLayout(files),
-    look: (path) => lookAt(path),
-    lookInside: (root, path) => {
-      const inside = resolveInside(root, path);
-      return inside === undefined ? undefined : lookAt(inside);
-    },
-    readInside: (root, path) => readSmall(resolveInside(root, path)),
+    look: (path) => seen(lstat(path)),
+    lookInside: (root, path) => seen(findInside(root, path)?.stats),
+    readInside: (root, path) => readSmall(findInside(root, path)),
     mountOf: (path) => {
       const mount = mountOf(mountTable(), path);
       return {
@@ -78,9 +75,12 @@ function capabilityLine(status: string, name: string): bigint {
   return BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0'}`);
 }
 
-function lookAt(path: string): ReturnType<Host['look']> {
-  const stats = orUndefined(() => lstatSync(path, QUIET));
+function seen(stats: Stats | undefined): ReturnType<Host['look']> {
   return stats && { kind: kindOf(stats), mode: stats.mode };
+}
+
+function lstat(path: string): Stats | undefined {
+  return orUndefined(() => lstatSync(path, QUIET));
 }
 
 function kindOf(stats: Stats): 'directory' | 'file' | 'link' | 'other' {
@@ -89,43 +89,50 @@ function kindOf(stats: Stats): 'directory' | 'file' | 'link' | 'other' {
   return stats.isFile() ? 'file' : 'other';
 }
 
+/** `stats`: as the walk has seen it; absent when nothing is there. */
+interface Found {
+  path: string;
+  stats: Stats | undefined;
+}
+
 /**
  * Where a path leads when `root` is `/`: as the executor's RESOLVE_IN_ROOT, but for looking only. Between this look and
  * the act the image may change; what acts resolves again, in the kernel.
  */
-export function resolveInside(root: string, path: string): string | undefined {
+function findInside(root: string, path: string): Found | undefined {
   const parts = path.split('/');
   let at: string[] = [];
+  let last: Found | undefined;
   for (let links = 0; parts.length > 0; ) {
     const part = parts.shift();
     if (part === undefined || part === '' || part === '.') continue;
     if (part === '..') {
       at = at.slice(0, -1);
+      last = undefined;
       continue;
     }
-    const target = linkAt(posix.join(root, ...at, part));
+    const step = posix.join(root, ...at, part);
+    const stats = lstat(step);
+    const target = stats?.isSymbolicLink() ? orUndefined(() => readlinkSync(step)) : undefined;
     if (target === undefined) {
       at.push(part);
+      last = { path: step, stats };
       continue;
     }
     if (++links > MOST_LINKS) return undefined;
     parts.unshift(...target.split('/'));
+    last = undefined;
     if (target.startsWith('/')) at = [];
   }
-  return posix.join(root, ...at);
+  if (last) return last;
+  const end = posix.join(root, ...at);
+  return { path: end, stats: lstat(end) };
 }
 
-/** Looked at first: readlink(2) fails for all that is no link, which is nearly everything. */
-function linkAt(path: string): string | undefined {
-  return orUndefined(() => (lstatSync(path, QUIET)?.isSymbolicLink() ? readlinkSync(path) : undefined));
-}
-
-function readSmall(path: string | undefined): string | undefined {
-  if (path === undefined) return undefined;
-  const stats = orUndefined(() => lstatSync(path, QUIET));
+function readSmall(found: Found | undefined): string | undefined {
   // A FIFO would block us, a device may do worse.
-  if (!stats?.isFile() || stats.size > SMALL_FILE_BYTES) return undefined;
-  return orUndefined(() => readFileSync(path, 'utf8'));
+  if (!found?.stats?.isFile() || found.stats.size > SMALL_FILE_BYTES) return undefined;
+  return orUndefined(() => readFileSync(found.path, 'utf8'));
 }
 
 /** Whatever the reason a look fails (gone, not a directory, no right), to the planner the thing is not there. */
