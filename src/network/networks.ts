@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
-import { assert, describeChain } from '#base/errors.ts';
+import { assert, describeChain, isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
@@ -11,6 +11,7 @@ import { type Cidr, parseCidr } from '#kernel/netlink/ip.ts';
 import { deleteLink, dumpLinks, getLink, type Link, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
 import { dumpAddresses, dumpRoutes, parseAddresses, parseRoutes } from '#kernel/netlink/route.ts';
 import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
+import { Chores } from '#network/chores.ts';
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
 import type { Edge } from '#network/edge.ts';
 import {
@@ -69,7 +70,7 @@ export interface NetworksOptions {
  * written as intent, then done in the kernel, and unwound in reverse when a step fails.
  *
  *     attach   namespace ─▶ reserve addresses and ports ─▶ record ─▶ begun ─▶ plug, publish, edge ─▶ done
- *     detach   withdraw, edge ─▶ drop namespace (the links die with it) ─▶ forget the record ─▶ release
+ *     detach   withdraw, edge ─▶ forget the record ─▶ begun ─▶ drop namespace (the links die with it) ─▶ release addresses ─▶ done
  */
 export class Networks {
   readonly #o: NetworksOptions;
@@ -78,11 +79,16 @@ export class Networks {
   readonly #networks = new Map<string, Network>();
   readonly #boxes: Sandboxes;
   readonly #bridges = new Map<string, number>();
+  readonly #chores: Chores;
+  /** Paths of namespaces that wait to be dropped. */
+  readonly #leaving = new Set<string>();
 
   private constructor(options: NetworksOptions) {
     this.#o = options;
     this.#boxes = new Sandboxes({ ...options, networks: this.#networks, find: (ref) => this.find(ref) });
-    this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize });
+    this.#chores = new Chores(options.clock);
+    const later = (work: () => Promise<void>): void => this.#chores.add(work);
+    this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize, later });
     this.#gate = new GateKeeper(options);
   }
 
@@ -145,6 +151,7 @@ export class Networks {
     const holders = this.sandboxesOn(network.id).map((box) => box.name);
     if (holders.length > 0) throw new NetworkInUse({ name: network.name, holders });
     this.#networks.delete(network.id); // nobody attaches to it any more
+    await this.#chores.flush();
     await this.#teardown(planNetworkDown(this.#o.daemon, network));
     this.#bridges.delete(network.id);
     await this.#o.store.txn({ ops: [deleteNetwork(network.id)] });
@@ -159,7 +166,7 @@ export class Networks {
 
   /** Paths of all network namespaces that are ours, those made ahead too. */
   namespaces(): string[] {
-    return [...this.#pool.ready, ...this.#boxes.all().map((box) => box.netns)];
+    return [...this.#pool.ready, ...this.#leaving, ...this.#boxes.all().map((box) => box.netns)];
   }
 
   sandbox(id: string): Sandbox | undefined {
@@ -177,11 +184,12 @@ export class Networks {
    * kernel and the edge have them as well; it rejects when all has been taken back. To be awaited before `detach`.
    */
   async beginAttach(request: AttachRequest): Promise<{ sandbox: Sandbox; ready: Promise<void> }> {
+    this.#chores.stir();
     const undo = new Undo();
     try {
       const netns = await this.#pool.take();
       undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
-      const sandbox = this.#boxes.reserve(request, netns);
+      const sandbox = await this.#withAddresses(request.endpoints, () => this.#boxes.reserve(request, netns));
       undo.add('reservation', () => this.#boxes.release(sandbox));
       await this.#note(putSandbox(sandbox));
       undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
@@ -235,15 +243,41 @@ export class Networks {
 
   /** Absent is fine; every step is tried. */
   async detach(id: string): Promise<void> {
+    await this.beginDetach(id);
+    await this.#chores.flush();
+  }
+
+  /**
+   * As `detach`, answered when nobody finds it any more and its ports are free. Its namespace goes when there is time, and until then its
+   * addresses are nobody else's: it still answers for them. After a crash start finds a namespace that nobody owns.
+   */
+  async beginDetach(id: string): Promise<void> {
     const sandbox = this.#boxes.get(id);
     if (!sandbox) return;
     if (sandbox.ports.length > 0) await this.#withdraw(sandbox);
     await this.#o.edge.drop(id);
-    await this.#teardown([
-      { do: 'dropNetns', what: `drop network namespace of ${sandbox.name}`, because: 'it goes', path: sandbox.netns },
-    ]);
     await this.#note(deleteSandbox(id));
-    this.#boxes.release(sandbox);
+    if (!this.#boxes.get(id)) return; // another call was quicker
+    const freeAddresses = this.#boxes.leave(sandbox);
+    const { name, netns: path } = sandbox;
+    this.#leaving.add(path);
+    this.#chores.add(async () => {
+      await this.#teardown([{ do: 'dropNetns', what: `drop network namespace of ${name}`, because: 'it goes', path }]);
+      this.#leaving.delete(path);
+      freeAddresses();
+    });
+  }
+
+  /** Who asks for an address by its number may mean that of one who leaves, and where none is left, any of those will do. */
+  async #withAddresses<T>(wishes: readonly EndpointRequest[], reserve: () => T): Promise<T> {
+    if (wishes.some((wish) => (wish.ipv4 ?? wish.ipv6 ?? wish.mac) !== undefined)) await this.#chores.flush();
+    try {
+      return reserve();
+    } catch (error) {
+      if (!isCode(error, 'NO_FREE_ADDRESS')) throw error;
+      await this.#chores.flush();
+      return reserve();
+    }
   }
 
   /** A running container joins one more network. */
@@ -263,7 +297,7 @@ export class Networks {
         value: String(request.gwPriority),
         rule: 'would move the default route of a container that runs: stop it first, or connect with a lower one',
       });
-    const endpoint = this.#boxes.newEndpoint(id, request, n, !gateway);
+    const endpoint = await this.#withAddresses([request], () => this.#boxes.newEndpoint(id, request, n, !gateway));
     undo.add('addresses', () => this.#boxes.releaseEndpoint(endpoint));
     const after: Sandbox = { ...before, endpoints: [...before.endpoints, endpoint] };
     await this.#replace(before, after, undo);
@@ -306,7 +340,7 @@ export class Networks {
   /** Containers keep running: only what the daemon made ahead goes. */
   async close(): Promise<void> {
     this.#gate.close();
-    await this.#pool.close();
+    await Promise.all([this.#pool.close(), this.#chores.flush()]);
   }
 
   /** Nothing of ours stays on the host: for uninstalling and for tests. Sandboxes must be gone. */

@@ -16,17 +16,27 @@ export class NamespacePool {
   readonly #random: Random;
   readonly #log: Logger;
   readonly #size: number;
+  readonly #later: (work: () => Promise<void>) => void;
   readonly #redirect = redirectDns();
   readonly #ready: string[] = [];
   #making = 0;
   #closed = false;
 
-  constructor(options: { kernel: NetKernel; dir: string; random: Random; log: Logger; size: number }) {
+  constructor(options: {
+    kernel: NetKernel;
+    dir: string;
+    random: Random;
+    log: Logger;
+    size: number;
+    /** Does what nobody waits for. */
+    later: (work: () => Promise<void>) => void;
+  }) {
     this.#kernel = options.kernel;
     this.#dir = options.dir;
     this.#random = options.random;
     this.#log = options.log;
     this.#size = options.size;
+    this.#later = options.later;
   }
 
   get ready(): readonly string[] {
@@ -38,27 +48,35 @@ export class NamespacePool {
     return this.#ready.shift() ?? (await this.#make());
   }
 
-  /** Makes what is missing, one at a time and behind everybody's back. */
+  /** Makes what is missing, one at a time and behind everybody's back: later, as long as half of them are left. */
   fill(): void {
-    if (this.#closed || this.#making > 0 || this.#ready.length >= this.#size) return;
-    this.#making++;
-    setImmediate(() => {
-      this.#make()
-        .then(
-          (path) => (this.#closed ? this.#kernel.dropNetns(path) : void this.#ready.push(path)),
-          (error) => this.#log.warn('no namespace made ahead', { error: String(error) }),
-        )
-        .catch((error) => this.#log.warn('namespace not dropped', { error: String(error) }))
-        .finally(() => {
-          this.#making--;
-          if (this.#ready.length > 0) this.fill(); // after a failure the next take tries again
-        });
-    });
+    if (!this.#isWanted) return;
+    if (this.#ready.length < this.#size / 2) setImmediate(() => void this.#makeAhead());
+    else this.#later(() => this.#makeAhead());
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     for (const path of this.#ready.splice(0)) await this.#kernel.dropNetns(path);
+  }
+
+  get #isWanted(): boolean {
+    return !this.#closed && this.#making === 0 && this.#ready.length < this.#size;
+  }
+
+  async #makeAhead(): Promise<void> {
+    if (!this.#isWanted) return;
+    this.#making++;
+    try {
+      const path = await this.#make();
+      if (this.#closed) await this.#kernel.dropNetns(path);
+      else this.#ready.push(path);
+    } catch (error) {
+      this.#log.warn('no namespace made ahead', { error: String(error) });
+    } finally {
+      this.#making--;
+    }
+    if (this.#ready.length > 0) this.fill(); // after a failure the next take tries again
   }
 
   async #make(): Promise<string> {

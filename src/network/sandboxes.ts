@@ -143,6 +143,15 @@ export class Sandboxes {
     this.#all.delete(sandbox.id);
   }
 
+  /** Nobody finds it any more, and its ports are free; its addresses are when what is answered is called. */
+  leave(sandbox: Sandbox): () => void {
+    const { endpoints } = this.#all.get(sandbox.id) ?? sandbox;
+    this.#all.delete(sandbox.id);
+    return () => {
+      for (const endpoint of endpoints) this.#book.release(endpoint);
+    };
+  }
+
   releaseEndpoint(endpoint: Endpoint): void {
     this.#book.release(endpoint);
   }

@@ -30,14 +30,14 @@ const REWRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
  * request where each file would take three turns through threads.
  */
 export class NodeNetworkSource implements NetworkSource {
-  readonly #networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+  readonly #networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'beginDetach' | 'sandbox' | 'sandboxesOn'>;
   readonly #filesDir: string;
   readonly #runPlan: (plan: Plan) => Promise<unknown>;
   readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
-    networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'detach' | 'sandbox' | 'sandboxesOn'>;
+    networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'beginDetach' | 'sandbox' | 'sandboxesOn'>;
     filesDir: string;
     runPlan: (plan: Plan) => Promise<unknown>;
     hostResolv?: string;
@@ -88,7 +88,7 @@ export class NodeNetworkSource implements NetworkSource {
       return { namespace, endpoints, ports, files, ready: this.#told(begun) };
     } catch (error) {
       await Promise.allSettled([begun.ready]);
-      await this.#networks.detach(id);
+      await this.#networks.beginDetach(id);
       throw error;
     }
   }
@@ -128,7 +128,7 @@ export class NodeNetworkSource implements NetworkSource {
 
   async detach(id: string): Promise<void> {
     const left = this.#networks.sandbox(id)?.endpoints ?? [];
-    await this.#networks.detach(id);
+    await this.#networks.beginDetach(id);
     for (const endpoint of left) this.#tell('disconnect', endpoint.network, id);
   }
 
