@@ -217,9 +217,9 @@ describe('the engine on real shims', () => {
     await containers.kill(id);
     expect(containers.find(id).state.exitCode).toBe(137);
     await containers.remove(id, { force: false, volumes: true });
-    expect(readdirSync(join(directory, 'shims'))).toEqual([]);
-    expect(readdirSync(join(directory, 'oci'))).toEqual([]);
-    expect(existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
+    await expect.poll(() => readdirSync(join(directory, 'shims'))).toEqual([]);
+    await expect.poll(() => readdirSync(join(directory, 'oci'))).toEqual([]);
+    await expect.poll(() => existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
   });
 
   it('says why a program cannot run, and leaves the container as it was', async () => {
@@ -228,7 +228,7 @@ describe('the engine on real shims', () => {
     await expect(containers.start(id)).rejects.toThrow(/no-such-program/);
     expect(containers.find(id).state).toMatchObject({ phase: 'created', exitCode: 127 });
     await containers.remove(id, { force: false, volumes: true });
-    expect(readdirSync(join(directory, 'shims'))).toEqual([]);
+    await expect.poll(() => readdirSync(join(directory, 'shims'))).toEqual([]);
   });
 
   it('comes back after the daemon was killed: same process, no line lost, its exit code known', async () => {
@@ -284,9 +284,9 @@ describe('the engine on real shims', () => {
       await after.recover();
       expect(after.find(id).state).toMatchObject({ phase: 'created', exitCode: 0 });
       await after.remove(id, { force: false, volumes: true });
-      expect(readdirSync(join(directory, 'shims'))).toEqual([]);
-      expect(readdirSync(join(directory, 'oci'))).toEqual([]);
-      expect(existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
+      await expect.poll(() => readdirSync(join(directory, 'shims'))).toEqual([]);
+      await expect.poll(() => readdirSync(join(directory, 'oci'))).toEqual([]);
+      await expect.poll(() => existsSync(`/sys/fs/cgroup/memory/${CGROUP_PARENT}/${id}`)).toBe(false);
       await expect.poll(() => forkedFrom(directory)).toBe(1); // the spawner itself
     }
   });

@@ -211,6 +211,7 @@ export class StepCache {
 
   /** Gives up steps; their layers and blobs go at once unless an image, a container or a running build stands on them. */
   async prune(wish: PruneWish): Promise<{ ids: string[]; freedBytes: number }> {
+    await this.#o.snapshots.settled();
     const entries = (await this.list()).sort((a, b) => a.usedAtMs - b.usedAtMs);
     let total = entries.reduce((sum, entry) => sum + entry.bytes, 0);
     const gone: string[] = [];

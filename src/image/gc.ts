@@ -34,6 +34,7 @@ export interface CollectOptions {
  * then blobs that no root reaches. Cut at any point it has removed only what nobody needs; the next run goes on.
  */
 export async function collect(o: CollectOptions): Promise<Collected> {
+  await o.snapshots.settled();
   const evicted = await evictToBudget(o);
   const needed = await reachable(o.content, o.images.targets());
   for (const root of o.roots) for (const digest of await root()) needed.add(digest);

@@ -163,7 +163,7 @@ export class ImageStore {
     if (named === undefined && tags.length > 1 && !wish.force) {
       throw new ImageInUse({ reference: text, by: `${tags.length} names; it must be forced` });
     }
-    const user = this.#userOf(image);
+    const user = await this.#userOf(image);
     if (user !== undefined && !wish.force) throw new ImageInUse({ reference: text, by: `container ${user}` });
     return this.#untag(image, this.#namesOf(image.target.digest), true);
   }
@@ -186,7 +186,7 @@ export class ImageStore {
     if (names.some((name) => name.tag !== undefined && nameOf(name) === nameOf(within))) return;
     const gone = names.filter((name) => nameOf(name) === nameOf(within));
     const image = await this.#image(target);
-    const isLast = gone.length === names.length && this.#userOf(image) === undefined;
+    const isLast = gone.length === names.length && (await this.#userOf(image)) === undefined;
     await this.#untag(image, gone.map(formatReference), isLast);
   }
 
@@ -195,7 +195,7 @@ export class ImageStore {
     const gone: Digest[] = [];
     for (const image of await this.list()) {
       const wanted = wish.all ? true : image.repoTags.length === 0 && image.repoDigests.length === 0;
-      if (!wanted || this.#userOf(image) !== undefined || wish.keep?.(image)) continue;
+      if (!wanted || (await this.#userOf(image)) !== undefined || wish.keep?.(image)) continue;
       gone.push(...(await this.#untag(image, this.#namesOf(image.target.digest), true)).deleted);
     }
     return gone;
@@ -222,7 +222,8 @@ export class ImageStore {
   }
 
   /** The container whose file system stands on this image's uppermost layer, if any. */
-  #userOf(image: Image): string | undefined {
+  async #userOf(image: Image): Promise<string | undefined> {
+    await this.#o.snapshots.settled(); // one that is being removed uses nothing any more
     const top = image.platform.config.rootfs.diff_ids.at(-1);
     return top && this.#o.snapshots.usersOf(top)[0];
   }

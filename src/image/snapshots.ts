@@ -57,6 +57,7 @@ export class SnapshotStore {
   readonly #known = new Map<string, SnapshotRecord>();
   /** Ids of those that a restart may forget: they have no records, and start removes their directories. */
   readonly #volatile = new Set<string>();
+  readonly #removals = new Set<Promise<void>>();
   #nextName = 1;
 
   private constructor(options: SnapshotStoreOptions) {
@@ -161,19 +162,34 @@ export class SnapshotStore {
     yield* tarOf(walkDirectory(upper), await readXattrs(upper, runPlan), { whiteouts: layers.opaqueXattr, ...wish });
   }
 
-  /** Removes it with all that was written, and in the same request carries out `beside`. A second call, or one for an unknown id, has only that to do. */
-  async remove(id: string, beside: readonly Step[] = []): Promise<void> {
-    const record = this.#known.get(id);
-    const ops = this.retire(id);
-    if (ops.length > 0) await this.#options.store.txn({ ops, lazy: true });
-    if (record) await this.#finishRemoval(id, record, beside);
-    else if (beside.length > 0) await this.#options.runPlan({ steps: beside });
+  /**
+   * Removes it with all that was written, and in the same request carries out `beside`; `first` takes it out of use. A second call, or one
+   * for an unknown id, has only those to do.
+   */
+  remove(id: string, beside: readonly Step[] = [], first?: () => Promise<void>): Promise<void> {
+    const removal = this.#remove(id, beside, first).finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+    return removal;
+  }
+
+  /** What is being removed is gone: it stands on its layers until then. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#removals);
   }
 
   /** Refuses to let a layer go that a snapshot stands on. */
   checkUnused(diffId: Digest): void {
     const [by] = this.usersOf(diffId);
     if (by !== undefined) throw new LayerInUse({ diffId, by: `container ${by}` });
+  }
+
+  async #remove(id: string, beside: readonly Step[], first?: () => Promise<void>): Promise<void> {
+    await first?.();
+    const record = this.#known.get(id);
+    const ops = this.retire(id);
+    if (ops.length > 0) await this.#options.store.txn({ ops, lazy: true });
+    if (record) await this.#finishRemoval(id, record, beside);
+    else if (beside.length > 0) await this.#options.runPlan({ steps: beside });
   }
 
   #get(id: string): SnapshotRecord {

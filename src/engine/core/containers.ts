@@ -7,7 +7,7 @@ import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { type Holdings, type Joiner, Launcher, type LaunchOptions } from '#engine/core/launch.ts';
-import { type Makings, makeContainer, unmakeContainer } from '#engine/core/making.ts';
+import { clearContainer, type Makings, makeContainer, unmakeContainer } from '#engine/core/making.ts';
 import { inventName } from '#engine/core/names.ts';
 import { limits } from '#engine/core/oci-resources.ts';
 import type { ExitStatus, FoundImage, RunningProcess } from '#engine/core/parts.ts';
@@ -452,8 +452,9 @@ export class Containers {
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
     const { id } = record;
     this.#cancelRestart(id);
-    await this.#launcher.released(id);
+    if (sharesWhatItHolds(record)) await this.#launcher.released(id);
     await unmakeContainer(this.#makings, record, removeAnonymous);
+    this.#launcher.clear(id, (released) => clearContainer(this.#makings, id, released));
     this.tell(record, 'destroy');
     this.#waiters.removed(id, record.state.exitCode);
     this.#launcher.forget(id);
@@ -518,6 +519,11 @@ export class Containers {
     const { id } = this.find(wish);
     return this.#queue.run(id, () => work(this.find(id), this.running(id)));
   }
+}
+
+/** Others may be about to remove that, or to use it: volumes, memory, the cgroup around its own. All else start finds by itself. */
+function sharesWhatItHolds({ mounts, spec }: ContainerRecord): boolean {
+  return mounts.length > 0 || spec.namespaces.ipc.kind === 'shareable' || spec.resources.cgroupParent !== undefined;
 }
 
 function hintIfLost({ phase }: ContainerState): { hint?: string } {

@@ -110,14 +110,7 @@ export class Launcher {
    */
   async release(id: string): Promise<void> {
     const { parts } = this.#o;
-    const tried = async (what: string, release: () => Promise<void>): Promise<void> => {
-      try {
-        await release();
-      } catch (error) {
-        const why = { id, what, error: describeChain(error) };
-        this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
-      }
-    };
+    const tried = (what: string, release: () => Promise<void>): Promise<void> => this.#tried(id, what, release);
     await tried('process', () => parts.processes.end(id)); // first: it may still use the others
     const network = tried('network', () => parts.network.detach(id));
     const all = [
@@ -127,11 +120,14 @@ export class Launcher {
       tried('shared memory', () => parts.roots.unshareMemory(id)),
       tried('volumes', () => parts.volumes.detach(id)),
     ];
-    this.#leaving.set(
-      id,
-      Promise.all(all).then(() => void this.#leaving.delete(id)),
-    );
+    this.#leaves(id, Promise.all(all));
     await network;
+  }
+
+  /** Behind the news that a container was removed `clear` takes away what is left of it. */
+  clear(id: string, clear: (released: Promise<void>) => Promise<void>): void {
+    const released = this.released(id);
+    this.#leaves(id, Promise.all([released, this.#tried(id, 'leavings of the container', () => clear(released))]));
   }
 
   /** Nothing that the last run held is left. */
@@ -166,6 +162,22 @@ export class Launcher {
 
   sharedNetwork({ spec }: ContainerRecord): ReturnType<typeof sharedNetwork> {
     return sharedNetwork(spec, this.#neighbours);
+  }
+
+  async #tried(id: string, what: string, release: () => Promise<void>): Promise<void> {
+    try {
+      await release();
+    } catch (error) {
+      const why = { id, what, error: describeChain(error) };
+      this.#o.log.error('cleaning up after a container failed; the next sweep tries again', why);
+    }
+  }
+
+  #leaves(id: string, all: Promise<unknown>): void {
+    const leaving = all.then(() => {
+      if (this.#leaving.get(id) === leaving) this.#leaving.delete(id);
+    });
+    this.#leaving.set(id, leaving);
   }
 
   /** Neither needs the other; both are awaited, so that undo finds them at rest. */

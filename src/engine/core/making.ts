@@ -35,10 +35,11 @@ export async function makeContainer(
 
 /**
  * The same taken back; it does not run any more. Nothing that lasts is destroyed before it is forgotten for good: a removal that
- * a crash forgets has not happened, and what one leaves of a forgotten container goes at the next start.
+ * a crash forgets has not happened, and what one leaves of a forgotten container goes at the next start. Answered when it is
+ * forgotten; `clearContainer` is to follow.
  */
 export async function unmakeContainer(
-  { parts, registry, logLeavings }: Makings,
+  { parts, registry }: Makings,
   record: ContainerRecord,
   removeAnonymous: boolean,
 ): Promise<void> {
@@ -46,14 +47,28 @@ export async function unmakeContainer(
   // Volumes of its own go with their data before it does: that takes an intent, which lasts.
   if (removeAnonymous && record.mounts.some(({ type }) => type === 'volume'))
     await registry.saveState(record, { phase: 'removing' });
-  await parts.processes.remove(id);
+  await parts.processes.end(id);
   const [retired] = await Promise.all([
     parts.roots.retire(id),
     parts.network.detach(id),
     parts.volumes.release(id, record.mounts, { removeAnonymous }),
   ]);
   await registry.forget(id, retired);
-  await parts.roots.remove(id, [...parts.network.leavings(id), ...logLeavings(id)]);
+}
+
+/**
+ * What is left of a container that nobody knows any more, its data first of all: nobody waits for the disk to have freed that.
+ * `released`: what its last run held is gone.
+ */
+export async function clearContainer(
+  { parts, logLeavings }: Makings,
+  id: string,
+  released: Promise<void>,
+): Promise<void> {
+  await Promise.all([
+    released.then(() => parts.processes.remove(id)),
+    parts.roots.remove(id, [...parts.network.leavings(id), ...logLeavings(id)]),
+  ]);
 }
 
 async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: string) => Promise<T>): Promise<T> {

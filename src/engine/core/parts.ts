@@ -49,8 +49,8 @@ export interface RootSource {
   mount(id: string, wish?: { volatile?: boolean }): Promise<string>;
   unmount(id: string): Promise<void>;
   /**
-   * Unmounted and given up; its data is there until `remove`, or until the next start when a crash comes between. What is answered
-   * tells that start so: it is to be written with what forgets the container.
+   * Given up: nobody mounts it again, and it is there until `remove`, or until the next start when a crash comes between. What is
+   * answered tells that start so: it is to be written with what forgets the container.
    */
   retire(id: string): Promise<TxnOp[]>;
   /** `beside`: what else goes then, in the same request. */

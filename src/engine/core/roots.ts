@@ -78,18 +78,13 @@ export class OverlayRoots implements RootSource {
     });
   }
 
-  retire(id: string): Promise<TxnOp[]> {
-    return this.#serial.run(id, async () => {
-      await this.#unmount(id);
-      return this.#o.snapshots.retire(id);
-    });
+  async retire(id: string): Promise<TxnOp[]> {
+    return this.#o.snapshots.retire(id);
   }
 
+  /** Behind whatever uses the root is still being put to. */
   remove(id: string, beside: readonly Step[] = []): Promise<void> {
-    return this.#serial.run(id, async () => {
-      await this.#unmount(id);
-      await this.#o.snapshots.remove(id, beside);
-    });
+    return this.#o.snapshots.remove(id, beside, () => this.#serial.run(id, () => this.#unmount(id)));
   }
 
   shareMemory(id: string, bytes: number): Promise<void> {
