@@ -83,12 +83,13 @@ static void end_stream(struct shim *shim, struct process *process, int stream)
 static void rest(const struct shim *shim, struct process *process, int fd, size_t size)
 {
 	enum { FLOW = 4096, ROOM = 256 << 10 };
+	static bool roomy;
 	if (process->number != 0 || process->terminal || is_attached(shim, process)) return;
 	process->rests |= size >= FLOW && size < sizeof scratch;
-	if (size < sizeof scratch || process->roomy) return;
+	if (size < sizeof scratch || roomy) return;
 	/* As much as a pipe holds at first: the program has waited for us. Not from the start, since root's pipes are counted together
 	 * (pipe-user-pages-soft), and beyond that sum programs in containers get small ones. */
-	process->roomy = true;
+	roomy = true;
 	(void)fcntl(fd, F_SETPIPE_SZ, ROOM);
 }
 

@@ -7,8 +7,7 @@ enum { MOST_PROCESSES = 64, MOST_CLIENTS = 32, NAME_SIZE = 80 };
 
 /* Number 0 is the container, the others are execs. */
 struct process {
-	bool used, terminal, exited;
-	bool rests, roomy; /* its output: not looked at in the next turn; has a larger pipe */
+	bool used, terminal, exited, rests; /* rests: its output is not looked at in the next turn */
 	uint32_t number;
 	pid_t pid;
 	int status;
