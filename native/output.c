@@ -80,16 +80,15 @@ static void end_stream(struct shim *shim, struct process *process, int stream)
 
 /* What flows into the log alone is read once a millisecond and not at each of the program's writes: a wake-up costs the program more
  * than its write, and few large writes cost the file less than many. Where a client listens nothing rests: it may answer what it reads. */
-static void rest(const struct shim *shim, struct process *process, int fd, size_t size)
+static void rest(struct shim *shim, struct process *process, int fd, size_t size)
 {
 	enum { FLOW = 4096, ROOM = 256 << 10 };
-	static bool roomy;
 	if (process->number != 0 || process->terminal || is_attached(shim, process)) return;
 	process->rests |= size >= FLOW && size < sizeof scratch;
-	if (size < sizeof scratch || roomy) return;
+	if (size < sizeof scratch || shim->roomy) return;
 	/* As much as a pipe holds at first: the program has waited for us. Not from the start, since root's pipes are counted together
 	 * (pipe-user-pages-soft), and beyond that sum programs in containers get small ones. */
-	roomy = true;
+	shim->roomy = true;
 	(void)fcntl(fd, F_SETPIPE_SZ, ROOM);
 }
 

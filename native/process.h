@@ -30,6 +30,7 @@ struct shim {
 	int oom_fd;
 	uint64_t ooms;
 	bool touched; /* buffers hold pages that an idle shim should not */
+	bool roomy;   /* the container's pipe has grown */
 };
 
 /* An option that is said by "1". */

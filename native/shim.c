@@ -260,7 +260,8 @@ static int watch_process(struct watched *w, size_t place)
 	enum { HUNG_MS = 50, FLOW_MS = 1 };
 	struct process *process = &shim.processes[place];
 	bool hung = hung_up[place], rests = process->rests, held = !process->used || process->exited || is_held_back(&shim, process), waits = false;
-	hung_up[place] = process->rests = false;
+	hung_up[place] = false;
+	if (rests) process->rests = false; /* written only then: the pages of unused places stay the kernel's zeros */
 	for (size_t i = 0; process->used && i < MOST_CLIENTS; i++) {
 		const struct conn *c = &shim.clients[i];
 		waits |= c->fd >= 0 && c->attached && c->process == process->number && stdin_waits(&shim, c);
