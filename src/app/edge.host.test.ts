@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { connectClusterFeed, connectEdge, edgePaths, FEED, retireOldEdge } from '#app/edge-door.ts';
 import { systemClock } from '#base/clock.ts';
 import { FeedSource } from '#base/feed.ts';
@@ -33,6 +33,8 @@ describe('the edge process', () => {
     holds: [{ protocol: 'tcp', ip: '127.0.0.1', port }],
   });
   const listening = (ns: string): string => world.run(ns, 'ss', '-Htln');
+  const edges = (): number =>
+    Number(world.run(host, 'sh', '-c', `pgrep --full --count '^[^ ]*node [^ ]*${world.dir}/edge.mjs' || true`));
 
   beforeAll(async () => {
     world = new NetWorld('network-edge');
@@ -58,6 +60,7 @@ describe('the edge process', () => {
   afterAll(async () => {
     await client.stop();
     await client.close();
+    await vi.waitUntil(() => edges() === 0, { timeout: 10_000 }); // until then it may write its state where all is removed now
     await world.close();
   });
 
@@ -98,8 +101,7 @@ describe('the edge process', () => {
     await client.close();
     const sockets = await Promise.all(Array.from({ length: 4 }, () => connectEdge(world.dir, command)));
     for (const socket of sockets) socket?.destroy();
-    const edges = (): string => world.run(host, 'pgrep', '--full', '--count', join(world.dir, 'edge.mjs'));
-    await expect.poll(() => Number(edges()), { timeout: 10_000 }).toBe(1);
+    await expect.poll(edges, { timeout: 10_000 }).toBe(1);
     client = connect();
   });
 
