@@ -2,7 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
+import { cgroupsLeftBy } from './left-cgroups.ts';
 
 // runc's own integration suite, v1.1.15, on our binary. RUNC_CHECKOUT names a checkout of opencontainers/runc at that tag with
 // its helper programs built (recvtty, sd-helper, and seccompagent with the tag `seccomp`) and its test images in testdata.
@@ -26,6 +27,9 @@ const MACHINES: readonly { name: RegExp; why: string }[] = [
 const PASSES_GOAL = 153;
 
 describe("runc's integration suite", () => {
+  const sweep = cgroupsLeftBy(/\/runc-cgroups-integration-test(\/|$)/);
+  afterAll(sweep);
+
   const totals = { passed: 0, failed: 0, skipped: 0 };
   for (const file of batsFiles()) {
     it(file, () => {

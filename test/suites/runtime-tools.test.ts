@@ -2,7 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
+import { cgroupsLeftBy } from './left-cgroups.ts';
 
 // The validation programs of opencontainers/runtime-tools on our binary. RUNTIME_TOOLS_CHECKOUT names a checkout in which
 // `make runtimetest validation-executables` has run.
@@ -36,6 +37,9 @@ const FAIL_FOR_ALL: Readonly<Record<string, string>> = {
 const CLEAN_GOAL = 42;
 
 describe('runtime-tools validation', () => {
+  const sweep = cgroupsLeftBy(/\/(testdir|cgrouptest)(\/|$)/);
+  afterAll(sweep);
+
   const clean: string[] = [];
   for (const name of programs()) {
     it(FAIL_FOR_ALL[name] === undefined ? name : `${name}, which may fail: ${FAIL_FOR_ALL[name]}`, () => {
