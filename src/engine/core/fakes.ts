@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
 import { NoSuchSandbox } from '#engine/core/errors.ts';
+import { applyImage } from '#engine/core/image-defaults.ts';
 import type {
   Attached,
   CreatedProcess,
@@ -9,6 +10,25 @@ import type {
   RunningProcess,
   SandboxRecord,
 } from '#engine/core/parts.ts';
+import { type ContainerRecord, type ContainerState, FRESH_STATE } from '#engine/core/record.ts';
+import type { ContainerSpec } from '#engine/core/spec.ts';
+
+/** A container of an image that says nothing, without mounts, networks and ports. */
+export function plainRecord(spec: ContainerSpec, state: Partial<ContainerState> = {}): ContainerRecord {
+  return {
+    id: 'c',
+    name: 'c',
+    createdAtMs: 0,
+    spec,
+    process: applyImage(spec, {}),
+    image: { id: '', reference: '' },
+    hostname: '',
+    state: { ...FRESH_STATE, ...state },
+    mounts: [],
+    endpoints: {},
+    ports: [],
+  };
+}
 
 /** Floors below the engine that only remember what they hold: for tests of the engine itself. */
 export class FakeNode {

@@ -3,28 +3,14 @@ import { describe, expect, it } from 'vitest';
 import { type AttachOptions, attachReply } from '#engine/api/docker/attach.ts';
 import { createRequest } from '#engine/api/docker/create.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
-import { FakeNode, FakeProcess } from '#engine/core/fakes.ts';
-import { applyImage } from '#engine/core/image-defaults.ts';
+import { FakeNode, FakeProcess, plainRecord } from '#engine/core/fakes.ts';
 import type { Joiner } from '#engine/core/launch.ts';
 import type { Attached } from '#engine/core/parts.ts';
-import { type ContainerRecord, FRESH_STATE } from '#engine/core/record.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { FrameReader } from '#spec/docker/frames.ts';
 
 const { spec } = createRequest(checkBody('ContainerCreate', { Image: 'x', Cmd: ['y'] }));
-const CREATED: ContainerRecord = {
-  id: 'c',
-  name: 'c',
-  createdAtMs: 0,
-  spec,
-  process: applyImage(spec, {}),
-  image: { id: '', reference: '' },
-  hostname: '',
-  state: FRESH_STATE,
-  mounts: [],
-  endpoints: {},
-  ports: [],
-};
+const CREATED = plainRecord(spec);
 
 /** A container that was not started yet and, once `start` is called, says `late` and ends. */
 function unstarted() {

@@ -8,8 +8,8 @@ import { logsReply } from '#engine/api/docker/logs.ts';
 import { joinStreams, parseDetachKeys } from '#engine/api/docker/streams.ts';
 import { updateRequest } from '#engine/api/docker/update.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
-import { applyImage } from '#engine/core/image-defaults.ts';
-import { type ContainerRecord, FRESH_STATE } from '#engine/core/record.ts';
+import { plainRecord } from '#engine/core/fakes.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { FrameReader } from '#spec/docker/frames.ts';
 
@@ -94,19 +94,7 @@ describe('logs', () => {
 
   function record(phase: 'running' | 'exited', body: object = {}): ContainerRecord {
     const { spec } = createRequest(checkBody('ContainerCreate', { Image: 'x', Cmd: ['y'], ...body }));
-    return {
-      id: 'c',
-      name: 'c',
-      createdAtMs: 0,
-      spec,
-      process: applyImage(spec, {}),
-      image: { id: '', reference: '' },
-      hostname: '',
-      state: { ...FRESH_STATE, phase },
-      mounts: [],
-      endpoints: {},
-      ports: [],
-    };
+    return plainRecord(spec, { phase });
   }
 
   /** Runs the reply until it ends; `during` gets each chunk of output as text. */
