@@ -1,4 +1,4 @@
-import { below, COMMIT, CREATE, ENDPOINT } from '#engine/api/docker/fields/create.fates.ts';
+import { below, COMMIT, CREATE, ENDPOINT, LIMITS } from '#engine/api/docker/fields/create.fates.ts';
 import {
   all,
   asDockerd,
@@ -13,10 +13,8 @@ import {
 const fixed = (value: unknown): Fate => refused(value, /cannot change while a container lives/);
 
 const UPDATE: Fates = {
-  CpuShares: works(7),
-  Memory: works(64_000_000),
+  ...LIMITS,
   CgroupParent: fixed('/p'),
-  BlkioWeight: works(100),
   'BlkioWeightDevice[].Path': fixed('/dev/a'),
   'BlkioWeightDevice[].Weight': fixed(10),
   ...Object.assign(
@@ -26,24 +24,14 @@ const UPDATE: Fates = {
       [`BlkioDevice${kind}[].Rate`]: fixed(1),
     })),
   ),
-  CpuPeriod: works(50_000),
-  CpuQuota: works(50_000),
-  CpuRealtimePeriod: works(7),
-  CpuRealtimeRuntime: works(7),
-  CpusetCpus: works('0'),
-  CpusetMems: works('0'),
   ...all('Devices[].', ['PathOnHost', 'PathInContainer', 'CgroupPermissions'], fixed('/dev/a')),
   'DeviceCgroupRules[]': fixed('c 1:3 r'),
   ...all('DeviceRequests[].', ['Driver', 'DeviceIDs[]', 'Capabilities[][]', 'Options{}'], fixed('x')),
   'DeviceRequests[].Count': fixed(1),
   ...all('', ['KernelMemory', 'KernelMemoryTCP'], refused(1, /gone from Linux/)),
-  MemoryReservation: works(64_000_000),
-  MemorySwap: works(-1),
   MemorySwappiness: fixed(7),
-  NanoCpus: works(500_000_000),
   OomKillDisable: fixed(true),
   Init: fixed(true),
-  PidsLimit: works(7),
   'Ulimits[].Name': fixed('nofile'),
   'Ulimits[].Soft': fixed(1),
   'Ulimits[].Hard': fixed(1),

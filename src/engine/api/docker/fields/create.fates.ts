@@ -80,23 +80,32 @@ const CONFIG: Fates = {
 const PUBLISHED = { HostConfig: { PortBindings: { '80/tcp': [{ HostPort: '80' }] } } };
 const RATE = { Path: ['/dev/a', '/dev/b'], Rate: [1, 2] } as const;
 
-/** Of Resources: what `update` has too. */
-const RESOURCES: Fates = {
+/** What `update` sets anew as `create` sets it. */
+export const LIMITS: Fates = {
   CpuShares: works(7),
   Memory: works(64_000_000),
-  CgroupParent: works('/p'),
   BlkioWeight: works(100),
-  ...together('HostConfig.BlkioWeightDevice[].', { Path: ['/dev/a', '/dev/b'], Weight: [10, 20] }),
-  ...together('HostConfig.BlkioDeviceReadBps[].', RATE),
-  ...together('HostConfig.BlkioDeviceWriteBps[].', RATE),
-  ...together('HostConfig.BlkioDeviceReadIOps[].', RATE),
-  ...together('HostConfig.BlkioDeviceWriteIOps[].', RATE),
   CpuPeriod: works(50_000),
   CpuQuota: works(50_000),
   CpuRealtimePeriod: works(7),
   CpuRealtimeRuntime: works(7),
   CpusetCpus: works('0'),
   CpusetMems: works('0'),
+  MemoryReservation: works(64_000_000),
+  MemorySwap: works(-1),
+  NanoCpus: works(500_000_000),
+  PidsLimit: works(7),
+};
+
+/** Of Resources: what `update` has too, if only to refuse it. */
+const RESOURCES: Fates = {
+  ...LIMITS,
+  CgroupParent: works('/p'),
+  ...together('HostConfig.BlkioWeightDevice[].', { Path: ['/dev/a', '/dev/b'], Weight: [10, 20] }),
+  ...together('HostConfig.BlkioDeviceReadBps[].', RATE),
+  ...together('HostConfig.BlkioDeviceWriteBps[].', RATE),
+  ...together('HostConfig.BlkioDeviceReadIOps[].', RATE),
+  ...together('HostConfig.BlkioDeviceWriteIOps[].', RATE),
   ...together('HostConfig.Devices[].', {
     PathOnHost: ['/dev/a', '/dev/b'],
     PathInContainer: ['/dev/a', '/dev/c'],
@@ -105,13 +114,9 @@ const RESOURCES: Fates = {
   'DeviceCgroupRules[]': works('c 1:3 r'),
   ...all('DeviceRequests[].', ['Driver', 'DeviceIDs[]', 'Capabilities[][]', 'Options{}'], refused('x', /--gpus/)),
   'DeviceRequests[].Count': refused(1, /--gpus/),
-  MemoryReservation: works(64_000_000),
-  MemorySwap: works(-1),
   MemorySwappiness: works(7),
-  NanoCpus: works(500_000_000),
   OomKillDisable: works(true),
   Init: works(true),
-  PidsLimit: works(7),
   ...together('HostConfig.Ulimits[].', { Name: ['nofile', 'nproc'], Soft: [1, 2], Hard: [8, 9] }),
   ...all(
     '',
