@@ -3,14 +3,13 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { systemClock } from '#base/clock.ts';
 import { dirOf } from '#kernel/cgroup/place.ts';
 import { planCgroup } from '#kernel/cgroup/plan.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { findExecutor, runPlan } from '#kernel/plan/execute.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
-import type { CliContext } from '#runtime/cli/context.ts';
+import { rootContext } from '#runtime/cli/fakes.ts';
 import { runCommand } from '#runtime/cli/main.ts';
 import { readHost } from '#runtime/host-linux.ts';
 import { planCreate } from '#runtime/plan-create.ts';
@@ -78,23 +77,13 @@ describe('the executor, killed', () => {
     }
 
     function oci(...args: string[]): Promise<number> {
-      const context: CliContext = {
+      const context = rootContext({
         cwd: bundle.dir,
-        env: {},
-        uid: 0,
-        gid: 0,
-        userName: 'root',
-        pid: process.pid,
-        clock: systemClock,
-        files: hostFiles,
-        stdout: () => undefined,
         stderr: (text) => process.stderr.write(text),
-        readStdin: async () => '',
         readFile: async (path) => readFileSync(path, 'utf8'),
         execute: (p) => runPlan(p, { stdio: 'ignore' }),
         run: async () => ({ code: 1, output: '' }),
-        version: { version: 'test', commit: 'test' },
-      };
+      });
       return runCommand(['--root', root, ...args], context);
     }
 

@@ -13,8 +13,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { systemClock } from '#base/clock.ts';
 import { type Files, hostFiles } from '#kernel/files.ts';
+import { rootContext } from '#runtime/cli/fakes.ts';
 import { runCommand } from '#runtime/cli/main.ts';
 import { type ContainerRecord, paths, RECORD_VERSION } from '#runtime/state.ts';
 
@@ -59,28 +59,18 @@ function start(looks: number, last: () => void): Promise<number> {
       return undefined;
     },
   };
-  return runCommand(['--root', root, 'start', 'c1'], {
+  const context = rootContext({
     cwd: root,
-    env: {},
-    uid: 0,
-    gid: 0,
-    userName: 'root',
-    pid: process.pid,
-    clock: systemClock,
     files,
-    stdout: () => undefined,
     stderr: (text) => {
       said += text;
     },
-    readStdin: async () => '',
-    readFile: async () => '',
     execute: async ({ steps }) => {
       for (const step of steps) if (step.op === 'unlink') rmSync(step.path);
       return { pid: 0, warnings: [], data: Buffer.alloc(0) };
     },
-    run: async () => ({ code: 0, output: '' }),
-    version: { version: '0', commit: '' },
   });
+  return runCommand(['--root', root, 'start', 'c1'], context);
 }
 
 // Two looks are those at its state, before and under the lock.
