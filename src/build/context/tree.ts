@@ -48,7 +48,8 @@ export interface ContextLimits {
 /** Forgotten trees of node_modules hold some 100 000 files; a million take about 1.2 GB of memory here, and more is nobody's wish. */
 export const CONTEXT_LIMITS: ContextLimits = { entries: 1_000_000, contentBytes: 256 * 1024 ** 3 };
 
-const DIRECTORY: Omit<ContextNode, 'children'> = {
+/** A directory that nobody describes. */
+export const PLAIN_DIRECTORY: FileInfo = {
   type: 'dir',
   mode: 0o755,
   uid: 0,
@@ -62,7 +63,7 @@ const DIRECTORY: Omit<ContextNode, 'children'> = {
 
 /** A build context in memory: about 1.2 KB a file, its bytes elsewhere. */
 export class ContextTree {
-  readonly root: ContextNode = { ...DIRECTORY, children: new Map() };
+  readonly root: ContextNode = { ...PLAIN_DIRECTORY, children: new Map() };
   readonly #limits: ContextLimits;
   readonly #hidden = new Set<string>();
   #entries = 0;
@@ -151,7 +152,7 @@ export class ContextTree {
     for (const part of path === '' ? [] : path.split('/')) {
       let next = at.children?.get(part);
       if (!next) {
-        next = { ...DIRECTORY, children: new Map() };
+        next = { ...PLAIN_DIRECTORY, children: new Map() };
         at.children?.set(part, next);
       }
       if (!next.children)

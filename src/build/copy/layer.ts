@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
-import { byBytes, type FileInfo, type SourceTree } from '#build/context/tree.ts';
+import { byBytes, type FileInfo, PLAIN_DIRECTORY, type SourceTree } from '#build/context/tree.ts';
 import { resolveIn } from '#build/copy/resolve.ts';
 import { below, type Selection } from '#build/copy/select.ts';
 import { CopyConflict } from '#build/errors.ts';
@@ -153,7 +153,7 @@ export class LayerContents {
     }
     if (path === '') return path;
     this.#made.add(path);
-    this.#files.set(path, { info: { ...NEW_DIRECTORY, ...this.#placement.owner } });
+    this.#files.set(path, { info: { ...PLAIN_DIRECTORY, ...this.#placement.owner } });
     return path;
   }
 
@@ -167,18 +167,6 @@ export class LayerContents {
     return Math.min(seconds, this.#placement.newestSec ?? Number.MAX_SAFE_INTEGER);
   }
 }
-
-const NEW_DIRECTORY: FileInfo = {
-  type: 'dir',
-  mode: 0o755,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  mtimeSec: 0,
-  linkTarget: '',
-  deviceMajor: 0,
-  deviceMinor: 0,
-};
 
 function entryOf(path: string, info: FileInfo, linkedTo: string | undefined): TarEntry {
   return {
@@ -218,7 +206,7 @@ async function* exactly(body: AsyncIterable<Buffer>, size: number): AsyncGenerat
 /** A tree without anything: the root of `scratch`, and what `--link` looks at. */
 export const EMPTY_TREE: SourceTree = {
   what: 'an empty root',
-  lstat: (path) => (path === '' ? NEW_DIRECTORY : undefined),
+  lstat: (path) => (path === '' ? PLAIN_DIRECTORY : undefined),
   list: () => [],
   open: () => ({ async *[Symbol.asyncIterator]() {} }),
   contentKey: () => '',
