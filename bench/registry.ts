@@ -4,11 +4,10 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#base/clock.ts';
-import { logger, silentSink } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { writeBlob } from '#image/content.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
-import { Registries } from '#registry/registries.ts';
+import type { Registries } from '#registry/registries.ts';
+import { plainRegistries } from '#registry/testing.ts';
 import { type Digest, digestOf } from '#spec/image/digest.ts';
 import { MEDIA } from '#spec/image/manifest.ts';
 import { RegistryProcess } from '../test/suites/registry/process.ts';
@@ -116,16 +115,7 @@ function watchLoop(): () => number {
 
 async function node(folder: string): Promise<{ content: DiskContentStore; registries: Registries }> {
   const content = await DiskContentStore.open(folder, systemClock);
-  const registries = new Registries({
-    content,
-    table: {},
-    clock: systemClock,
-    random: systemRandom,
-    log: logger('registry', silentSink),
-    credentials: async () => undefined,
-    env: {},
-    certsFolders: [],
-  });
+  const registries = plainRegistries(content);
   return { content, registries };
 }
 

@@ -4,15 +4,14 @@ import type { AddressInfo } from 'node:net';
 import { connect } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { systemClock } from '#base/clock.ts';
-import { logger, silentSink } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { type ContentStore, writeBlob } from '#image/content.ts';
 import { MemoryContentStore } from '#image/content-memory.ts';
 import type { CredentialSource } from '#registry/client/credentials.ts';
 import type { Progress } from '#registry/client/progress.ts';
-import { Registries, type RegistriesOptions } from '#registry/registries.ts';
+import type { Registries, RegistriesOptions } from '#registry/registries.ts';
 import { hashPassword } from '#registry/server/access.ts';
 import { testRegistry } from '#registry/server/testing.ts';
+import { plainRegistries } from '#registry/testing.ts';
 import { type Digest, digestOf } from '#spec/image/digest.ts';
 import { MEDIA } from '#spec/image/manifest.ts';
 
@@ -349,17 +348,7 @@ describe('mirrors and bootstrap', () => {
 
 function node(more: Partial<RegistriesOptions> = {}): { content: ContentStore; registries: Registries } {
   const content = new MemoryContentStore(systemClock);
-  const registries = new Registries({
-    content,
-    table: {},
-    clock: systemClock,
-    random: systemRandom,
-    log: logger('registry', silentSink),
-    credentials: async () => undefined,
-    env: {},
-    certsFolders: [],
-    ...more,
-  });
+  const registries = plainRegistries(content, more);
   onTestFinished(() => registries.close());
   return { content: more.content ?? content, registries };
 }

@@ -4,12 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#base/clock.ts';
-import { logger, silentSink } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { writeBlob } from '#image/content.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import type { Progress } from '#registry/client/progress.ts';
-import { Registries } from '#registry/registries.ts';
+import type { Registries } from '#registry/registries.ts';
+import { plainRegistries } from '#registry/testing.ts';
 import { type Digest, digestOf } from '#spec/image/digest.ts';
 import { MEDIA } from '#spec/image/manifest.ts';
 import { RegistryProcess } from './process.ts';
@@ -159,16 +158,7 @@ interface Node {
 
 async function node(): Promise<Node> {
   const content = await DiskContentStore.open(join(mkdtempSync(join(folder, 'n-')), 'blobs'), systemClock);
-  const registries = new Registries({
-    content,
-    table: {},
-    clock: systemClock,
-    random: systemRandom,
-    log: logger('registry', silentSink),
-    credentials: async () => undefined,
-    env: {},
-    certsFolders: [],
-  });
+  const registries = plainRegistries(content);
   return { content, registries };
 }
 
