@@ -3,26 +3,20 @@
 // stages that do not need each other. All without a network, which no step needs.
 //
 //   node bench/build.bench.mjs [ROUNDS] [alone]     prints medians in milliseconds; exit 1 when a goal is missed; `alone`: no peers
-import { execFileSync, spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  statfsSync,
-  writeFileSync,
-} from 'node:fs';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, statfsSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { commandLine } from './common/command.mjs';
+import { atEnd, breathe, takeBack } from './common/end.mjs';
 
-const ROUNDS = Number(process.argv[2] ?? 5);
-const ALONE = process.argv[3] === 'alone';
+const { words, count, refuse } = commandLine('node bench/build.bench.mjs [ROUNDS] [alone]', { mostWords: 2 });
+const ROUNDS = count(words[0], 5);
+const ALONE = words[1] === 'alone';
+if (words[1] !== undefined && !ALONE) refuse(`not known: ${words[1]}`);
 const GOALS = { cold: 800, cached: 30, changed: 250, resent: 150 };
 const NAME = 'ebenchbuild';
 const here = fileURLToPath(new URL('.', import.meta.url));
@@ -35,6 +29,7 @@ const estiba = join(here, '../bin/estiba');
 const context = join(dir, 'context');
 const missed = [];
 const children = [];
+atEnd(cleanUp);
 
 const TEN_STEPS = `FROM busybox
 WORKDIR /app
@@ -96,7 +91,6 @@ try {
   await stages(ours);
 } finally {
   for (const child of children.reverse()) await ended(child);
-  cleanUp();
 }
 process.stdout.write(missed.length === 0 ? 'all goals met\n' : `missed: ${missed.join(', ')}\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;
@@ -161,6 +155,7 @@ function tell(what, ms, others, goal = GOALS[what]) {
 async function rounds(run) {
   const times = [];
   for (let i = 0; i < ROUNDS; i++) {
+    await breathe();
     const startedAt = performance.now();
     await run();
     times.push(performance.now() - startedAt);
@@ -294,33 +289,8 @@ async function ended(child) {
 }
 
 function cleanUp() {
-  const points = readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '');
-  for (const point of points.reverse())
-    if (point.startsWith(`${dir}/`) || point.startsWith(`${volatile}/`)) execFileSync('umount', ['-l', point]);
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if ((command.includes(dir) || command.includes(volatile)) && /spawner|edge/.test(command))
-        process.kill(Number(pid));
-    } catch {
-      // ended meanwhile
-    }
-  }
-  for (const [program, args] of [
-    ['ip', ['link', 'delete', `${NAME}0`]],
-    ['nft', ['delete', 'table', 'inet', NAME]],
-  ]) {
-    try {
-      execFileSync(program, args, { stdio: 'ignore' });
-    } catch {
-      // was never made
-    }
-  }
-  for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
-    const group = join('/sys/fs/cgroup', hierarchy, NAME);
-    if (existsSync(group)) rmdirSync(group);
-  }
-  for (const made of [dir, volatile]) rmSync(made, { recursive: true, force: true });
+  takeBack({ dirs: [dir, volatile], cgroups: new RegExp(`^${NAME}$`) });
+  // Fail where the daemon took them back itself, or never came to make them.
+  spawnSync('ip', ['link', 'delete', `${NAME}0`], { stdio: 'ignore' });
+  spawnSync('nft', ['delete', 'table', 'inet', NAME], { stdio: 'ignore' });
 }

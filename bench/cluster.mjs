@@ -4,32 +4,17 @@
 //
 // Medians; exit 1 when a goal is missed. Needs root and `make build`. `--trace` shows what a Deployment waits for, as a client sees
 // it; `--profile` leaves a CPU profile of the daemon while it brings up fifty pods.
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { commandLine, runSources } from './common/command.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const dir = mkdtempSync(join(tmpdir(), 'estiba-bench-cluster-'));
-try {
-  await build({
-    entryPoints: [join(root, 'bench/cluster.ts')],
-    outfile: join(dir, 'cluster.mjs'),
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-    logLevel: 'error',
-    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-  });
-  const env = { ...process.env, ESTIBA: process.env.ESTIBA ?? join(root, 'bin/estiba') };
-  const done = spawnSync(process.execPath, [join(dir, 'cluster.mjs'), ...process.argv.slice(2)], {
-    stdio: 'inherit',
-    env,
-  });
-  process.exitCode = done.status ?? 1;
-} finally {
-  rmSync(dir, { recursive: true, force: true });
-}
+const { words, count } = commandLine('node bench/cluster.mjs [ROUNDS] [--trace] [--profile DIR]', {
+  flags: { trace: { type: 'boolean' }, profile: { type: 'string' } },
+  mostWords: 1,
+});
+count(words[0], 3);
+await runSources(join(root, 'bench/cluster.ts'), process.argv.slice(2), {
+  env: { ESTIBA: process.env.ESTIBA ?? join(root, 'bin/estiba') },
+  cgroups: (pid) => new RegExp(`^tb\\d+${pid % 10_000}$`), // as test/cluster/machine.ts names its machines
+});

@@ -1,27 +1,32 @@
 // The engine over its REST API, beside dockerd and Podman where they are installed, in rooms of their own (unshare -m -n):
 //   node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N] [--work PART-OF-A-ROW'S-NAME]
-// Work and floors are those of issue 4: create+start+wait+remove, fifty containers by four clients, exec, log lines, start of a daemon
-// with a hundred known containers, memory, a published port (by wrk), idle CPU. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
+// The work: create+start+wait+remove, fifty containers by four clients, exec, log lines, start of a daemon with a hundred known
+// containers, memory, a published port (by wrk), idle CPU. Gaps between rounds on purpose: a loop without pauses hides what the kernel makes you wait for.
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { commandLine } from './common/command.mjs';
+import { atEnd, takeBack, textOr } from './common/end.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const flag = (name, absent) => {
-  const at = process.argv.indexOf(`--${name}`);
-  return at < 0 ? absent : process.argv[at + 1];
-};
-const ROUNDS = Number(flag('rounds', '20'));
-const WANTED = flag('only', 'estiba,dockerd,podman').split(',');
-const WORK_WANTED = flag('work', '');
+const ENGINES = ['estiba', 'dockerd', 'podman'];
+const { values, count, refuse } = commandLine(
+  "node bench/engine.bench.mjs [--only estiba,dockerd,podman] [--rounds N] [--work PART-OF-A-ROW'S-NAME]",
+  { flags: { only: { type: 'string' }, rounds: { type: 'string' }, work: { type: 'string' } } },
+);
+const ROUNDS = count(values.rounds, 20);
+const WANTED = values.only?.split(',') ?? ENGINES;
+const WORK_WANTED = values.work ?? '';
+for (const name of WANTED) if (!ENGINES.includes(name)) refuse(`no engine: ${name}`);
 /** As in start.bench.mjs: a daemon that has run for a while has compiled what it runs. The peers warm up alike. */
 const WARM_ROUNDS = 30;
 const GAP_MS = 20;
-const IDLE_MS = 60_000; // idle, as issue 4 has it: this long after the last request
+const IDLE_MS = 60_000; // idle: this long after the last request
 const IDLE_CONTAINERS = 100; // what the first of them make the engine load is not theirs, and falls by number
 const IDLE_CPU_MS = 30_000;
 const LOG_LINES = 2_000_000; // of 100 bytes
@@ -36,16 +41,18 @@ class Engine {
     this.run = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `estiba-bench-${name}-`));
     this.socket = join(this.run, 'docker.sock');
     this.agent = new Agent({ keepAlive: true, maxSockets: 8 });
+    this.daemonName = `bench${process.pid % 10_000}`;
+    /** Of all its containers: runtimes name cgroups by them. */
+    this.ids = [];
   }
 
+  /** A room whose end is the end of all in it; ours, however it comes, is the end of the room. */
   async open() {
-    this.room = spawn(
-      'unshare',
-      ['-m', '-n', 'sh', '-c', 'mount --make-rprivate /; ip link set lo up; exec sleep infinity'],
-      { stdio: 'ignore' },
-    );
-    await until(() => readlinkOr(`/proc/${this.room.pid}/ns/net`) !== readlinkSync('/proc/self/ns/net'), 5_000);
-    await sleep(300);
+    const script = 'mount --make-rprivate /; ip link set lo up; echo up; exec sleep infinity';
+    const room = ['unshare', '-m', '-n', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
+    this.room = spawn('setpriv', ['--pdeathsig', 'KILL', ...room], { stdio: ['ignore', 'pipe', 'ignore'] });
+    await once(this.room.stdout, 'data');
+    this.init = childOf(this.room.pid);
     await this.start();
   }
 
@@ -59,7 +66,7 @@ class Engine {
           '--only',
           'engine',
           '--name',
-          'bench',
+          this.daemonName,
           '--data-root',
           join(dir, 'data'),
           '--run-root',
@@ -110,7 +117,7 @@ class Engine {
   async start() {
     rmSync(this.socket, { force: true });
     const began = performance.now();
-    this.process = spawn('nsenter', ['-t', String(this.room.pid), '-m', '-n', '--', ...this.command()], {
+    this.process = spawn('nsenter', ['-t', this.init, '-m', '-n', '-p', '--', ...this.command()], {
       stdio: ['ignore', 'ignore', 'ignore'],
       env: { ...process.env, CONTAINERS_CONF: this.podmanConf() },
     });
@@ -133,7 +140,7 @@ class Engine {
   }
 
   async stop(signal = 'SIGTERM') {
-    this.process.kill(signal);
+    process.kill(Number(childOf(this.process.pid)), signal); // nsenter waits for it, and passes no signal on
     await until(() => this.process.exitCode !== null || this.process.signalCode !== null, 20_000);
   }
 
@@ -174,7 +181,9 @@ class Engine {
   }
 
   async create(cmd, more = {}) {
-    return JSON.parse(await this.must('POST', '/containers/create', { Image: 'bench', Cmd: cmd, ...more })).Id;
+    const { Id } = JSON.parse(await this.must('POST', '/containers/create', { Image: 'bench', Cmd: cmd, ...more }));
+    this.ids.push(Id);
+    return Id;
   }
 
   /** Containers that run and do nothing. */
@@ -199,35 +208,44 @@ class Engine {
         : this.name === 'dockerd'
           ? /dockerd|containerd(?!-shim)/
           : /podman/;
-    return this.pids((line) => wanted.test(line) && !/shim/.test(line)).reduce((sum, pid) => sum + pss(pid), 0);
+    return this.pids((pid) => wanted.test(commandLineOf(pid)) && !/shim/.test(commandLineOf(pid))).reduce(
+      (sum, pid) => sum + pss(pid),
+      0,
+    );
   }
 
   shims() {
-    return this.pids(
-      (line) => /containerd-shim|conmon|estiba-init|shim/.test(line) && !/spawner|daemon/.test(line),
-    ).reduce((sum, pid) => sum + pss(pid), 0);
+    return this.pids((pid) => {
+      const line = commandLineOf(pid);
+      return /containerd-shim|conmon|estiba-init|shim/.test(line) && !/spawner|daemon/.test(line);
+    }).reduce((sum, pid) => sum + pss(pid), 0);
   }
 
+  /** Of the room alone: containers have namespaces of their own. */
   pids(wanted) {
-    const netns = readlinkSync(`/proc/${this.room.pid}/ns/net`);
+    const here = readlinkSync(`/proc/${this.init}/ns/pid`);
     return readdirSync('/proc').filter(
-      (pid) => /^\d+$/.test(pid) && readlinkOr(`/proc/${pid}/ns/net`) === netns && wanted(commandLine(pid)),
+      (pid) => /^\d+$/.test(pid) && readlinkOr(`/proc/${pid}/ns/pid`) === here && wanted(pid),
     );
   }
 
   async close() {
-    await this.stop().catch(() => undefined);
-    for (const pid of this.pids(() => true)) process.kill(Number(pid), 'SIGKILL');
+    await this.stop().catch((error) => process.stderr.write(`${this.name} does not stop: ${error.message}\n`));
     this.agent.destroy();
-    await sleep(200);
-    for (const dir of [this.dir, this.run]) rmSync(dir, { recursive: true, force: true });
+    this.takeBack();
+  }
+
+  takeBack() {
+    if (this.room?.exitCode === null && this.room.signalCode === null) this.room.kill('SIGKILL');
+    const cgroups = new RegExp([`^${this.daemonName}$`, ...this.ids].join('|'));
+    takeBack({ dirs: [this.dir, this.run], cgroups });
   }
 
   /** Requests a second of `wrk` in the engine's room: two connections, so that the ways are compared and not the cores. */
   requests(port) {
     const out = execFileSync(
       'nsenter',
-      ['-t', String(this.room.pid), '-n', 'wrk', '-t1', '-c2', '-d3', `http://127.0.0.1:${port}/`],
+      ['-t', this.init, '-n', 'wrk', '-t1', '-c2', '-d3', `http://127.0.0.1:${port}/`],
       { stdio: ['ignore', 'pipe', 'ignore'] },
     ).toString();
     return Number(/Requests\/sec:\s+([\d.]+)/.exec(out)?.[1] ?? Number.NaN);
@@ -238,7 +256,7 @@ class Engine {
     const threads = this.pids(() => true).flatMap((pid) =>
       readdirOr(`/proc/${pid}/task`).map((thread) => `/proc/${pid}/task/${thread}/schedstat`),
     );
-    return threads.reduce((sum, path) => sum + Number.parseInt(readOr(path) ?? '0', 10), 0) / 1e9;
+    return threads.reduce((sum, path) => sum + Number.parseInt(textOr(path, '0'), 10), 0) / 1e9;
   }
 }
 
@@ -319,7 +337,8 @@ const WORK = {
       '-e',
       `require('node:http').createServer((_, answer) => answer.end('hello')).listen(${port})`,
     ];
-    const host = spawn('nsenter', ['-t', String(engine.room.pid), '-n', '--', ...serve(18_381)], { stdio: 'ignore' });
+    const enter = ['--pdeathsig', 'KILL', 'nsenter', '-t', engine.init, '-n', '--'];
+    const host = spawn('setpriv', [...enter, ...serve(18_381)], { stdio: 'ignore' });
     const Binds = ['/usr', '/lib', '/lib64'].filter((path) => existsSync(path)).map((path) => `${path}:${path}:ro`);
     const PortBindings = { '80/tcp': [{ HostPort: '18380' }] };
     const id = await engine.create(serve(80), { ExposedPorts: { '80/tcp': {} }, HostConfig: { Binds, PortBindings } });
@@ -343,6 +362,7 @@ const WORK = {
 const results = {};
 for (const name of WANTED) {
   const engine = new Engine(name);
+  atEnd(() => engine.takeBack());
   try {
     await engine.open();
     await engine.must('POST', '/images/create?fromSrc=-&repo=bench', busybox(engine.dir));
@@ -379,6 +399,11 @@ function busybox(dir) {
   return execFileSync('tar', ['-C', root, '-cf', '-', '.'], { maxBuffer: 64 * MIB });
 }
 
+/** The first; as nsenter and unshare have one at most. */
+function childOf(pid) {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0];
+}
+
 async function until(check, ms) {
   for (const end = performance.now() + ms; !check(); await sleep(10))
     if (performance.now() > end) throw new Error('waited too long');
@@ -400,16 +425,8 @@ function readdirOr(path) {
   }
 }
 
-function commandLine(pid) {
-  return (readOr(`/proc/${pid}/cmdline`) ?? '').replaceAll('\0', ' ');
-}
-
-function readOr(path) {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
+function commandLineOf(pid) {
+  return textOr(`/proc/${pid}/cmdline`, '').replaceAll('\0', ' ');
 }
 
 function pss(pid) {

@@ -4,25 +4,20 @@
 //
 // HOME is an installation to measure in this tree's place: where npm or dpkg has put the package.
 import { execFileSync, spawn } from 'node:child_process';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
+import { commandLine } from './common/command.mjs';
+import { atEnd, breathe, takeBack } from './common/end.mjs';
 
-const ROUNDS = Number(process.argv[2] ?? 20);
+const { words, count } = commandLine('node bench/oci-run.mjs [ROUNDS [HOME]]', { mostWords: 2 });
+const ROUNDS = count(words[0], 20);
 const tree = fileURLToPath(new URL('..', import.meta.url));
-const root = process.argv[3] ?? tree;
+const root = words[1] ?? tree;
 const dir = mkdtempSync(join(tmpdir(), 'estiba-bench-oci-'));
+atEnd(() => takeBack({ dirs: [dir] }));
 const ours = join(root, 'bin/estiba-oci');
 const socket = join(dir, 'planner.sock');
 
@@ -54,7 +49,7 @@ const kernelRelease = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
 config.linux.seccomp = resolveProfile(dockerDefaultProfile(), bounding, { nodeArch: process.arch, kernelRelease });
 writeFileSync(join(dir, 'config.json'), JSON.stringify(config));
 
-const planner = spawn(process.execPath, [join(root, 'dist/planner.run.cjs'), socket], {
+spawn(process.execPath, [join(root, 'dist/planner.run.cjs'), socket], {
   stdio: ['ignore', 'pipe', 'inherit'],
 });
 const runtimes = {
@@ -65,39 +60,35 @@ const runtimes = {
 };
 const times = Object.fromEntries(Object.keys(runtimes).map((name) => [name, []]));
 const broken = {};
-try {
-  while (!existsSync(socket)) await new Promise((done) => setTimeout(done, 20));
-  for (let round = -2; round < ROUNDS; round++) {
-    for (const [name, [program, env]] of Object.entries(runtimes)) {
-      if (broken[name]) continue;
-      const begun = performance.now();
-      try {
-        execFileSync(
-          program,
-          [
-            '--root',
-            join(dir, 'state', program.split('/').at(-1)),
-            'run',
-            '--bundle',
-            dir,
-            `bench-${process.pid}-${round + 2}-${Object.keys(runtimes).indexOf(name)}`,
-          ],
-          {
-            env: { ...process.env, ...env },
-            stdio: ['ignore', 'ignore', 'pipe'],
-          },
-        );
-        if (round >= 0) times[name].push(performance.now() - begun);
-      } catch (error) {
-        broken[name] = String(error.stderr ?? error.message)
-          .trim()
-          .split('\n')[0];
-      }
+while (!existsSync(socket)) await new Promise((done) => setTimeout(done, 20));
+for (let round = -2; round < ROUNDS; round++) {
+  for (const [name, [program, env]] of Object.entries(runtimes)) {
+    if (broken[name]) continue;
+    await breathe();
+    const begun = performance.now();
+    try {
+      execFileSync(
+        program,
+        [
+          '--root',
+          join(dir, 'state', program.split('/').at(-1)),
+          'run',
+          '--bundle',
+          dir,
+          `bench-${process.pid}-${round + 2}-${Object.keys(runtimes).indexOf(name)}`,
+        ],
+        {
+          env: { ...process.env, ...env },
+          stdio: ['ignore', 'ignore', 'pipe'],
+        },
+      );
+      if (round >= 0) times[name].push(performance.now() - begun);
+    } catch (error) {
+      broken[name] = String(error.stderr ?? error.message)
+        .trim()
+        .split('\n')[0];
     }
   }
-} finally {
-  planner.kill();
-  rmSync(dir, { recursive: true, force: true });
 }
 
 const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];

@@ -17,7 +17,6 @@ import {
   openSync,
   readFileSync,
   readSync,
-  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -25,11 +24,15 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { buildSync } from 'esbuild';
+import { commandLine } from './common/command.mjs';
+import { atEnd, breathe, takeBack } from './common/end.mjs';
 
 const GOALS = { readyMs: 2000, pushMs: 800, presentMs: 30, loopRunMs: 20 };
-const rounds = Number(process.argv[2] ?? '3');
+const { words, count } = commandLine('node bench/pull-layers.mjs [ROUNDS]', { mostWords: 1 });
+const rounds = count(words[0], 3);
 const root = mkdtempSync(join(tmpdir(), 'estiba-image-pull-'));
+atEnd(() => takeBack({ dirs: [root] }));
 const here = fileURLToPath(new URL('..', import.meta.url));
 const sh = (script, options = {}) =>
   execFileSync('bash', ['-euc', script], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], ...options }).toString();
@@ -42,14 +45,18 @@ try {
   const [source, empty] = [await startRegistry('source'), await startRegistry('empty')];
   const reference = `${source}/bench/image:1`;
   sh(`skopeo copy -q --dest-tls-verify=false oci:layout:1 docker://${reference}`);
-  await bundle();
+  bundle();
   ours(reference, empty);
-  timed('skopeo', 'copy', 'rm -rf copy', `skopeo copy -q --src-tls-verify=false docker://${reference} oci:copy:1`);
-  if (has('podman')) podman(reference, empty);
+  await timed(
+    'skopeo',
+    'copy',
+    'rm -rf copy',
+    `skopeo copy -q --src-tls-verify=false docker://${reference} oci:copy:1`,
+  );
+  if (has('podman')) await podman(reference, empty);
   if (has('dockerd')) await docker(reference, empty);
 } finally {
   for (const child of children.reverse()) await stop(child);
-  rmSync(root, { recursive: true, force: true });
 }
 
 function ours(reference, empty) {
@@ -72,9 +79,10 @@ function ours(reference, empty) {
   }
 }
 
-function timed(who, what, before, command, times = rounds) {
+async function timed(who, what, before, command, times = rounds) {
   const took = [];
   for (let i = 0; i < times; i++) {
+    await breathe();
     sh(`${before}; sync`);
     const started = performance.now();
     sh(command);
@@ -84,13 +92,13 @@ function timed(who, what, before, command, times = rounds) {
 }
 
 /** Pushes once: from then on the registry has the layers, and they are mounted. */
-function podman(reference, empty) {
+async function podman(reference, empty) {
   const run = `podman --root ${root}/p/root --runroot ${root}/p/run`;
   const clean = `${run} rmi -a -f >/dev/null 2>&1 || true`;
   try {
-    timed('podman', 'pull', clean, `${run} pull -q --tls-verify=false ${reference}`);
-    timed('podman', 'pull again', ':', `${run} pull -q --tls-verify=false ${reference}`);
-    timed('podman', 'push', ':', `${run} push -q --tls-verify=false ${reference} ${empty}/podman/image:1`, 1);
+    await timed('podman', 'pull', clean, `${run} pull -q --tls-verify=false ${reference}`);
+    await timed('podman', 'pull again', ':', `${run} pull -q --tls-verify=false ${reference}`);
+    await timed('podman', 'push', ':', `${run} push -q --tls-verify=false ${reference} ${empty}/podman/image:1`, 1);
   } finally {
     sh(`${clean}; umount ${root}/p/root/overlay 2>/dev/null || true`);
   }
@@ -111,9 +119,9 @@ async function docker(reference, empty) {
   const run = `docker -H ${socket}`;
   await until(() => sh(`${run} version >/dev/null 2>&1 && echo up || true`).includes('up'), 'dockerd');
   const clean = `${run} rmi -f $(${run} images -qa) >/dev/null 2>&1 || true`;
-  timed('docker', 'pull', clean, `${run} pull -q ${reference}`);
-  timed('docker', 'pull again', ':', `${run} pull -q ${reference}`);
-  timed(
+  await timed('docker', 'pull', clean, `${run} pull -q ${reference}`);
+  await timed('docker', 'pull again', ':', `${run} pull -q ${reference}`);
+  await timed(
     'docker',
     'push',
     `${run} tag ${reference} ${empty}/docker/image:1`,
@@ -122,9 +130,9 @@ async function docker(reference, empty) {
   );
 }
 
-async function bundle() {
+function bundle() {
   for (const name of ['bench/pull-layers.ts', 'src/image/layer/worker.ts']) {
-    await build({
+    buildSync({
       entryPoints: [join(here, name)],
       outfile: join(root, name.replace(/.*\//, '').replace(/ts$/, 'mjs')),
       bundle: true,

@@ -1,18 +1,19 @@
 // Every benchmark in turn, each beside its peers: node bench/run.mjs [NAME…]. One that fails, or misses its goal, is named at the end.
-import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { commandLine, runToEnd } from './common/command.mjs';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
-const wanted = process.argv.slice(2);
-const missed = [];
-for (const file of readdirSync(here)
+const files = readdirSync(here)
   .filter((name) => name.endsWith('.mjs') && name !== 'run.mjs')
-  .sort()) {
+  .sort();
+const { words: wanted, refuse } = commandLine('node bench/run.mjs [NAME…]', { mostWords: files.length });
+for (const name of wanted) if (!files.some((file) => file.startsWith(name))) refuse(`no benchmark: ${name}`);
+const missed = [];
+for (const file of files) {
   if (wanted.length > 0 && !wanted.some((name) => file.startsWith(name))) continue;
   process.stdout.write(`\n== ${file}\n`);
-  const { status } = spawnSync(process.execPath, [here + file], { stdio: 'inherit' });
-  if (status !== 0) missed.push(file);
+  if ((await runToEnd(process.execPath, [here + file])) !== 0) missed.push(file);
 }
 process.stdout.write(missed.length === 0 ? '\nall goals met\n' : `\nfailed or missed a goal: ${missed.join(', ')}\n`);
 process.exitCode = missed.length === 0 ? 0 : 1;

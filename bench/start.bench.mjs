@@ -6,24 +6,18 @@
 //
 //   node bench/start.bench.mjs [ROUNDS]          prints medians, ratios and the memory that a shim holds; exit 1 when a goal is missed
 import { execFileSync, spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
+import { commandLine } from './common/command.mjs';
+import { atEnd, takeBack } from './common/end.mjs';
 
 const RATIO_GOAL = 1.5;
 const PSS_GOAL_KIB = 64;
-const ROUNDS = Number(process.argv[2] ?? 6);
+const { words, count } = commandLine('node bench/start.bench.mjs [ROUNDS]', { mostWords: 1 });
+const ROUNDS = count(words[0], 6);
 const PER_ROUND = 20;
 /** "Warm" is a daemon that has started some containers: what V8 compiles a second time it has compiled by then. */
 const WARM_STARTS = 100;
@@ -32,6 +26,14 @@ const dir = mkdtempSync(join(tmpdir(), 'estiba-bench-start-'));
 
 // A run root is volatile and mostly tmpfs, as /run is on a machine with systemd.
 const runRoot = mkdtempSync('/dev/shm/estiba-bench-start-');
+/** Of the floor: it names its cgroups by its pid. */
+const floors = [];
+let root;
+atEnd(() => {
+  const cgroups = new RegExp(`^(estiba-bench-${process.pid}|floor-(${floors.join('|')}))-`);
+  takeBack({ dirs: [dir, runRoot], cgroups });
+  root?.remove();
+});
 
 const parts = ['#shim/spawner.ts', '#kernel/plan/handmade.ts'].map((m) => `export * from '${m}';`).join('');
 const bundle = join(dir, 'bench.mjs');
@@ -46,7 +48,7 @@ buildSync({
 process.env.ESTIBA_INIT ??= join(here, '../native/build/estiba-init');
 const { Spawner, handmadePlan, busyboxRoot } = await import(bundle);
 
-const root = busyboxRoot('bench-start');
+root = busyboxRoot('bench-start');
 const filterFile = join(dir, 'filter');
 const seccomp = dockerSizedFilter();
 writeFileSync(filterFile, seccomp);
@@ -85,8 +87,6 @@ try {
   await memory();
 } finally {
   await spawner.quit();
-  root.remove();
-  for (const made of [dir, runRoot]) rmSync(made, { recursive: true, force: true });
 }
 process.exitCode = missed ? 1 : 0;
 
@@ -157,6 +157,7 @@ function floor(count, gapMs) {
   const child = spawn(join(dir, 'floor'), [root.rootfs, work, String(count), String(gapMs), filterFile, ...parents], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  floors.push(child.pid);
   let out = '';
   child.stdout.on('data', (chunk) => {
     out += chunk;
