@@ -202,23 +202,20 @@ class Engine {
 
   /** Of the daemon and its resident helpers, in bytes; shims are counted with containers. */
   memory() {
-    const wanted =
-      this.name === 'estiba'
-        ? /daemon\.run|estiba-net|spawner|cli\.run\.cjs edge/
-        : this.name === 'dockerd'
-          ? /dockerd|containerd(?!-shim)/
-          : /podman/;
-    return this.pids((pid) => wanted.test(commandLineOf(pid)) && !/shim/.test(commandLineOf(pid))).reduce(
-      (sum, pid) => sum + pss(pid),
-      0,
-    );
+    const wanted = {
+      estiba: /daemon\.run|estiba-net|spawner|cli\.run\.cjs edge/,
+      dockerd: /dockerd|containerd/,
+      podman: /podman/,
+    };
+    return this.pss((pid) => wanted[this.name].test(commandLineOf(pid)) && !isShim(pid));
   }
 
   shims() {
-    return this.pids((pid) => {
-      const line = commandLineOf(pid);
-      return /containerd-shim|conmon|estiba-init|shim/.test(line) && !/spawner|daemon/.test(line);
-    }).reduce((sum, pid) => sum + pss(pid), 0);
+    return this.pss(isShim);
+  }
+
+  pss(wanted) {
+    return this.pids(wanted).reduce((sum, pid) => sum + pss(pid), 0);
   }
 
   /** Of the room alone: containers have namespaces of their own. */
@@ -323,12 +320,13 @@ const WORK = {
     const idle = engine.memory();
     const ids = await engine.sleepers(IDLE_CONTAINERS);
     await sleep(IDLE_MS);
-    const each = (engine.memory() - idle + engine.shims()) / IDLE_CONTAINERS;
+    const [shim, grown] = [engine.shims() / IDLE_CONTAINERS, (engine.memory() - idle) / IDLE_CONTAINERS];
     const before = engine.cpuSeconds();
     await sleep(IDLE_CPU_MS);
     const percent = (100_000 * (engine.cpuSeconds() - before)) / IDLE_CPU_MS;
     await engine.removeAll(ids);
-    return `${(idle / MIB).toFixed(0)} MiB / ${Math.round(each / 1024)} KiB; ${percent.toFixed(2)}`;
+    const each = `${kib(shim + grown)} KiB (its shim ${kib(shim)})`;
+    return `${(idle / MIB).toFixed(0)} MiB / ${each}; ${percent.toFixed(2)}`;
   },
   async 'published port, requests/s: host / port, share'(engine) {
     // The same server twice, the host's own node: in the room beside the engine, and in a container.
@@ -399,6 +397,10 @@ function busybox(dir) {
   return execFileSync('tar', ['-C', root, '-cf', '-', '.'], { maxBuffer: 64 * MIB });
 }
 
+function kib(bytes) {
+  return Math.round(bytes / 1024);
+}
+
 /** The first; as nsenter and unshare have one at most. */
 function childOf(pid) {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0];
@@ -427,6 +429,11 @@ function readdirOr(path) {
 
 function commandLineOf(pid) {
   return textOr(`/proc/${pid}/cmdline`, '').replaceAll('\0', ' ');
+}
+
+/** By the name that the kernel has of it: our shims are forks of the spawner, with its command line. */
+function isShim(pid) {
+  return /^(estiba-shim|containerd-shim|conmon)/.test(textOr(`/proc/${pid}/comm`, ''));
 }
 
 function pss(pid) {
