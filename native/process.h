@@ -27,6 +27,7 @@ struct shim {
 	struct conn clients[MOST_CLIENTS];
 	struct log log;
 	char paths[3][PATH_SIZE]; /* log, attrs, oom: copied, since the request's memory goes */
+	int mounts;		  /* the container's mount namespace: the kernel takes it apart when we let go, not in the end of its last process */
 	int oom_fd;
 	uint64_t ooms;
 	bool touched; /* buffers hold pages that an idle shim should not */

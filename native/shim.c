@@ -13,6 +13,7 @@
  */
 #include "process.h"
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 
@@ -101,9 +102,30 @@ static void settle(struct arg options, int answer)
 	if (shim.signals < 0) refuse(answer, -errno, "signalfd");
 }
 
+/* A mount namespace goes with its last process, and that waits for the kernel's grace periods before anybody hears of its end. Held
+ * here it goes behind the news. A kernel that cannot tell the namespace by a pidfd (Linux 6.11) takes it apart as ever. */
+static void hold_mounts(const struct run *run)
+{
+	enum { GET_MOUNT_NAMESPACE = 0xff03 /* PIDFD_GET_MNT_NAMESPACE */ };
+	shim.mounts = ioctl(run->pidfd, GET_MOUNT_NAMESPACE, 0);
+}
+
+/* Nothing of the container is left here but what clients have not read yet. To those who watched, the end of their connection says so:
+ * what it had mounted may be mounted again. */
+static void let_go(void)
+{
+	if (shim.mounts >= 0) close(shim.mounts);
+	shim.mounts = -1;
+	for (size_t i = 0; i < MOST_CLIENTS; i++) {
+		struct conn *conn = &shim.clients[i];
+		if (conn->fd >= 0 && conn->watches && !conn->attached && !conn_pending(conn)) conn_close(conn);
+	}
+}
+
 /* Who the container is, and what tells of its memory: beside init's own work, which takes longer. */
 static int note_init(struct run *run)
 {
+	hold_mounts(run);
 	/* An OOM watch that cannot be had (no memory controller here) is no reason not to run: the exit status still counts kills. */
 	if (watch_oom(&shim) < 0 && shim.oom_fd >= 0) close(shim.oom_fd), shim.oom_fd = -1;
 	int rc = write_process_file(shim.dir, "init", run->pid);
@@ -194,13 +216,14 @@ static void leave(void) __attribute__((noreturn));
 static void leave(void)
 {
 	uint64_t end = now_ms() + 5000; /* for clients that still read what they were sent */
+	unlinkat(shim.dir, "shim.sock", 0);
+	let_go();
 	for (size_t i = 0; i < MOST_CLIENTS; i++)
 		while (shim.clients[i].fd >= 0 && conn_pending(&shim.clients[i]) && now_ms() < end) {
 			struct pollfd p = { .fd = shim.clients[i].fd, .events = POLLOUT };
 			poll(&p, 1, 100);
 			if (conn_flush(&shim.clients[i]) < 0) break;
 		}
-	unlinkat(shim.dir, "shim.sock", 0);
 	log_close(&shim.log);
 	_exit(0);
 }
@@ -326,7 +349,7 @@ void shim_main(struct request *request, struct shim_door door, struct request_me
 {
 	shim.dir = door.dir;
 	shim.listener = door.listener;
-	shim.signals = shim.oom_fd = -1;
+	shim.signals = shim.mounts = shim.oom_fd = -1;
 	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_open(&shim.clients[i], -1);
 	shim.plan_memory = memory;
 	shim.request = request;
@@ -342,6 +365,7 @@ void shim_main(struct request *request, struct shim_door door, struct request_me
 	for (;;) {
 		finish_processes();
 		if (all_ended()) leave();
+		if (shim.over) let_go();
 		turn();
 	}
 }

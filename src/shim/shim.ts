@@ -85,6 +85,7 @@ export class Shim {
     this.#gone = new Promise((resolve) => {
       this.#tellGone = resolve;
     });
+    if (!control) this.#tellGone();
     this.#exited = control ? this.#watch(control) : this.#ended(0);
     this.#exited.catch(() => undefined); // told to whoever waits; nobody may
   }
@@ -207,6 +208,11 @@ export class Shim {
   /** The end of the container's process; its output is in the log by then. */
   wait(): Promise<Exit> {
     return this.#exited;
+  }
+
+  /** Nothing holds the container's namespaces any more, nor what was mounted there: a little after its end is told. */
+  get gone(): Promise<void> {
+    return this.#gone;
   }
 
   /** Kills whatever runs and ends the shim. */

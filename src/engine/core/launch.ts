@@ -113,14 +113,15 @@ export class Launcher {
     const tried = (what: string, release: () => Promise<void>): Promise<void> => this.#tried(id, what, release);
     await tried('process', () => parts.processes.end(id)); // first: it may still use the others
     const network = tried('network', () => parts.network.detach(id));
-    const all = [
-      network,
-      tried('leavings of the process', () => parts.processes.remove(id)),
-      tried('root', () => parts.roots.unmount(id)),
-      tried('shared memory', () => parts.roots.unshareMemory(id)),
-      tried('volumes', () => parts.volumes.detach(id)),
-    ];
-    this.#leaves(id, Promise.all(all));
+    // Its mounts hold the others until it is removed: a volume's file must not be mounted a second time beside itself.
+    const leavings = tried('leavings of the process', () => parts.processes.remove(id)).then(() =>
+      Promise.all([
+        tried('root', () => parts.roots.unmount(id)),
+        tried('shared memory', () => parts.roots.unshareMemory(id)),
+        tried('volumes', () => parts.volumes.detach(id)),
+      ]),
+    );
+    this.#leaves(id, Promise.all([network, leavings]));
     await network;
   }
 

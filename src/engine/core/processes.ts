@@ -51,7 +51,7 @@ const LOOK_EVERY_MS = 5;
 export class ShimProcesses implements ProcessSource {
   readonly #o: ShimProcessesOptions;
   /** Those that this daemon made or found, with what it takes to remove them: of others only their files tell that. */
-  readonly #ours = new Map<string, { init: ProcessIdentity; made: Removable }>();
+  readonly #ours = new Map<string, { init: ProcessIdentity; made: Removable; gone: Promise<void> }>();
 
   constructor(options: ShimProcessesOptions) {
     this.#o = options;
@@ -83,7 +83,7 @@ export class ShimProcesses implements ProcessSource {
       });
       const { initStartTime = 0n } = await readShimState(dir);
       const init = { pid: shim.pid, startTime: initStartTime };
-      this.#ours.set(id, { init, made: removable(record) });
+      this.#ours.set(id, { init, made: removable(record), gone: shim.gone });
       return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       await rm(dir, { recursive: true, force: true });
@@ -98,7 +98,7 @@ export class ShimProcesses implements ProcessSource {
       if (!init) return undefined;
       const shim = await Shim.connect(this.#dir(id));
       await shim.startIfNobodyHas();
-      this.#ours.set(id, { init, made: removable(record) });
+      this.#ours.set(id, { init, made: removable(record), gone: shim.gone });
       return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       // Killed with its shim, or swept away with a reboot: either way nothing runs.
@@ -130,11 +130,15 @@ export class ShimProcesses implements ProcessSource {
     if (known && known.status !== 'stopped') await spawner.run(planKillAll(known.record, known.config, known.init));
   }
 
-  /** The cgroup, the runtime's state and the shim's directory go in this order, in one request. */
+  /**
+   * The cgroup, the runtime's state and the shim's directory go in this order, in one request; what the container had mounted is
+   * nobody's then.
+   */
   async remove(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
     const dir = this.#dir(id);
     await this.end(id);
+    await this.#ours.get(id)?.gone;
     const made = this.#ours.get(id)?.made ?? this.#load(id)?.record;
     this.#ours.delete(id);
     if (!made && !files.exists(dir) && !files.exists(paths(root, id).dir)) return;
