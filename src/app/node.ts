@@ -80,8 +80,9 @@ export interface Node {
   close(): Promise<void>;
 }
 
-/** Revisions of the node's own records that somebody may still look back at. */
-const KEEP_REVISIONS = 1_000;
+/** Of the node's own records: nobody watches them, nor reads them as they were. Each start reads what is kept. */
+const KEEP_REVISIONS = 100;
+const STORE_REST_BYTES = 512 * 1024;
 /** As many containers as may start at once without waiting for the kernel to make a namespace. */
 const NAMESPACES_AHEAD = 4;
 const LAYER_THREADS_MOST = 4;
@@ -113,7 +114,8 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const opensStore = openEmbedded(join(dataRoot, 'store'), {
     clock,
     keepRevisions: KEEP_REVISIONS,
-    keepRecentBytes: 0, // nobody watches a node's records, and who reads them has them in memory
+    keepRecentBytes: 0, // who reads them has them in memory
+    restBytes: STORE_REST_BYTES,
     log: logger('storage'),
   });
   const startsSpawner = undo.acquire('spawner', Spawner.start(spawnerSocket(runRoot)), (started) => started.close());

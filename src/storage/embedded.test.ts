@@ -167,6 +167,37 @@ describe('rewriting the log', () => {
     expect(await dump(await open(directory))).toEqual(before);
   });
 
+  it('comes sooner when nothing is written for a second', async () => {
+    const directory = await scratch();
+    const clock = new FakeClock();
+    const store = await open(directory, { clock, restBytes: 10_000 });
+    for (let i = 0; i < 100; i++) await put(store, `k/${i % 10}`, bytes(`${i} ${'x'.repeat(100)}`));
+    await clock.advance(999);
+    await put(store, 'k/0', bytes('again'));
+    await clock.advance(1);
+    await store.idle();
+    expect(await readdir(directory)).not.toContain('00000001.base');
+    await clock.advance(1_000);
+    await store.idle();
+    expect((await readdir(directory)).sort()).toEqual(['00000001.base', '00000002.log', 'LOCK']);
+    const before = await dump(store);
+    await store.close();
+    const again = await open(directory, { clock, restBytes: 10_000 });
+    expect(await dump(again)).toEqual(before);
+  });
+
+  it('of what a killed writer left comes a second after the next start', async () => {
+    const directory = await scratch();
+    const first = await open(directory);
+    for (let i = 0; i < 100; i++) await put(first, `k/${i % 10}`, bytes(`${i} ${'x'.repeat(100)}`));
+    await first.close();
+    const clock = new FakeClock();
+    const store = await open(directory, { clock, restBytes: 10_000 });
+    await clock.advance(1_000);
+    await store.idle();
+    expect(await readdir(directory)).toContain('00000001.base');
+  });
+
   it('a crash between any two of its file operations loses nothing', async () => {
     const directory = await scratch();
     const store = await open(directory);

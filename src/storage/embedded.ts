@@ -24,6 +24,8 @@ export interface EmbeddedOptions {
   keepRecentBytes?: number;
   /** A new base is written when the log since the last one is larger than that one and than this. */
   rewriteBytes?: number;
+  /** The same with this bound, which is a smaller one, when nothing has been written for a second: the next start has less to read. */
+  restBytes?: number;
   log?: Logger;
 }
 
@@ -36,6 +38,7 @@ export interface EmbeddedStore extends Store {
 
 const DEFAULT_LIMIT_BYTES = 2 * 1024 ** 3;
 const DEFAULT_REWRITE_BYTES = 16 * 1024 * 1024;
+const REST_MS = 1_000;
 
 /** Opens (or makes) the store in `directory`: lock, recover, go on appending. */
 export async function openEmbedded(directory: string, options: EmbeddedOptions): Promise<EmbeddedStore> {
@@ -77,6 +80,10 @@ class Embedded extends LocalStore<ValueRef> implements EmbeddedStore {
   readonly #unlock: () => void;
   readonly #log: Logger;
   readonly #rewriteBytes: number;
+  readonly #restBytes: number;
+  readonly #clock: Clock;
+  #flushes = 0;
+  #cancelRest: (() => void) | undefined;
   #older: LogFile[];
   #baseBytes: number;
   #rewriting: Promise<void> | undefined;
@@ -102,9 +109,15 @@ class Embedded extends LocalStore<ValueRef> implements EmbeddedStore {
     this.#unlock = unlock;
     this.#log = options.log ?? logger('storage');
     this.#rewriteBytes = options.rewriteBytes ?? DEFAULT_REWRITE_BYTES;
+    this.#restBytes = options.restBytes ?? Number.POSITIVE_INFINITY;
+    this.#clock = options.clock;
     this.#older = [...(state.base ? [state.base] : []), ...state.logs.slice(0, -1)];
     this.#baseBytes = state.base?.end ?? 0;
-    journal.onFlushed = () => this.#considerRewrite();
+    journal.onFlushed = () => {
+      this.#flushes++;
+      this.#considerRewrite();
+    };
+    this.#awaitRest();
   }
 
   async backup(path: string): Promise<{ revision: number; bytes: number }> {
@@ -125,6 +138,7 @@ class Embedded extends LocalStore<ValueRef> implements EmbeddedStore {
   override async close(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    this.#cancelRest?.();
     await this.#rewriting;
     try {
       await super.close();
@@ -139,8 +153,27 @@ class Embedded extends LocalStore<ValueRef> implements EmbeddedStore {
   }
 
   #considerRewrite(): void {
-    if (this.#rewriting || this.#ended || this.#journal.appendedBytes < Math.max(this.#rewriteBytes, this.#baseBytes))
-      return;
+    if (this.#outgrown(this.#rewriteBytes)) this.#startRewrite();
+    else this.#awaitRest();
+  }
+
+  #outgrown(leastBytes: number): boolean {
+    return this.#journal.appendedBytes >= Math.max(leastBytes, this.#baseBytes);
+  }
+
+  /** One timer, that looks whether anything was written meanwhile: a write costs no timer of its own. */
+  #awaitRest(): void {
+    if (this.#cancelRest || this.#ended || !this.#outgrown(this.#restBytes)) return;
+    const flushes = this.#flushes;
+    this.#cancelRest = this.#clock.after(REST_MS, () => {
+      this.#cancelRest = undefined;
+      if (flushes !== this.#flushes) this.#awaitRest();
+      else if (this.#outgrown(this.#restBytes)) this.#startRewrite();
+    });
+  }
+
+  #startRewrite(): void {
+    if (this.#rewriting || this.#ended) return;
     this.#rewriting = this.#rewrite()
       // The log goes on growing meanwhile and nothing is lost; the next attempt comes with the next flush past the bound.
       .catch((error: unknown) =>

@@ -93,7 +93,10 @@ export class Mvcc<R> {
   }
 
   /** The change comes from `decide` in the order of revisions, or from the log at start. */
-  apply(change: Change, refs: readonly (R | undefined)[]): void {
+  apply(
+    change: { revision: number; entries: readonly Omit<ChangeEntry, 'value'>[] },
+    refs: readonly (R | undefined)[],
+  ): void {
     assert(change.revision > this.#revision, 'revisions only grow');
     for (const [i, entry] of change.entries.entries()) {
       const version: Version<R> = {
@@ -103,9 +106,9 @@ export class Mvcc<R> {
         version: entry.version,
         lease: entry.lease,
         ref: refs[i],
-        older: this.#keys.get(entry.key),
+        older: undefined,
       };
-      this.#keys.set(entry.key, version);
+      version.older = this.#keys.set(entry.key, version);
       this.#history.push(version);
     }
     this.#revision = change.revision;

@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import type { JournalRecord } from '#storage/local.ts';
+import type { ChangeEntry } from '#storage/mvcc.ts';
 
 /**
  * One record of the log, little endian:
@@ -109,55 +110,52 @@ export function syncedBefore(bytes: Buffer, at: number): number {
   return bytes.readUIntLE(at + 12, 6);
 }
 
-/** `record` has been found whole by `recordLength`. Values are views into it. */
-export function decodeRecord(record: Buffer): { record: LogRecord; valueAt: (number | undefined)[] } {
-  const r = new Reader(record, HEADER_BYTES);
-  const valueAt: (number | undefined)[] = [];
-  const entry = () => {
-    const createRevision = r.u48();
-    const version = r.u48();
-    const lease = r.text8();
-    return { createRevision, version, lease: lease === '' ? undefined : lease };
-  };
-  const value = (flags: number): Uint8Array | undefined => {
-    if (flags & DELETED) {
-      valueAt.push(undefined);
-      return undefined;
-    }
-    const length = r.u32();
-    r.at += VALUE_CRC_BYTES;
-    valueAt.push(r.at);
-    return r.bytes(length);
-  };
+/** A record read back: `R` is what `place` made of where a value lies, and no byte of it is looked at. */
+export type StoredRecord<R> =
+  | { kind: 'change'; revision: number; entries: Placed<ChangeEntry, R>[] }
+  | { kind: 'key'; key: string; versions: Placed<StoredVersion, R>[] }
+  | Exclude<LogRecord, { kind: 'change' | 'key' }>;
+type Placed<T, R> = Omit<T, 'value'> & { value: R | undefined };
+
+/**
+ * The record at `at`, which `recordLength` has found whole. A start reads thousands of them, in code that has not been compiled yet: so
+ * it makes no more objects than it keeps.
+ */
+export function decodeRecord<R>(bytes: Buffer, at: number, place: (at: number, length: number) => R): StoredRecord<R> {
+  const r = new Reader(bytes, at + HEADER_BYTES);
   const kind = r.u8();
   switch (kind) {
     case 1: {
       const revision = r.u48();
-      const entries = Array.from({ length: r.u32() }, () => {
+      const entries: Placed<ChangeEntry, R>[] = [];
+      for (let left = r.u32(); left > 0; left--) {
         const flags = r.u8();
         const key = r.text16();
-        return { key, ...entry(), value: value(flags) };
-      });
-      return { record: { kind: 'change', revision, entries }, valueAt };
+        const [createRevision, version, lease] = [r.u48(), r.u48(), r.lease()];
+        entries.push({ key, createRevision, version, lease, value: r.value(flags, place) });
+      }
+      return { kind: 'change', revision, entries };
     }
     case 2:
-      return { record: { kind: 'grant', lease: r.text8(), ttlMs: r.u48() }, valueAt };
+      return { kind: 'grant', lease: r.text8(), ttlMs: r.u48() };
     case 3:
-      return { record: { kind: 'revoke', lease: r.text8() }, valueAt };
+      return { kind: 'revoke', lease: r.text8() };
     case 4:
-      return { record: { kind: 'compact', revision: r.u48() }, valueAt };
+      return { kind: 'compact', revision: r.u48() };
     case 5:
-      return { record: { kind: 'header', revision: r.u48(), compacted: r.u48() }, valueAt };
+      return { kind: 'header', revision: r.u48(), compacted: r.u48() };
     case 6: {
       const key = r.text16();
-      const versions = Array.from({ length: r.u32() }, () => {
+      const versions: Placed<StoredVersion, R>[] = [];
+      for (let left = r.u32(); left > 0; left--) {
         const flags = r.u8();
-        return { modRevision: r.u48(), ...entry(), value: value(flags) };
-      });
-      return { record: { kind: 'key', key, versions }, valueAt };
+        const [modRevision, createRevision, version, lease] = [r.u48(), r.u48(), r.u48(), r.lease()];
+        versions.push({ modRevision, createRevision, version, lease, value: r.value(flags, place) });
+      }
+      return { kind: 'key', key, versions };
     }
     case 7:
-      return { record: { kind: 'mark' }, valueAt };
+      return { kind: 'mark' };
     default:
       throw new RangeError(`record kind ${kind}`);
   }
@@ -232,40 +230,50 @@ class Writer {
 
 class Reader {
   readonly #buffer: Buffer;
+  readonly #view: DataView;
   at: number;
 
   constructor(buffer: Buffer, at: number) {
     this.#buffer = buffer;
+    this.#view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
     this.at = at;
   }
 
   u8(): number {
-    return this.#buffer.readUInt8(this.at++);
+    return this.#view.getUint8(this.at++);
   }
 
   u32(): number {
     this.at += 4;
-    return this.#buffer.readUInt32LE(this.at - 4);
+    return this.#view.getUint32(this.at - 4, true);
   }
 
   u48(): number {
     this.at += 6;
-    return this.#buffer.readUIntLE(this.at - 6, 6);
+    return this.#view.getUint32(this.at - 6, true) + 2 ** 32 * this.#view.getUint16(this.at - 2, true);
   }
 
-  bytes(length: number): Uint8Array {
-    this.at += length;
-    return this.#buffer.subarray(this.at - length, this.at);
+  value<R>(flags: number, place: (at: number, length: number) => R): R | undefined {
+    if (flags & DELETED) return undefined;
+    const length = this.u32();
+    const at = this.at + VALUE_CRC_BYTES;
+    this.at = at + length;
+    return place(at, length);
+  }
+
+  lease(): string | undefined {
+    return this.text8() || undefined;
   }
 
   text8(): string {
     const length = this.u8();
+    if (length === 0) return '';
     this.at += length;
     return this.#buffer.toString('latin1', this.at - length, this.at);
   }
 
   text16(): string {
-    const length = this.#buffer.readUInt16LE(this.at);
+    const length = this.#view.getUint16(this.at, true);
     this.at += 2 + length;
     return this.#buffer.toString('utf8', this.at - length, this.at);
   }

@@ -8,10 +8,10 @@ import { Mvcc, type Version } from '#storage/mvcc.ts';
 import {
   decodeRecord,
   HEADER_BYTES,
-  type LogRecord,
   MAGIC,
   RECORD_MAX_BYTES,
   recordLength,
+  type StoredRecord,
   syncedBefore,
 } from '#storage/record.ts';
 
@@ -97,15 +97,13 @@ class Replay {
     const file = new LogFile(path, number, 'r', statSync(path).size);
     let header: { revision: number; compacted: number } | undefined;
     let ended = false;
-    const end = readRecords(path, (record, valueAt, at) => {
+    const end = readRecords(file, (record) => {
       if (record.kind === 'header') header = record;
       else if (record.kind === 'grant') this.#leases.set(record.lease, record.ttlMs);
       else if (record.kind === 'mark') ended = true;
       else if (record.kind === 'key') {
-        const versions = record.versions.map((v, i): Version<ValueRef> => {
-          const { value, ...rest } = v;
-          return { key: record.key, ...rest, ref: refOf(file, at, valueAt[i], value), older: undefined };
-        });
+        const { key } = record;
+        const versions = record.versions.map(({ value: ref, ...rest }) => ({ key, ...rest, ref, older: undefined }));
         for (const v of versions) this.#liveBytes += bytesOf(v);
         this.index.load(versions);
       }
@@ -121,7 +119,7 @@ class Replay {
   readLog(path: string, number: number, isLast: boolean): LogFile {
     const size = statSync(path).size;
     const file = new LogFile(path, number, 'r+', size);
-    const end = readRecords(path, (record, valueAt, at) => this.#apply(file, record, valueAt, at));
+    const end = readRecords(file, (record) => this.#apply(record));
     if (end < size) {
       const why = damageAfter(path, end, size);
       if (!isLast || why !== undefined) {
@@ -135,14 +133,14 @@ class Replay {
     return file;
   }
 
-  #apply(file: LogFile, record: LogRecord, valueAt: (number | undefined)[], at: number): void {
+  #apply(record: StoredRecord<ValueRef>): void {
     switch (record.kind) {
       case 'change': {
-        const refs = record.entries.map((e, i) => refOf(file, at, valueAt[i], e.value));
         for (const e of record.entries) this.#liveBytes += ENTRY_BYTES + e.key.length + (e.value?.length ?? 0);
-        // Only what the index needs: the views into the file's bytes go.
-        const entries = record.entries.map((e) => ({ ...e, value: undefined }));
-        this.index.apply({ revision: record.revision, entries }, refs);
+        this.index.apply(
+          record,
+          record.entries.map((e) => e.value),
+        );
         break;
       }
       case 'grant':
@@ -157,16 +155,6 @@ class Replay {
   }
 }
 
-function refOf(
-  file: LogFile,
-  at: number,
-  valueAt: number | undefined,
-  value: Uint8Array | undefined,
-): ValueRef | undefined {
-  if (valueAt === undefined || value === undefined) return undefined;
-  return { file, offset: at + valueAt, length: value.length, bytes: undefined };
-}
-
 function bytesOf(version: Version<ValueRef>): number {
   return ENTRY_BYTES + version.key.length + (version.ref?.length ?? 0);
 }
@@ -174,15 +162,18 @@ function bytesOf(version: Version<ValueRef>): number {
 const READ_BYTES = 4 * 1024 * 1024;
 
 /** Visits whole records from the start; returns the offset of the first byte that is not part of one. */
-function readRecords(
-  path: string,
-  visit: (record: LogRecord, valueAt: (number | undefined)[], at: number) => void,
-): number {
-  const fd = openSync(path, 'r');
+function readRecords(file: LogFile, visit: (record: StoredRecord<ValueRef>) => void): number {
+  const fd = openSync(file.path, 'r');
   try {
     let buffer = Buffer.alloc(0);
     let bufferAt = 0;
     let at = 0;
+    const place = (from: number, length: number): ValueRef => ({
+      file,
+      offset: bufferAt + from,
+      length,
+      bytes: undefined,
+    });
     for (;;) {
       const length = recordLength(buffer, at - bufferAt);
       if (length === 'bad') return at;
@@ -196,9 +187,7 @@ function readRecords(
         if (buffer.length > RECORD_MAX_BYTES + READ_BYTES) return at;
         continue;
       }
-      const start = at - bufferAt;
-      const { record, valueAt } = decode(path, buffer.subarray(start, start + length), at);
-      visit(record, valueAt, at);
+      visit(decode(file.path, buffer, at - bufferAt, at, place));
       at += length;
     }
   } finally {
@@ -206,9 +195,15 @@ function readRecords(
   }
 }
 
-function decode(path: string, bytes: Buffer, offset: number): { record: LogRecord; valueAt: (number | undefined)[] } {
+function decode<R>(
+  path: string,
+  bytes: Buffer,
+  at: number,
+  offset: number,
+  place: (at: number, length: number) => R,
+): StoredRecord<R> {
   try {
-    return decodeRecord(bytes);
+    return decodeRecord(bytes, at, place);
   } catch (cause) {
     // Its CRC is right, so it was written like this: by a later version, or by a mistake of ours.
     throw new StoreCorrupt({ path, offset, what: `unknown record (${messageOf(cause)})` }, { cause });

@@ -24,23 +24,26 @@ export class SortedMap<V> {
     return block.keys[at] === key ? block.values[at] : undefined;
   }
 
-  set(key: string, value: V): void {
+  /** Answers what was there. */
+  set(key: string, value: V): V | undefined {
     const index = this.#blockOf(key);
     const block = this.#blocks[index];
     if (!block) {
       this.#blocks.push({ keys: [key], values: [value] });
       this.#size++;
-      return;
+      return undefined;
     }
     const at = lowerBound(block.keys, key);
     if (block.keys[at] === key) {
+      const before = block.values[at];
       block.values[at] = value;
-      return;
+      return before;
     }
     block.keys.splice(at, 0, key);
     block.values.splice(at, 0, value);
     this.#size++;
     if (block.keys.length > BLOCK) this.#split(index, block);
+    return undefined;
   }
 
   delete(key: string): boolean {
