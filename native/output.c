@@ -78,18 +78,32 @@ static void end_stream(struct shim *shim, struct process *process, int stream)
 	*fd = -1;
 }
 
+/* What a pipe holds at first, and what it holds while a flood lasts: more than a program writes until it is looked at again, so that it
+ * never waits for us. An unprivileged user may ask for as much. */
+enum { PIPE_SIZE = 64 << 10, FLOOD_SIZE = 1 << 20 };
+
 /* What flows into the log alone is read once a millisecond and not at each of the program's writes: a wake-up costs the program more
  * than its write, and few large writes cost the file less than many. Where a client listens nothing rests: it may answer what it reads. */
 static void rest(struct shim *shim, struct process *process, int fd, size_t size)
 {
-	enum { FLOW = 4096, ROOM = 256 << 10 };
+	enum { FLOW = 4096 };
 	if (process->number != 0 || process->terminal || is_attached(shim, process)) return;
 	process->rests |= size >= FLOW && size < sizeof scratch;
 	if (size < sizeof scratch || shim->roomy) return;
-	/* As much as a pipe holds at first: the program has waited for us. Not from the start, since root's pipes are counted together
-	 * (pipe-user-pages-soft), and beyond that sum programs in containers get small ones. */
+	/* As much as a pipe holds at first: the program has waited for us. Not from the start, and not for ever, since root's pipes are
+	 * counted together (pipe-user-pages-soft), and beyond that sum programs in containers get small ones. */
 	shim->roomy = true;
-	(void)fcntl(fd, F_SETPIPE_SZ, ROOM);
+	(void)fcntl(fd, F_SETPIPE_SZ, FLOOD_SIZE);
+}
+
+/* The flood is over: nothing has come for a while. A pipe that holds more by now stays as it is. */
+static void narrow(struct shim *shim)
+{
+	const struct process *process = &shim->processes[0];
+	if (!shim->roomy) return;
+	shim->roomy = false;
+	(void)fcntl(process->out, F_SETPIPE_SZ, PIPE_SIZE);
+	(void)fcntl(process->err, F_SETPIPE_SZ, PIPE_SIZE);
 }
 
 int pump(struct shim *shim, struct process *process, int stream)
@@ -134,6 +148,7 @@ void shed_memory(struct shim *shim)
 	uintptr_t top = ((uintptr_t)&here & ~(uintptr_t)(PAGE - 1)) - 2 * PAGE;
 	madvise(scratch, sizeof scratch, MADV_DONTNEED);
 	log_shed(&shim->log);
+	narrow(shim);
 	for (size_t i = 0; i < MOST_CLIENTS; i++) conn_shed(&shim->clients[i]);
 	/* Below the mapping's end madvise says ENOMEM and does the rest all the same, so it is asked page by page from the top. */
 	for (uintptr_t page = top; page > top - STACK; page -= PAGE)

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
@@ -271,19 +271,21 @@ describe('logs', () => {
     const shim = await create(sh(`yes ${text} | dd bs=4096 count=${writes} iflag=fullblock 2>/dev/null; sleep 1000`), {
       log: { driver: 'cri', path },
     });
-    const reads = (): number =>
-      Number(
-        /^syscr: (\d+)$/m.exec(
-          readFileSync(`/proc/${readFileSync(join(shim.dir, 'pid'), 'utf8').split(' ')[0]}/io`, 'utf8'),
-        )?.[1],
-      );
+    const pid = Number(readFileSync(join(shim.dir, 'pid'), 'utf8').split(' ')[0]);
+    const reads = (): number => Number(/^syscr: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1]);
+    let widest = 0;
     const [before, began] = [reads(), performance.now()];
     await shim.start();
     const lines = Math.floor((writes * 4096) / (text.length + 1));
     const size = lines * ` stdout F ${text}\n`.length;
-    await until(() => statSync(path).size > size);
+    await until(() => {
+      widest = Math.max(widest, pipeSize(pid));
+      return statSync(path).size > size;
+    });
     const tookMs = performance.now() - began;
     expect(reads() - before).toBeLessThan(tookMs + (writes * 4096) / 65_536 + 100);
+    expect(widest).toBe(1024 * 1024);
+    await until(() => pipeSize(pid) === 64 * 1024); // nothing has come for a while
     await shim.signal(9);
     await shim.wait();
   });
@@ -431,6 +433,20 @@ describe('a spawner', () => {
     busy.close();
   });
 });
+
+/** Bytes that the largest pipe of a process holds. */
+function pipeSize(pid: number): number {
+  const fds = readdirSync(`/proc/${pid}/fd`).map((fd) => `/proc/${pid}/fd/${fd}`);
+  const pipes = fds.filter((path) => readlinkSync(path).startsWith('pipe:'));
+  const F_GETPIPE_SZ = 1032;
+  const ask = `for (@ARGV) { open(my $pipe, '+<', $_); print fcntl($pipe, ${F_GETPIPE_SZ}, 0), "\\n" }`;
+  return Math.max(
+    ...execFileSync('perl', ['-e', ask, ...pipes], { encoding: 'utf8' })
+      .trim()
+      .split('\n')
+      .map(Number),
+  );
+}
 
 function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
