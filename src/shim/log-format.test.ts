@@ -106,7 +106,17 @@ function isCharacter(bytes: Buffer): boolean {
 
 const STAMP = '\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(?:\\.\\d{0,8}[1-9])?Z';
 
+/** Plain text is looked at sixteen bytes at a time: what is not plain stands at every place of those. */
+const mostlyPlain = fc
+  .array(
+    fc.tuple(fc.nat(40), fc.constantFrom(0, 1, 9, 10, 0x1f, 0x20, 0x22, 0x26, 0x3c, 0x3e, 0x5c, 0x7f, 0x80, 0xff)),
+    {
+      maxLength: 4,
+    },
+  )
+  .map((parts) => Uint8Array.from(parts.flatMap(([n, c]) => [...new Array<number>(n).fill(0x78), c])));
 const bytes = fc.oneof(
+  mostlyPlain,
   fc.uint8Array({ maxLength: 60 }),
   fc.string({ unit: 'binary', maxLength: 30 }).map((s) => new Uint8Array(Buffer.from(s))),
   fc
