@@ -128,6 +128,28 @@ describe('networks on a host with a LAN', () => {
     expect(await world.ask(host, '::1', 5355, 'udp')).toBe('refused');
   });
 
+  it('a published SCTP port is rewritten both ways, and is closed where the host’s firewall closes it', async () => {
+    // This kernel may have no SCTP sockets: the client and the container speak by raw packets.
+    const box = await attach('sctp', 'front', [port('9899:7/sctp'), port('9900:8/sctp', '192.0.2.2')]);
+    const init = (to: number): Promise<string> =>
+      world.sctp(lan, { from: '192.0.2.1', to: '192.0.2.2', port: to }, box.netns);
+    const answer = (to: number): string => `192.0.2.1 asked port ${to === 9899 ? 7 : 8}, 192.0.2.2 port ${to} answered`;
+    expect(await init(9899)).toBe(answer(9899));
+    expect(await init(9900)).toBe(answer(9900));
+    expect(await init(9901)).toBe('nothing arrived');
+    await expect(attach('sctp2', 'front', [port('9899:9/sctp')])).rejects.toMatchObject({ code: 'PORT_TAKEN' });
+    const nft = (text: string): string => world.run(host, 'nft', text);
+    nft('add table inet fw');
+    nft('add chain inet fw input { type filter hook input priority 0; policy drop; }');
+    nft('add rule inet fw input sctp dport 9900 accept');
+    await networks.firewall.refresh();
+    expect(await init(9899)).toBe('nothing arrived');
+    expect(await init(9900)).toBe(answer(9900));
+    nft('delete table inet fw');
+    await networks.firewall.refresh();
+    await networks.detach('sctp');
+  });
+
   it('a container reaches its neighbour’s and its own published port (hairpin), and another network’s', async () => {
     expect(await world.ask(ns('client'), '192.0.2.2', 8080)).toBe(`web sees ${gateway('web')}`);
     expect(await world.ask(ns('web'), '192.0.2.2', 8080)).toBe(`web sees ${gateway('web')}`);

@@ -17,6 +17,7 @@ export class NetWorld {
   readonly #made: string[] = [];
   readonly #hands: NetHand[] = [];
   readonly #children: ChildProcess[] = [];
+  #sctpAsked = 0;
 
   constructor(name: string) {
     this.dir = mkdtempSync(join(tmpdir(), `estiba-${name}-`));
@@ -87,6 +88,25 @@ export class NetWorld {
     }
   }
 
+  /**
+   * Sends an SCTP INIT from `netns`, has whatever arrives in `server` answered by an INIT ACK, and says what each side saw. Raw
+   * packets, by perl (essential in Debian): neither needs SCTP in the kernel. The kernel refuses a wrong checksum as invalid.
+   */
+  async sctp(netns: string, way: { from: string; to: string; port: number }, server: string): Promise<string> {
+    const answering = spawn('nsenter', [`--net=${server}`, 'perl', '-e', SCTP_SERVER], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(answering.stdout, 'data'); // it listens
+    let heard = '';
+    answering.stdout.on('data', (text: Buffer) => (heard += String(text)));
+    // A port of its own each time: the kernel remembers the way of the one before.
+    const source = String(20_000 + this.#sctpAsked++);
+    const got = await this.runAside(netns, 'perl', '-e', SCTP_CLIENT, way.from, source, way.to, String(way.port));
+    answering.kill(); // it has answered, or waits for what does not come
+    if (answering.exitCode === null && answering.signalCode === null) await once(answering, 'close');
+    return heard === '' ? 'nothing arrived' : `${heard}, ${got === '' ? 'nobody' : got} answered`;
+  }
+
   run(netns: string, command: string, ...args: string[]): string {
     return execFileSync('nsenter', [`--net=${netns}`, command, ...args], {
       encoding: 'utf8',
@@ -116,3 +136,30 @@ export class NetWorld {
     rmSync(this.dir, { recursive: true });
   }
 }
+
+/** RFC 9260, 3.1 (common header), 3.3.2 (INIT), 3.3.3 (INIT ACK) and appendix A (CRC32c). Tags 1 and 2. */
+const SCTP = `
+use strict; use Socket;
+sub crc { my $c = 0xffffffff; for (unpack 'C*', shift) { $c ^= $_; $c = $c & 1 ? ($c >> 1) ^ 0x82f63b78 : $c >> 1 for 1 .. 8 } $c ^ 0xffffffff }
+sub packet { my ($from, $to, $tag, $chunk) = @_;
+  my ($head, $body) = (pack('nnN', $from, $to, $tag), pack('CCnNNnnN', @$chunk));
+  $head . pack('V', crc($head . pack('N', 0) . $body)) . $body }
+sub one { my ($socket, $ms) = @_; my $bits = ''; vec($bits, fileno($socket), 1) = 1;
+  return unless select($bits, undef, undef, $ms / 1000);
+  my $peer = recv($socket, my $data, 2048, 0);
+  (inet_ntoa((sockaddr_in($peer))[1]), unpack('nnNVC', substr $data, 4 * (ord($data) & 15)), $peer) }
+socket(my $s, PF_INET, SOCK_RAW, 132) or die "socket: $!"; $| = 1;
+`;
+const SCTP_SERVER = `${SCTP}
+print "up\n";
+my ($who, $from, $to, $tag, $sum, $type, $peer) = one($s, 10000) or exit;
+print "$who asked port $to";
+send($s, packet($to, $from, 1, [2, 0, 20, 2, 65536, 1, 1, 1]), 0, pack_sockaddr_in(0, (sockaddr_in($peer))[1]));
+`;
+const SCTP_CLIENT = `${SCTP}
+my ($from, $own, $to, $port) = @ARGV;
+bind($s, pack_sockaddr_in(0, inet_aton($from))) or die "bind: $!";
+send($s, packet($own, $port, 0, [1, 0, 20, 1, 65536, 1, 1, 1]), 0, pack_sockaddr_in(0, inet_aton($to)));
+my ($who, $source) = one($s, 1000) or exit;
+print "$who port $source";
+`;
