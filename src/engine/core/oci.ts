@@ -40,8 +40,13 @@ export interface OciHost extends Machine {
   initBinary: string;
 }
 
-/** Where the reaper of `--init` shows up: `/dev` is a tmpfs of ours, so this works with any image, read-only ones too. */
-const INIT_PATH = '/dev/estiba-init';
+/**
+ * Where the reaper of `--init` shows up: `/dev` is a tmpfs of ours, so this works with any image, read-only ones too. With `/dev` a
+ * mount of the user's, where nothing is to be made, it is where Docker has it.
+ */
+function initPath(spec: ContainerSpec): string {
+  return spec.mounts.some((m) => m.target === '/dev') ? '/sbin/docker-init' : '/dev/estiba-init';
+}
 
 const MASKED_PATHS = [
   '/proc/acpi',
@@ -78,14 +83,14 @@ export function ociConfig(inputs: OciInputs): OciConfig {
         : {}),
       cwd: process.cwd,
       env: environment(inputs),
-      args: spec.init ? [INIT_PATH, 'init', '--', ...process.argv] : process.argv,
+      args: spec.init ? [initPath(spec), 'init', '--', ...process.argv] : process.argv,
       user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
       capabilities: processCapabilities(capabilities, user.uid),
       noNewPrivileges: security.noNewPrivileges,
       rlimits: spec.ulimits.map((u) => ({ type: `RLIMIT_${u.name.toUpperCase()}`, soft: u.soft, hard: u.hard })),
       oomScoreAdj: spec.oomScoreAdj,
     },
-    mounts: [...systemMounts(inputs), ...fileMounts(inputs), ...inputs.mounts],
+    mounts: [...systemMounts(inputs), ...withFiles(inputs.mounts, fileMounts(inputs))],
     linux: {
       namespaces: namespaces(inputs),
       ...userMappings(spec),
@@ -190,8 +195,15 @@ function fileMounts({ files, spec, host }: OciInputs): OciMount[] {
   if (!spec.init) return binds;
   return [
     ...binds,
-    { destination: INIT_PATH, type: 'bind', source: host.initBinary, options: ['bind', 'ro', 'rprivate'] },
+    { destination: initPath(spec), type: 'bind', source: host.initBinary, options: ['bind', 'ro', 'rprivate'] },
   ];
+}
+
+/** A volume at `/etc` comes before our `/etc/resolv.conf`, which it would hide; all others after: they may lie below. */
+function withFiles(mounts: readonly OciMount[], files: readonly OciMount[]): OciMount[] {
+  const isAbove = ({ destination }: OciMount): boolean =>
+    files.some((file) => file.destination.startsWith(`${destination}/`));
+  return [...mounts.filter(isAbove), ...files, ...mounts.filter((mount) => !isAbove(mount))];
 }
 
 const NAMESPACE_FIELDS = [

@@ -192,4 +192,20 @@ describe('ociConfig', () => {
     expect(config.mounts?.filter((m) => m.destination === '/dev/shm')).toHaveLength(1);
     expect(config.process?.args).toEqual(['/dev/estiba-init', 'init', '--', 'sh']);
   });
+
+  it('binds our files over a volume at /etc, which would hide them, and the reaper outside a /dev of the user’s', () => {
+    const mount = (target: string) =>
+      ({ type: 'bind', source: target, target, options: [], readonly: false }) as unknown as MountSpec;
+    const bind = (destination: string) => ({ destination, type: 'bind', source: destination, options: ['rbind'] });
+    const targets = ['/a', '/dev', '/etc', '/etc/app'];
+    const config = ociConfig(
+      inputs(containerSpec({ init: true, mounts: targets.map(mount) }), {
+        mounts: targets.map(bind),
+        files: [{ path: '/etc/hosts', source: '/f/hosts' }],
+      }),
+    );
+    const order = config.mounts?.map((m) => m.destination).filter((d) => !/^.(proc|sys|dev.)/.test(d));
+    expect(order).toEqual(['/dev', '/etc', '/etc/hosts', '/sbin/docker-init', '/a', '/dev', '/etc/app']);
+    expect(config.process?.args?.[0]).toBe('/sbin/docker-init');
+  });
 });
