@@ -199,16 +199,19 @@ export class Volumes {
     }
   }
 
-  /** The container runs no more: lets go of all it had mounted. */
-  async unmountAll(container: string): Promise<void> {
+  /** The container runs no more: lets go of all it had mounted, and says what that was. */
+  async unmountAll(container: string): Promise<string[]> {
     await this.#dropSubpaths(container);
+    const gone: string[] = [];
     for (const [name, containers] of [...this.#active]) {
       if (!containers.has(container)) continue;
       await this.#queue.run(name, async () => {
         outOf(this.#active, name, container);
         if (!this.#active.has(name)) await this.#unmount(name);
       });
+      gone.push(name);
     }
+    return gone;
   }
 
   /** Whether `fill` may find it empty. Memory is left out: what is copied into it would be gone with the unmount that follows. */

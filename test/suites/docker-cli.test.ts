@@ -17,6 +17,8 @@ const same = (run: string): Line => ({ run, same: true });
 const code = (run: string): Line => ({ run });
 const says = (run: string, text: RegExp): Line => ({ run, says: text });
 
+const EVENTS = 'docker events --since $(cat since) --until 0s --format "{{.Type}} {{.Action}}"';
+
 const TOUR: Line[] = [
   // the machine
   says('docker version --format "{{.Server.Os}}"', /^linux$/m),
@@ -182,6 +184,22 @@ const TOUR: Line[] = [
   same('sleep 1; docker inspect fit --format "{{.State.Health.Status}} {{.State.Health.FailingStreak}}"'),
   same('docker rm -f fit'),
   same('docker events --since 10m --until 0s --filter event=destroy --format "{{.Type}} {{.Action}}" | sort -u'),
+  code(
+    'sleep 1.1; date +%s > since; docker volume create heard; docker network create told; docker tag busybox told:1',
+  ),
+  code('docker run -d --name told -v heard:/v --network told told:1 sleep 100; docker exec told true'),
+  code('docker pause told; docker unpause told; docker restart -t 0 told; docker stop -t 0 told; docker rm told'),
+  code('docker run --rm told:1 true; docker save told:1 | docker load; docker import box.tar told:2'),
+  same('docker rmi told:1 told:2 | grep -c Untagged; docker volume rm heard; docker network rm told'),
+  code('docker container prune -f; docker volume prune -f; docker network prune -f; docker image prune -f'),
+  // The client asks by whole seconds.
+  same(`sleep 1.1; ${EVENTS} --filter image=told --filter type=container | sort | uniq -c`),
+  same(`${EVENTS} --filter volume=heard | sort -u`),
+  same(`${EVENTS} --filter type=network --filter network=told | sort | uniq -c`),
+  same(`${EVENTS} --filter event=prune | sort`),
+  same(
+    `${EVENTS} --filter event=import --filter event=save --filter event=load --filter event=delete | sort | uniq -c`,
+  ),
   says('docker system df', /Images[\s\S]*Containers[\s\S]*Local Volumes/),
   code('docker swarm init --advertise-addr 127.0.0.1 >/dev/null 2>&1; true'),
   code('docker plugin ls'),

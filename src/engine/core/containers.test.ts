@@ -87,7 +87,7 @@ describe('the life of a container', () => {
     expect(b.containers.find('web').state).toMatchObject({ phase: 'exited', exitCode: 143, pid: 0 });
     await b.containers.remove('web', { force: false, volumes: false });
     expect([...b.node.held]).toEqual([]);
-    expect(b.actions).toEqual(['create', 'start', 'die', 'stop', 'destroy']);
+    expect(b.actions).toEqual(['create', 'start', 'kill', 'die', 'stop', 'destroy']);
     expect(() => b.containers.find('web')).toThrow('No such container: web');
   });
 

@@ -201,10 +201,14 @@ export class Containers {
     return this.#queue.run(id, async () => {
       this.#cancelRestart(id);
       const record = this.find(id);
-      if (isRunning(record.state)) await this.#stop(record, how);
+      if (isRunning(record.state)) {
+        await this.#stop(record, how);
+        this.tell(this.find(id), 'stop');
+      }
       const stopped = this.find(id);
       await this.#run({ ...stopped, state: { ...stopped.state, stoppedByHand: false } });
-      this.tell(this.find(id), 'restart');
+      // Proxies that watch for starts know no other word for it.
+      for (const action of ['start', 'restart']) this.tell(this.find(id), action);
     });
   }
 
@@ -446,7 +450,8 @@ export class Containers {
     const graceMs =
       how.graceMs ?? (timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : timeoutSeconds * 1000);
     if (record.state.phase === 'paused') await run.process.resume();
-    await this.#runs.stop(id, { signal: stopSignalOf(how.signal ?? process.stopSignal), graceMs });
+    const sent = (signal: number): void => this.tell(record, 'kill', { signal: String(signal) });
+    await this.#runs.stop(id, { signal: stopSignalOf(how.signal ?? process.stopSignal), graceMs, sent });
   }
 
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {

@@ -68,14 +68,19 @@ export function eventMatches(filters: Filters, event: NodeEvent): boolean {
   if (!filters.any('event', (action) => action === event.action || event.action.startsWith(`${action}:`))) return false;
   if (!filters.any('scope', (scope) => scope === 'local')) return false;
   if (!filters.every('label', (label) => labelMatches(event.attributes, label))) return false;
-  const asked = OBJECTS.filter((object) => filters.has(object));
-  return (
-    asked.length === 0 ||
-    asked.some((object) => object === event.type && filters.any(object, (wish) => named(event, wish)))
-  );
+  return OBJECTS.every((object) => filters.any(object, (wish) => named(event, object, wish)));
 }
 
-function named(event: NodeEvent, wish: string): boolean {
-  const name = event.attributes['name'];
-  return event.id.startsWith(wish) || name === wish || (event.type === 'image' && name?.split(':')[0] === wish);
+/** Of an image there are also the containers that were made from it. */
+function named({ type, id, attributes }: NodeEvent, object: (typeof OBJECTS)[number], wish: string): boolean {
+  if (object === 'image' && (type === 'image' || type === 'container')) {
+    const image = attributes[type === 'image' ? 'name' : 'image'] ?? '';
+    return (type === 'image' && id.startsWith(wish)) || image === wish || withoutTag(image) === wish;
+  }
+  return object === type && (id.startsWith(wish) || attributes['name'] === wish);
+}
+
+/** A colon before the last slash belongs to a registry's port. */
+function withoutTag(reference: string): string {
+  return reference.replace(/:[^:/]*$/, '');
 }

@@ -392,7 +392,7 @@ async function* unpacked(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8
 /** What happens to images, in Docker's words. An eviction is an untag and a delete that says why. */
 export function imageEvent(event: ImageEvent): Omit<NodeEvent, 'atNs'> {
   const action =
-    event.type === 'evict' ? (event.name ? 'untag' : 'delete') : event.type === 'add' ? 'load' : event.type;
+    event.type === 'evict' ? (event.name ? 'untag' : 'delete') : event.type === 'add' ? 'create' : event.type;
   return {
     type: 'image',
     action,

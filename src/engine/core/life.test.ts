@@ -115,7 +115,11 @@ describe('events', () => {
     [{ container: ['web'] }, true],
     [{ container: ['abc'] }, true],
     [{ container: ['other'] }, false],
-    [{ image: ['nginx'] }, false],
+    [{ image: ['nginx'] }, true],
+    [{ image: ['reg:5000/nginx'] }, false],
+    [{ container: ['web'], image: ['nginx'] }, true],
+    [{ container: ['web'], image: ['other'] }, false],
+    [{ image: ['other'] }, false],
     [{ label: ['tier=front', 'name'] }, true],
     [{ label: ['tier=back'] }, false],
   ])('%j: %s', (filters, expected) => expect(matches(filters)).toBe(expected));

@@ -81,6 +81,7 @@ export class NodeNetworks {
       await this.remove(network.id);
       gone.push(network.name);
     }
+    this.#events.publish({ type: 'network', action: 'prune', id: '', attributes: { reclaimed: '0' } });
     return gone;
   }
 

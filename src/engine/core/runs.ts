@@ -54,13 +54,15 @@ export class Runs {
     );
   }
 
-  /** The signal, the grace, SIGKILL; then its end is recorded. `graceMs` −1 waits without end. To be called in line. */
-  async stop(id: string, how: { signal: number; graceMs: number }): Promise<void> {
+  /** The signal, the grace, SIGKILL, each told by `sent`; then its end is recorded. `graceMs` −1 waits without end. To be called in line. */
+  async stop(id: string, how: { signal: number; graceMs: number; sent: (signal: number) => void }): Promise<void> {
     const run = this.#runs.get(id);
     if (!run) return;
     await run.process.signal(how.signal);
+    how.sent(how.signal);
     if (!(await this.#endsWithin(run, how.graceMs))) {
       await run.process.signal(SIGKILL);
+      how.sent(SIGKILL);
       if (!(await this.#endsWithin(run, KILL_WAIT_MS)))
         throw new WrongPhase({
           message: `container ${id} does not end`,

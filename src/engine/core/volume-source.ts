@@ -81,7 +81,8 @@ export class NodeVolumeSource implements VolumeSource {
   }
 
   async detach(id: string): Promise<void> {
-    await this.#volumes.unmountAll(id);
+    for (const name of await this.#volumes.unmountAll(id))
+      this.#node.tell(name, 'unmount', { container: id, driver: 'local' });
   }
 
   async release(id: string, mounts: readonly MountRecord[], wish: { removeAnonymous: boolean }): Promise<void> {

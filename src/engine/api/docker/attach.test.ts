@@ -18,6 +18,7 @@ function unstarted() {
   const never = (): never => expect.unreachable('it does not run');
   const containers: AttachOptions['containers'] = {
     find: () => CREATED,
+    tell: () => undefined,
     running: never,
     onNextStart: (_id, join) => {
       joiners.push(join);

@@ -10,7 +10,7 @@ import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import { MULTIPLEXED_STREAM, RAW_STREAM } from '#spec/docker/frames.ts';
 
 export interface AttachOptions {
-  containers: Pick<Containers, 'find' | 'running' | 'onNextStart'>;
+  containers: Pick<Containers, 'find' | 'running' | 'onNextStart' | 'tell'>;
   /** What it said until it is called, for a client that attaches with `logs`. */
   past: (
     record: ContainerRecord,
@@ -60,6 +60,7 @@ function attachment(
   return {
     framed: !tty,
     run: async (connection, framed, signal) => {
+      containers.tell(record, 'attach');
       const put = (chunk: Buffer): Promise<void> => new Promise((done) => connection.output.write(chunk, () => done()));
       const joins = flag(query, 'stream') ? join(containers, record.id, wish.stdin, signal) : undefined;
       if (flag(query, 'logs')) await toldBefore(joins, () => past(record, { ...wish, framed }, put));

@@ -13,6 +13,7 @@ import { empty, json, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { NoSuchContainer } from '#engine/core/errors.ts';
+import type { Events } from '#engine/core/events.ts';
 import { linkedNames, oldLinks, withoutLink } from '#engine/core/links.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { MountSpec } from '#engine/core/spec.ts';
@@ -23,6 +24,7 @@ import type { Bodies } from '#spec/docker/types.gen.ts';
 
 export interface ContainerHandlersOptions extends AttachOptions {
   containers: Containers;
+  events: Pick<Events, 'publish'>;
   now: () => number;
   /** Images that stand on this one, by id; for `--filter ancestor`. */
   ancestors: (image: string) => Promise<ReadonlySet<string>>;
@@ -135,7 +137,9 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
 
     ContainerResize: async (request) => {
       const [rows, columns] = [integer(request.query, 'h') ?? 0, integer(request.query, 'w') ?? 0];
-      await containers.running(containers.find(id(request)).id).resize(rows, columns);
+      const record = containers.find(id(request));
+      await containers.running(record.id).resize(rows, columns);
+      containers.tell(record, 'resize', { height: String(rows), width: String(columns) });
       return empty(200);
     },
 
@@ -159,6 +163,8 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
         gone.push(record.id);
         freedBytes += rw;
       }
+      const attributes = { reclaimed: String(freedBytes) };
+      o.events.publish({ type: 'container', action: 'prune', id: '', attributes });
       return json({ ContainersDeleted: gone, SpaceReclaimed: freedBytes });
     },
   };

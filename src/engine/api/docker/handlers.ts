@@ -30,6 +30,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
     ...imageHandlers(engine, now),
     ...containerHandlers({
       containers,
+      events: engine.events,
       now,
       ancestors: (image) => engine.images.standingOn(image),
       places: (record, withSizes) => placesOf(engine, record, withSizes),

@@ -124,6 +124,7 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
     ImageLoad: (request) =>
       jsonLines(async (put) => {
         for (const { image, names } of await images.load(request.body, platformIn(request.query))) {
+          tell('load', image, names[0] ?? image.id);
           for (const tag of names) await put({ stream: `Loaded image: ${tag}\n` });
           if (names.length === 0) await put({ stream: `Loaded image ID: ${image.id}\n` });
         }
@@ -203,6 +204,7 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
   async function saveReply(names: readonly string[], platform: Platform | undefined): Promise<Reply> {
     if (names.length === 0) fail('query names', null, 'is required: the images to save');
     const archive = await images.save(names, platform);
+    for (const one of names) tell('save', await images.get(one, platform), one);
     return {
       kind: 'stream',
       status: 200,
@@ -215,7 +217,7 @@ export function imageHandlers(engine: Engine, now: () => number): Handlers {
 }
 
 /** `docker import`: the body, or what stands at an address that is not ours to ask for. */
-function importReply({ images }: Engine, request: ApiRequest): Reply {
+function importReply({ images, events }: Engine, request: ApiRequest): Reply {
   const { query } = request;
   const from = textOf(query, 'fromSrc');
   if (from !== '-')
@@ -233,6 +235,7 @@ function importReply({ images }: Engine, request: ApiRequest): Reply {
       platform: textOf(query, 'platform'),
       config,
     });
+    events.publish({ type: 'image', action: 'import', id: image.id, attributes: { name: image.id } });
     await put({ status: image.id });
   });
 }
