@@ -158,7 +158,11 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const events = new Events(() => BigInt(Math.floor(clock.now() * 1e6)));
   const platform = hostPlatform(process.arch);
   const publish = (event: Parameters<typeof imageEvent>[0]): void => events.publish(imageEvent(event));
-  const images = await ImageStore.open({ store, content, layers, snapshots, clock, platform, publish });
+  let imageOf = (_container: string): string | undefined => undefined; // until the containers are known
+  const images = await ImageStore.open({
+    ...{ store, content, layers, snapshots, clock, platform, publish },
+    imageOf: (container) => imageOf(container),
+  });
   const ownAuthorities: string[] = [];
   const registries = new Registries({
     content,
@@ -211,6 +215,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   };
   const engine = await openEngine(floors, { ...options, cgroupParent: `/${name}` });
   undo.add('engine', () => engine.close());
+  imageOf = (container) => engine.containers.get(container)?.image.id;
   await engine.recover();
   if (options.imageBudgetBytes !== undefined) undo.add('image budget', keepBudget(engine, logger('image')));
   const builder = await openBuilder(floors, engine, options);

@@ -143,6 +143,24 @@ describe('images by name', () => {
     await second.snapshots.remove('c');
     expect((await gc(second)).layers).toEqual(image.platform.config.rootfs.diff_ids);
   });
+
+  it('are not used by containers of other images that end in the same layer, or stand on it', async () => {
+    const madeFrom = new Map<string, string>();
+    const node = await openNode(await scratch(), undefined, undefined, (snapshot) => madeFrom.get(snapshot));
+    nodes.push(node);
+    const old = await addImage(node, 'web:old', 'echo 1 > a');
+    const { config, manifest } = old.platform;
+    const parts = { ...node, random: systemRandom, lease: node.content.lease('fresh') };
+    const target = await makeImage(parts, { ...config, config: { Cmd: ['other'] } }, manifest.layers);
+    const fresh = await node.images.add(target, [parseReference('web:new')]);
+    parts.lease.release();
+    await node.snapshots.prepare('c', await node.images.layersOf(fresh));
+    await expect(node.images.remove('web:old')).rejects.toMatchObject({ code: 'IMAGE_IN_USE' }); // nobody knows better
+    madeFrom.set('c', fresh.id);
+    expect((await node.images.remove('web:old')).deleted).toEqual([old.id]);
+    await expect(node.images.remove('web:new')).rejects.toMatchObject({ code: 'IMAGE_IN_USE' });
+    expect((await gc(node)).layers).toEqual([]);
+  });
 });
 
 describe('garbage collection', () => {

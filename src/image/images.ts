@@ -56,6 +56,8 @@ export interface ImageStoreOptions {
   clock: Clock;
   platform: Platform;
   publish(event: ImageEvent): void;
+  /** The image that the container of this snapshot was made from; undefined: not known, or no container's. */
+  imageOf?(snapshot: string): string | undefined;
 }
 
 const nameShape = object({ target: string() });
@@ -221,11 +223,15 @@ export class ImageStore {
     await this.#untag(image, this.#namesOf(image.target.digest), true, because);
   }
 
-  /** The container whose file system stands on this image's uppermost layer, if any. */
+  /** The container whose file system stands on this image's uppermost layer, if any, and was not made from another one that has it. */
   async #userOf(image: Image): Promise<string | undefined> {
     await this.#o.snapshots.settled(); // one that is being removed uses nothing any more
     const top = image.platform.config.rootfs.diff_ids.at(-1);
-    return top && this.#o.snapshots.usersOf(top)[0];
+    const users = top === undefined ? [] : this.#o.snapshots.usersOf(top);
+    if (users.length === 0) return undefined;
+    const others = new Set<string>((await this.list()).map(({ id }) => id).filter((id) => id !== image.id));
+    // One that is not listed may be another platform of this very image.
+    return users.find((user) => !others.has(this.#o.imageOf?.(user) ?? ''));
   }
 
   async #untag(
