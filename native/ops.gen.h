@@ -71,6 +71,8 @@
 	X(waitGone, 53, "uUu") \
 	X(userns, 54, "fbb") \
 	X(ownStdio, 55, "u") \
+	X(openProcess, 56, "fuU") \
+	X(enterProcess, 57, "fuu") \
 	X(mount, 60, "sssUs") \
 	X(umount, 61, "su") \
 	X(mountAt, 62, "fsssUsu") \
@@ -151,6 +153,8 @@ union args {
 	struct { struct arg pid, startTime, timeoutMs; } waitGone;
 	struct { struct arg into, uidMap, gidMap; } userns;
 	struct { struct arg uid; } ownStdio;
+	struct { struct arg into, pid, startTime; } openProcess;
+	struct { struct arg slot, pid, types; } enterProcess;
 	struct { struct arg source, target, type, flags, data; } mount;
 	struct { struct arg target, flags; } umount;
 	struct { struct arg root, source, target, type, flags, data, create; } mountAt;

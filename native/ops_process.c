@@ -28,6 +28,37 @@ int op_setns(struct run *run, const union args *a)
 	return rc;
 }
 
+/* Linux before 5.8 takes no pidfd: one after the other, the user namespace first and the mount namespace last, as namespaces.ts has it. */
+static int enter_one_by_one(struct run *run, int pidfd, pid_t pid, uint32_t types)
+{
+	static const struct { uint32_t flag; const char *name; } ROWS[] = { { CLONE_NEWUSER, "user" }, { CLONE_NEWIPC, "ipc" },
+		{ CLONE_NEWUTS, "uts" }, { CLONE_NEWNET, "net" }, { CLONE_NEWPID, "pid" }, { CLONE_NEWCGROUP, "cgroup" }, { 0x80, "time" }, { CLONE_NEWNS, "mnt" } };
+	int fds[LENGTH(ROWS)], rc = 0;
+	for (size_t i = 0; i < LENGTH(ROWS); i++) {
+		char path[64];
+		text(path, sizeof path, "/proc/%d/ns/%s", pid, ROWS[i].name);
+		fds[i] = types & ROWS[i].flag ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+		if (types & ROWS[i].flag && fds[i] < 0 && rc == 0) rc = fail(run, -errno, "%s", path);
+	}
+	/* What was opened is the process's only if it is there still. */
+	if (rc == 0) rc = pidfd_kill(pidfd, 0);
+	for (size_t i = 0; i < LENGTH(ROWS); i++) {
+		if (fds[i] < 0) continue;
+		if (rc == 0 && setns(fds[i], (int)ROWS[i].flag) < 0) rc = fail(run, -errno, "namespace %s", ROWS[i].name);
+		close(fds[i]);
+	}
+	return rc;
+}
+
+int op_enterProcess(struct run *run, const union args *a)
+{
+	prctl(PR_SET_DUMPABLE, 0); /* as in op_setns */
+	int pidfd = slot_fd(run, a->enterProcess.slot.n);
+	uint32_t types = (uint32_t)a->enterProcess.types.n;
+	if (pidfd < 0 || setns(pidfd, (int)types) == 0) return pidfd < 0 ? pidfd : 0;
+	return errno == EINVAL ? enter_one_by_one(run, pidfd, (pid_t)a->enterProcess.pid.n, types) : -errno;
+}
+
 int op_unshare(struct run *run, const union args *a)
 {
 	(void)run;
@@ -373,6 +404,12 @@ int op_kill(struct run *run, const union args *a)
 	int rc = pidfd_kill(fd, (int)a->kill.signal.n);
 	close(fd);
 	return rc;
+}
+
+int op_openProcess(struct run *run, const union args *a)
+{
+	int fd = pidfd_of((pid_t)a->openProcess.pid.n, a->openProcess.startTime.n);
+	return fd < 0 ? fd : set_slot(run, a->openProcess.into.n, fd);
 }
 
 int op_waitGone(struct run *run, const union args *a)

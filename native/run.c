@@ -6,7 +6,8 @@
 /* The actors talk over one SOCK_SEQPACKET pair each, always with the host. The end of file is news too: the other is gone.
  *
  *   host                                middle, init
- *     ── GO at ────────────────────────▶   runs its steps from `at` up to the first that is not its own
+ *     ── GO at ────────────────────────▶   runs its steps from `at` up to the first that is not its own (init that middle has
+ *                                          cloned: before it comes, up to a step that says something or cannot be told of later)
  *     ◀─────────────────── DONE at ──      `at`: that step
  *     ◀────────── FAIL errno, detail ──    and it ends; `at`: the step
  *     ◀─────────────────── PID value ──    middle has cloned init (CLONE_PARENT: init is the host's child)
@@ -101,6 +102,18 @@ static int hear(int channel, struct message *m, int *fd)
 	return 1;
 }
 
+/* Init has begun before the host's word: here it waits for it. Without the word it ends, whoever made it wants nothing of it any more. */
+static void catch_up(struct run *run)
+{
+	struct message go;
+	int none;
+	if (run->ahead && (!hear(run->channel[HOST], &go, &none) || go.kind != MESSAGE_GO)) _exit(1);
+	run->ahead = false;
+}
+
+/* What says something to the host, ends as the program, or takes away the calls to hear and say: not without the word. */
+static bool needs_word(struct op op) { return op.code == OP_console || op.code == OP_seccomp || op.code == OP_exec || op.code == OP_awaitStart; }
+
 int ask_host(struct run *run, uint32_t kind, uint32_t value, int fd)
 {
 	struct message m;
@@ -128,21 +141,25 @@ int become(struct run *run, enum where actor)
 			else if (run->stdio[i] >= 0 && dup2(run->stdio[i], i) < 0) _exit(1);
 		}
 	}
+	/* Between middle's clone and a step of init the host has nothing to do but to pass the word on: half of what init does fits there. */
+	run->ahead = actor == INIT && run->me == MIDDLE && run->at + 1 < run->plan.steps && plan_step(&run->plan, run->at + 1).where == INIT;
 	run->me = actor;
 	run->channel[HOST] = own;
 	run->channel[MIDDLE] = run->channel[INIT] = -1;
 	if (actor == INIT) run->init_end = -1;
 
 	for (;;) {
-		struct message go;
+		struct message go = { .kind = MESSAGE_GO, .at = run->at + 1 };
 		int none;
 		/* The host is gone before it gave the word: whoever made us wants nothing of us any more. */
-		if (!hear(own, &go, &none) || go.kind != MESSAGE_GO) _exit(1);
+		if (!run->ahead && (!hear(own, &go, &none) || go.kind != MESSAGE_GO)) _exit(1);
 		for (run->at = go.at; run->at < run->plan.steps; run->at++) {
 			struct op op = plan_step(&run->plan, run->at);
 			if (op.where != run->me) break;
+			if (needs_word(op)) catch_up(run);
 			run->error = do_op(run, op);
 			if (run->error < 0) {
+				catch_up(run);
 				if (tell(run, own, MESSAGE_FAIL, 0, -1) < 0) {
 					/* After `ready` nobody listens: the last words go where the program's would have gone. */
 					write_all(2, run->detail, strlen(run->detail));
@@ -151,6 +168,7 @@ int become(struct run *run, enum where actor)
 				_exit(op.code == OP_exec ? (run->error == -ENOENT ? 127 : 126) : 1);
 			}
 		}
+		catch_up(run);
 		if (tell(run, own, MESSAGE_DONE, 0, -1) < 0 || run->at >= run->plan.steps) _exit(0);
 	}
 }

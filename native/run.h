@@ -40,6 +40,7 @@ struct run {
 	bool pause;    /* run_plan returns at `ready` */
 	bool forwards; /* signals are handed on to init by this very process (front.c) */
 	bool hurry;    /* a step that would have to wait says -EAGAIN, and run_plan returns WAITS at it */
+	bool ahead;    /* init acts, and the host has not told it to yet */
 	bool alone;    /* the process ends with its plan: after `ready` it need not wait for init's part */
 
 	/* Between steps of one actor. */

@@ -2,10 +2,10 @@ import { posix } from 'node:path';
 import { type CgroupPlace, dirOf } from '#kernel/cgroup/place.ts';
 import { execDir } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
-import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow } from '#kernel/linux/namespaces.ts';
+import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow, namespaceFlags } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
+import { O_CLOEXEC, O_DIRECTORY, O_PATH, PlanBuilder, utf8 } from '#runtime/builder.ts';
 import { BadExecCgroup } from '#runtime/errors.ts';
 import type { Host } from '#runtime/host.ts';
 import { type ProcessContext, planAffinity, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
@@ -66,34 +66,29 @@ export function planExec(
     ...(options.seccomp ? { seccomp: options.seccomp } : {}),
   };
 
-  const joined = others.map((row) => {
-    const slot = b.slot();
-    b.host('the container’s namespaces', {
-      op: 'open',
-      into: slot,
-      path: `${proc}/ns/${row.proc}`,
-      flags: O_RDONLY | O_CLOEXEC,
-      mode: 0,
-    });
-    return { row, slot };
-  });
-  // What was opened is the container's only if its process still is the one that was recorded: signal 0 asks, after.
-  b.host('default', { op: 'kill', pid: init.pid, startTime: BigInt(init.startTime), signal: 0 });
-
+  // Of the process that was recorded, and of no other that got its pid.
+  const container = b.slot();
+  b.host('default', { op: 'openProcess', into: container, pid: init.pid, startTime: BigInt(init.startTime) });
   const cgroup = planExecCgroups(b, record.cgroups, options, files, proc);
   b.host('default', { op: 'fork' });
   planAffinity(b, 'middle', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
   for (const { dir, because } of v1Joins(record.cgroups, options.cgroups ?? []))
     b.middle(because, { op: 'joinCgroup', path: dir, slot: NO_SLOT });
-  for (const { row, slot } of joined)
-    b.middle('the container’s namespaces', { op: 'setns', slot, path: `${proc}/ns/${row.proc}`, type: row.flag });
+  // Its child has it too, and need not wait for the host to write it.
+  if (process.oomScoreAdj !== undefined)
+    b.middle(`${path}.oomScoreAdj`, {
+      op: 'writeProc',
+      file: 'oom_score_adj',
+      data: utf8(String(process.oomScoreAdj)),
+    });
+  const types = namespaceFlags(others.map((row) => row.type));
+  if (types !== 0)
+    b.middle('the container’s namespaces', { op: 'enterProcess', slot: container, pid: init.pid, types });
+  b.close('middle', 'default', container);
   const flags = cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP;
   b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
-  for (const { slot } of joined) b.close('init', 'default', slot);
   b.close('init', 'default', cgroup);
 
-  if (process.oomScoreAdj !== undefined)
-    b.host(`${path}.oomScoreAdj`, { op: 'writeProc', file: 'oom_score_adj', data: utf8(String(process.oomScoreAdj)) });
   if (userns) {
     if (maps(files, `${proc}/gid_map`)) b.init('default', { op: 'setgid', gid: 0 });
     if (maps(files, `${proc}/uid_map`)) b.init('default', { op: 'setuid', uid: 0 });

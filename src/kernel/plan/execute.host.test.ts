@@ -80,6 +80,26 @@ describe('a stand-alone plan', () => {
     });
   });
 
+  it('enters the namespaces of the process that was meant: not of another start, and says which one refuses', async () => {
+    const enter = (startTime: bigint, types: number): Plan => ({
+      steps: [
+        { op: 'openProcess', where: 'host', because: 'test', into: 0, pid: process.pid, startTime },
+        { op: 'fork', where: 'host', because: 'test' },
+        { op: 'enterProcess', where: 'middle', because: 'test', slot: 0, pid: process.pid, types },
+        { op: 'clone', where: 'middle', because: 'test', flags: 0n, cgroup: NO_SLOT, sibling: 0 },
+        { op: 'exec', where: 'init', because: 'test', path: '/bin/true', argv: ['true'], env: [] },
+        { op: 'waitInit', where: 'host', because: 'test', timeoutMs: 0 },
+      ],
+    });
+    const [UTS, USER] = [0x0400_0000, 0x1000_0000];
+    expect((await runPlan(enter(0n, UTS))).exited).toEqual({ code: 0 });
+    await expect(runPlan(enter(1n, UTS))).rejects.toMatchObject({ message: expect.stringContaining('ESRCH') });
+    // The user namespace one is in already is refused in both ways: by pidfd, and one after the other as before Linux 5.8.
+    await expect(runPlan(enter(0n, UTS | USER))).rejects.toMatchObject({
+      message: expect.stringMatching(/EINVAL.*namespace user|namespace user.*EINVAL/),
+    });
+  });
+
   it('enters a user namespace through the gate for id maps, and a time namespace with offsets', async () => {
     const map = new TextEncoder().encode('0 100000 65536\n');
     const host = (step: object): Step => ({ where: 'host', because: 'test', ...step }) as Step;

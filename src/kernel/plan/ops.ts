@@ -111,6 +111,13 @@ export const OPS = {
     args: { into: 'slot', uidMap: 'bytes', gidMap: 'bytes' },
     says: 'user namespace with {uidMap}',
   }, // without processes, for idmapped mounts; maps in the form of /proc/PID/uid_map
+  openProcess: { code: 56, args: { into: 'slot', pid: 'u32', startTime: 'u64' }, says: 'pidfd of {pid}' }, // another start is ESRCH
+  // Those of its namespaces, by its pidfd, in the order and with the checks of setns(2); pid: whom a kernel before 5.8 is asked about.
+  enterProcess: {
+    code: 57,
+    args: { slot: 'slot', pid: 'u32', types: 'u32' },
+    says: 'enter {types} of {pid}',
+  },
   ownStdio: { code: 55, args: { uid: 'u32' }, says: 'fds 0 to 2 to uid {uid}' }, // fchown, gid kept; not /dev/null; EPERM, EROFS, EINVAL are fine
   waitInit: { code: 50, args: { timeoutMs: 'u32' }, says: 'wait for the container to end' },
 
