@@ -26,6 +26,7 @@ export interface ShellOptions {
  */
 export class Shell implements AsyncDisposable {
   private text = '';
+  private busy = false;
   private wake = (): void => {};
   private readonly process;
   private readonly ended: Promise<void>;
@@ -68,19 +69,24 @@ export class Shell implements AsyncDisposable {
   private async send(command: string, line: string): Promise<string[]> {
     const mark = `--${randomUUID()}--`;
     this.text = '';
+    this.busy = true;
     this.process.stdin.write(`${line}\necho ${mark}\n`);
     while (!this.text.includes(mark)) {
-      if (this.process.exitCode !== null) throw new Error(`the shell ended at: ${command}\n${this.text}`);
+      if (this.process.exitCode !== null || this.process.signalCode !== null)
+        throw new Error(`the shell ended at: ${command}\n${this.text}`);
       await new Promise<void>((done) => {
         this.wake = done;
       });
     }
+    this.busy = false;
     const lines = this.text.slice(0, this.text.indexOf(mark)).split('\n');
     if (lines.at(-1) === '') lines.pop();
     return lines;
   }
 
+  /** One that is in the middle of a command, as when its test took too long, does not come to reading `exit`. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.busy) this.process.kill('SIGKILL');
     this.process.stdin.end('exit\n');
     await this.ended;
     await rm(this.directory, { recursive: true, force: true });

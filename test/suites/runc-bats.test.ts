@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { cgroupsLeftBy } from './left-cgroups.ts';
+import { cgroupsLeftBy } from '../left-cgroups.ts';
 
 // runc's own integration suite, v1.1.15, on our binary. RUNC_CHECKOUT names a checkout of opencontainers/runc at that tag with
 // its helper programs built (recvtty, sd-helper, and seccompagent with the tag `seccomp`) and its test images in testdata.

@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { cgroupsLeftBy } from './left-cgroups.ts';
+import { cgroupsLeftBy } from '../left-cgroups.ts';
 
 // The validation programs of opencontainers/runtime-tools on our binary. RUNTIME_TOOLS_CHECKOUT names a checkout in which
 // `make runtimetest validation-executables` has run.
