@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { sweepDead } from './net/owned.ts';
 
 /**
  * What a test run may leave on the machine: nothing. The state is read before the first test and after the last one;
@@ -40,6 +41,7 @@ export function leaked(before: HostState, after: HostState): string[] {
 }
 
 export default function setup(): () => Promise<void> {
+  for (const dir of sweepDead()) process.stderr.write(`removed what a test run that was killed left: ${dir}\n`);
   // Several checkouts at work on one machine see each other's containers; only then is the check switched off, aloud.
   if (process.env['ESTIBA_TEST_LEAKS'] === 'off') {
     process.stderr.write('leak check off (ESTIBA_TEST_LEAKS=off)\n');

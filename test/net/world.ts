@@ -1,10 +1,10 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
+import { ownedDirectory } from './owned.ts';
 
 /**
  * Network namespaces for tests, with the helper beside them: nothing touches the host's own network. `run` runs a command
@@ -20,7 +20,7 @@ export class NetWorld {
   #sctpAsked = 0;
 
   constructor(name: string) {
-    this.dir = mkdtempSync(join(tmpdir(), `estiba-${name}-`));
+    this.dir = ownedDirectory(`estiba-${name}-`);
     const native = new URL('../../native/net', import.meta.url).pathname;
     execFileSync('make', ['-s', '-C', native]);
     this.#binary = join(native, '../build/estiba-net');
@@ -119,6 +119,11 @@ export class NetWorld {
   async runAside(netns: string, command: string, ...args: string[]): Promise<string> {
     const { stdout } = await promisify(execFile)('nsenter', [`--net=${netns}`, command, ...args], { timeout: 20_000 });
     return stdout;
+  }
+
+  /** How many servers have not ended. */
+  serving(): number {
+    return this.#children.filter((child) => child.exitCode === null && child.signalCode === null).length;
   }
 
   /** A process in a namespace keeps it, and its links, alive. */
