@@ -7,10 +7,8 @@ import type { Logger } from '#base/log.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
-import { type Cidr, parseCidr } from '#kernel/netlink/ip.ts';
-import { deleteLink, dumpLinks, getLink, type Link, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
-import { dumpAddresses, dumpRoutes, parseAddresses, parseRoutes } from '#kernel/netlink/route.ts';
-import { type Message, NETLINK_ROUTE, type Received } from '#kernel/netlink/wire.ts';
+import { parseCidr } from '#kernel/netlink/ip.ts';
+import { deleteLink, dumpLinks, getLink, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
 import { Chores } from '#network/chores.ts';
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
 import type { Edge } from '#network/edge.ts';
@@ -24,6 +22,7 @@ import {
   NetworkNotFound,
 } from '#network/errors.ts';
 import { GateKeeper } from '#network/gate-keeper.ts';
+import { askRoute, hostLinks, takenOnHost } from '#network/host.ts';
 import type { Taken } from '#network/ipam.ts';
 import type { Endpoint, Network, Sandbox } from '#network/model.ts';
 import {
@@ -329,7 +328,7 @@ export class Networks {
   /** Counters of each interface inside, by name. */
   async stats(id: string): Promise<Map<string, LinkStats>> {
     const sandbox = this.#boxes.known(id);
-    const links = parseLinks(await this.#route('read link statistics', [dumpLinks()], sandbox.netns));
+    const links = parseLinks(await askRoute(this.#o.kernel, 'read link statistics', [dumpLinks()], sandbox.netns));
     return new Map(links.flatMap((link) => (link.stats && link.name !== 'lo' ? [[link.name, link.stats]] : [])));
   }
 
@@ -420,7 +419,7 @@ export class Networks {
     const gates = new Map(
       boxes.flatMap((b) => b.ports).map((p) => [`${p.protocol} ${p.hostPort}`, gateElement(p.protocol, p.hostPort)]),
     );
-    const links = await this.#links();
+    const links = await hostLinks(this.#o.kernel);
     const standing = this.list().filter((n) => n.driver === 'bridge' && links.some((l) => l.name === n.bridge));
     await runStep(this.#o.kernel, {
       do: 'firewall',
@@ -460,7 +459,9 @@ export class Networks {
     await using undo = new Undo();
     await runSteps(this.#o.kernel, planNetworkUp(this.#o.daemon, network));
     undo.add('bridge', () => this.#teardown(planNetworkDown(this.#o.daemon, network)));
-    const [link] = parseLinks(await this.#route(`look up ${network.bridge}`, [getLink({ name: network.bridge })]));
+    const [link] = parseLinks(
+      await askRoute(this.#o.kernel, `look up ${network.bridge}`, [getLink({ name: network.bridge })]),
+    );
     assert(link, `bridge ${network.bridge} was just made`);
     await runStep(this.#o.kernel, planBridgeAddresses(network, link.index));
     this.#bridges.set(network.id, link.index);
@@ -479,30 +480,11 @@ export class Networks {
     );
   }
 
-  /** Subnets of host routes and addresses, but for those of our own bridges. */
-  async #taken(): Promise<Taken[]> {
-    const links = await this.#links();
-    const own = new Set(links.filter((l) => this.list().some((n) => n.bridge === l.name)).map((l) => l.index));
-    const nameOf = (index: number | undefined): string => links.find((l) => l.index === index)?.name ?? 'a tunnel';
-    const routes = parseRoutes(await this.#route('read routes', [dumpRoutes()]));
-    const addresses = parseAddresses(await this.#route('read addresses', [dumpAddresses()]));
-    const from = (kind: string, index: number | undefined, cidr: Cidr): Taken[] =>
-      index !== undefined && own.has(index) ? [] : [{ cidr, holder: `${kind} of ${nameOf(index)}` }];
-    return [
-      ...routes.flatMap((r) => (r.destination ? from('route', r.index, r.destination) : [])),
-      ...addresses.flatMap((a) => from('address', a.index, a.cidr)),
-    ];
+  #taken(): Promise<Taken[]> {
+    return takenOnHost(this.#o.kernel, new Set(this.list().map((n) => n.bridge)));
   }
 
   #ownSubnets(): Taken[] {
     return this.list().flatMap((n) => n.subnets.map((s) => ({ cidr: s.subnet, holder: `network ${n.name}` })));
-  }
-
-  async #links(): Promise<Link[]> {
-    return parseLinks(await this.#route('read links', [dumpLinks()]));
-  }
-
-  #route(what: string, messages: Message[], netns = ''): Promise<Received[]> {
-    return this.#o.kernel.netlink({ what, protocol: NETLINK_ROUTE, messages, netns });
   }
 }
