@@ -5,15 +5,15 @@ import { keyOf, type Live, PODS } from '#cluster/client/resources.ts';
 import type { AgentDeps } from '#cluster/node/deps.ts';
 import { endContainer } from '#cluster/node/pod/end.ts';
 import type { Self } from '#cluster/node/pod/fields.ts';
-import { askContainer, runHook } from '#cluster/node/pod/hooks.ts';
+import { runHook } from '#cluster/node/pod/hooks.ts';
 import { type LastWords, lastWords } from '#cluster/node/pod/last-words.ts';
 import { isOver, type PodSeen, type PodStep, planPod, SANDBOX } from '#cluster/node/pod/plan.ts';
+import { PodProbes } from '#cluster/node/pod/probes.ts';
 import { isSidecar, LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
 import { makeSandbox, type ReadyPod, refusal, releaseSandbox } from '#cluster/node/pod/sandbox.ts';
 import { ENDING, startContainer, unlessEnding } from '#cluster/node/pod/start.ts';
 import { EVICTED, podStatus } from '#cluster/node/pod/status.ts';
 import { Troubles } from '#cluster/node/pod/troubles.ts';
-import { ProbeWatch } from '#cluster/node/probe/watch.ts';
 import type { SandboxRecord } from '#engine/core/parts.ts';
 import type { Container, Pod, PodCondition, PodStatus } from '#spec/kubernetes/types.gen.ts';
 
@@ -43,7 +43,7 @@ export class PodWorker {
   readonly #stop = new AbortController();
   readonly #jobs = new Map<string, Promise<void>>();
   readonly #troubles: Troubles;
-  readonly #probes = new Map<string, { runId: string; watch: ProbeWatch }>();
+  readonly #probes: PodProbes;
   /** Runs that a hook has condemned. */
   readonly #condemned = new Map<string, string>();
   readonly #words = new Map<string, LastWords>();
@@ -63,6 +63,7 @@ export class PodWorker {
     this.#deps = deps;
     this.#pod = pod;
     this.#troubles = new Troubles(deps.clock);
+    this.#probes = new PodProbes(deps, { pod: () => this.#pod, ip: () => this.#ips()[0] ?? '' });
     this.uid = pod.metadata.uid;
     this.#seenAtMs = deps.clock.now();
     this.#reportedAtMs = this.#seenAtMs;
@@ -95,7 +96,7 @@ export class PodWorker {
   /** Containers run on; only our own watching ends. */
   close(): void {
     this.#closed = true;
-    for (const { watch } of this.#probes.values()) watch.close();
+    this.#probes.close();
   }
 
   /** The node takes back what the pod has: it ends for good. */
@@ -119,7 +120,7 @@ export class PodWorker {
     const nowMs = this.#deps.clock.now();
     const runs = this.#runs();
     await this.#collectWords(runs);
-    this.#keepProbes(runs);
+    this.#probes.keep(runs, new Set(this.#jobs.keys()));
     const seen = this.#seen(runs, nowMs);
     const { steps, over } = planPod(seen);
     let againMs: number | undefined;
@@ -171,7 +172,7 @@ export class PodWorker {
       sandbox: this.#sandbox()?.incarnation,
       prepared: this.#ready !== undefined,
       runs: newest,
-      started: (name) => this.#probes.get(name)?.watch.started() ?? false,
+      started: (name) => this.#probes.of(name)?.started() ?? false,
       condemned: (name) => this.#verdict(name, newest.get(name)),
       busy: new Set(this.#jobs.keys()),
       ending: this.#ending(nowMs),
@@ -180,7 +181,7 @@ export class PodWorker {
   }
 
   #verdict(name: string, run: Run | undefined): string | undefined {
-    return run && (this.#condemned.get(run.id) ?? this.#probes.get(name)?.watch.condemned()?.why);
+    return run && (this.#condemned.get(run.id) ?? this.#probes.of(name)?.condemned()?.why);
   }
 
   #ending(nowMs: number): string | undefined {
@@ -300,20 +301,20 @@ export class PodWorker {
       const outcome = await unlessEnding(hook, this.#stop.signal).catch(() => ({ ok: true })); // it ends anyhow
       if (!outcome.ok) this.#condemned.set(record.id, `Container ${name} failed its postStart hook`);
     }
-    this.#watch(container, record.id, startedAtMs, undefined);
+    this.#probes.watch(container, record.id, startedAtMs);
   }
 
   async #end(container: Container, run: Run, why: string): Promise<void> {
     const { metadata, spec } = this.#pod;
     const leaving = this.#lost || metadata.deletionTimestamp !== undefined;
-    const probeGrace = this.#probes.get(container.name)?.watch.condemned()?.graceSeconds;
+    const probeGrace = this.#probes.of(container.name)?.condemned()?.graceSeconds;
     const graceSeconds =
       this.#lost || this.#failed?.reason === EVICTED
         ? LITTLE_GRACE_SECONDS
         : leaving
           ? (metadata.deletionGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS)
           : (probeGrace ?? spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS);
-    this.#probes.get(container.name)?.watch.close();
+    this.#probes.of(container.name)?.close();
     await endContainer(this.#deps, {
       pod: this.#pod,
       container,
@@ -347,65 +348,6 @@ export class PodWorker {
     });
   }
 
-  // ---- probes
-
-  /** Each run that goes on has its probes; after a restart of ours they go on from what was reported. */
-  #keepProbes(runs: ReadonlyMap<string, readonly Run[]>): void {
-    for (const container of [...(this.#pod.spec.initContainers ?? []), ...this.#pod.spec.containers]) {
-      const run = runs.get(container.name)?.at(-1);
-      const known = this.#probes.get(container.name);
-      if (known && known.runId !== run?.id) {
-        known.watch.close();
-        this.#probes.delete(container.name);
-      }
-      if (run?.state === 'ended') known?.watch.close();
-      if (run?.state !== 'running' || this.#probes.has(container.name) || this.#jobs.has(container.name)) continue;
-      const statuses = [
-        ...(this.#pod.status?.initContainerStatuses ?? []),
-        ...(this.#pod.status?.containerStatuses ?? []),
-      ];
-      const reported = statuses.find((s) => s.name === container.name && s.containerID?.endsWith(run.id));
-      this.#watch(
-        container,
-        run.id,
-        run.startedAtMs,
-        reported && { started: reported.started ?? false, ready: reported.ready },
-      );
-    }
-  }
-
-  #watch(
-    container: Container,
-    id: string,
-    startedAtMs: number,
-    adopted: { started: boolean; ready: boolean } | undefined,
-  ): void {
-    this.#probes.get(container.name)?.watch.close();
-    const watch = new ProbeWatch({
-      container,
-      clock: this.#deps.clock,
-      startedAtMs,
-      adopted,
-      run: (probe, kind) =>
-        askContainer(
-          this.#deps,
-          { id, container, ip: this.#ips()[0] ?? '', name: kind },
-          probe,
-          (probe.timeoutSeconds ?? 1) * 1000,
-        ),
-      changed: () => this.#deps.wake(this.uid),
-      failed: (kind, { output }) => {
-        const title = kind[0]?.toUpperCase() + kind.slice(1);
-        this.#deps.events.record(PODS, this.#pod, {
-          type: 'Warning',
-          reason: 'Unhealthy',
-          message: `${title} probe failed: ${output}`,
-        });
-      },
-    });
-    this.#probes.set(container.name, { runId: id, watch });
-  }
-
   // ---- what is reported
 
   async #collectWords(runs: ReadonlyMap<string, readonly Run[]>): Promise<void> {
@@ -420,8 +362,8 @@ export class PodWorker {
       pod: this.#pod,
       runs,
       waiting: (name) => this.#troubles.shown(name),
-      started: (name) => this.#probes.get(name)?.watch.started() ?? false,
-      ready: (name) => this.#probes.get(name)?.watch.ready() ?? false,
+      started: (name) => this.#probes.of(name)?.started() ?? false,
+      ready: (name) => this.#probes.of(name)?.ready() ?? false,
       message: (run) => this.#words.get(run.id)?.text ?? '',
       sandbox: { ready: this.#sandbox() !== undefined, ips: this.#ips() },
       hostIp: this.#deps.host.facts().address,
