@@ -2,16 +2,17 @@ import { mkdir, readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Clock } from '#base/clock.ts';
-import { describeChain, errnoOf } from '#base/errors.ts';
+import { errnoOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { Serial } from '#base/queue.ts';
-import { integer, object, optional, string } from '#base/shape.ts';
 import { BlobNotFound, LayerDamaged, LayerNotFound } from '#image/errors.ts';
 import { Arrival } from '#image/layer/arrival.ts';
+import { Checksums } from '#image/layer/checksums.ts';
 import { USER_OPAQUE_XATTR } from '#image/layer/directory-sink.ts';
 import { erofsDriver, type LayerDriver } from '#image/layer/driver.ts';
 import type { SurveyJob } from '#image/layer/mounted.ts';
 import type { Unpacker } from '#image/layer/pool.ts';
+import { type LayerRecord, layerRecord } from '#image/layer/record.ts';
 import { OPAQUE_XATTR } from '#image/layer/tree.ts';
 import { type UnpackJob, unpackLayer } from '#image/layer/unpack.ts';
 import { LeaseTable } from '#image/leases.ts';
@@ -21,7 +22,7 @@ import { opaqueDirectories } from '#image/xattrs.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
 import type { Compression } from '#spec/image/manifest.ts';
-import { renameDurably, sweepTemporary, syncDirectory, temporaryName } from '#storage/files.ts';
+import { renameDurably, sweepTemporary, temporaryName } from '#storage/files.ts';
 import { Records } from '#storage/records.ts';
 import type { Store } from '#storage/store.ts';
 
@@ -46,17 +47,6 @@ export interface LayerInfo {
   contentBytes: number;
   inodes: number;
 }
-
-const recordShape = object({
-  name: string({ match: /^[0-9a-z]{1,8}$/ }),
-  blob: string(),
-  imageBytes: integer({ min: 0 }),
-  contentBytes: integer({ min: 0 }),
-  inodes: integer({ min: 0 }),
-  /** SHA-256 of the image file or tree, once it was computed. */
-  checksum: optional(string()),
-});
-type LayerRecord = ReturnType<typeof recordShape>;
 
 export interface LayerStoreOptions {
   dataRoot: string;
@@ -83,8 +73,6 @@ export interface UnpackRequest {
 }
 
 const MNT_DETACH = 2;
-/** After the last layer of a pull. */
-const CHECKSUM_DELAY_MS = 500;
 const HOLD_MS = 600_000;
 /** Errors name the blob they found something in; a tar that is being written has no digest yet. */
 const NO_BLOB = parseDigest(`sha256:${'0'.repeat(64)}`);
@@ -97,20 +85,21 @@ export class LayerStore {
   readonly #underWay = new Map<Digest, Promise<LayerInfo>>();
   readonly #mounting = new Serial('layer mounts');
   readonly #mounted = new Set<string>();
-  readonly #unchecked = new Map<Digest, LayerRecord>();
-  /** Names of those in `#unchecked` that are not synced, nor is their record. */
-  readonly #unsynced = new Set<string>();
-  #checksums: Promise<void> | undefined;
+  readonly #checksums: Checksums;
   readonly #heldUntilMs = new Map<Digest, number>();
   /** Layers that somebody reads who is no container. */
   readonly #readers = new LeaseTable();
-  #cancelChecksums: (() => void) | undefined;
   #nextName = 1;
 
   private constructor(options: LayerStoreOptions) {
     this.#options = options;
     this.#driver = options.driver ?? erofsDriver;
-    this.#records = new Records(options.store, 'image/layers/', recordShape);
+    this.#records = new Records(options.store, 'image/layers/', layerRecord);
+    const { clock, log } = options;
+    const [driver, records] = [this.#driver, this.#records];
+    const file = (name: string): string => this.#file(name);
+    const known = (diffId: Digest): LayerRecord | undefined => this.#known.get(diffId);
+    this.#checksums = new Checksums({ driver, records, file, known, clock, log });
   }
 
   static async open(options: LayerStoreOptions): Promise<LayerStore> {
@@ -140,7 +129,7 @@ export class LayerStore {
     const work = this.#unpack(request).finally(() => {
       if (this.#underWay.get(request.blob) === work) this.#underWay.delete(request.blob);
       // Not while others are unpacked: the first answer comes sooner that way.
-      if (this.#underWay.size === 0) this.#checksumSoon();
+      if (this.#underWay.size === 0) this.#checksums.soon();
     });
     this.#underWay.set(request.blob, work);
     return work;
@@ -149,7 +138,7 @@ export class LayerStore {
   /** A bare tar of our own, unpacked while it is written; its digest is known when it has ended. */
   async unpackTar(arrival: Arrival): Promise<LayerInfo> {
     const unpacked = await this.#unpack({ blob: undefined, compression: 'none', arrival });
-    if (this.#underWay.size === 0) this.#checksumSoon();
+    if (this.#underWay.size === 0) this.#checksums.soon();
     return unpacked;
   }
 
@@ -176,13 +165,13 @@ export class LayerStore {
       };
       const { imageBytes, contentBytes, inodes, left } = await unpackLayer(job, Readable.from([tar]));
       await this.#driver.complete(left, `layer ${diffId}`, this.#options.runPlan);
-      this.#unsynced.add(name);
+      this.#checksums.leaveUnsynced(name);
       return await this.#keep(diffId, { name, blob: diffId, imageBytes, contentBytes, inodes }, target);
     } catch (error) {
       await rm(target, { recursive: true, force: true });
       throw error;
     } finally {
-      if (this.#underWay.size === 0) this.#checksumSoon();
+      if (this.#underWay.size === 0) this.#checksums.soon();
     }
   }
 
@@ -250,8 +239,7 @@ export class LayerStore {
 
   /** Waits for checksums that are still being computed. */
   async idle(): Promise<void> {
-    this.#computeChecksums();
-    await this.#checksums;
+    await this.#checksums.finish();
   }
 
   async close(): Promise<void> {
@@ -292,7 +280,7 @@ export class LayerStore {
   async #keep(diffId: Digest, record: LayerRecord, target: string): Promise<LayerInfo> {
     const present = this.get(diffId);
     if (present) {
-      this.#unsynced.delete(record.name);
+      this.#checksums.forget(record.name);
       // Another blob (zstd beside gzip, or the same under way twice) held the same layer and was faster.
       await rm(target, { recursive: true, force: true });
       return present;
@@ -300,7 +288,7 @@ export class LayerStore {
     this.#known.set(diffId, record);
     this.#heldUntilMs.set(diffId, this.#options.clock.monotonic() + HOLD_MS);
     try {
-      if (this.#unsynced.has(record.name)) {
+      if (this.#checksums.isUnsynced(record.name)) {
         await rename(target, this.#file(record.name));
         await this.#records.note(diffId, record); // a kill of this process finds it again; a power cut takes both
       } else {
@@ -311,7 +299,7 @@ export class LayerStore {
       this.#known.delete(diffId);
       throw error;
     }
-    this.#unchecked.set(diffId, record);
+    this.#checksums.add(diffId, record);
     this.#options.log.debug('unpacked', { diffId, name: record.name, imageBytes: record.imageBytes });
     return infoOf(diffId, record);
   }
@@ -358,59 +346,6 @@ export class LayerStore {
     await this.#options.runPlan({ steps: [step] });
   }
 
-  // -- checksums: a changed byte is found before the layer is mounted again
-
-  #checksumSoon(): void {
-    this.#cancelChecksums?.();
-    this.#cancelChecksums = this.#options.clock.after(CHECKSUM_DELAY_MS, () => this.#computeChecksums());
-  }
-
-  #computeChecksums(): void {
-    this.#cancelChecksums?.();
-    // What failed is tried again with the next layer, and a start without checksum unpacks anew.
-    const failed = (error: unknown): void =>
-      this.#options.log.error('layers could not be made durable', { error: describeChain(error) });
-    this.#checksums ??= this.#checksumAll()
-      .catch(failed)
-      .finally(() => {
-        this.#checksums = undefined;
-      });
-  }
-
-  async #checksumAll(): Promise<void> {
-    const writes: Promise<void>[] = [];
-    for (let next = first(this.#unchecked); next; next = first(this.#unchecked)) {
-      const [diffId, record] = next;
-      this.#unchecked.delete(diffId);
-      const failed = (error: unknown): void => {
-        if (this.#known.has(diffId))
-          this.#options.log.warn('no checksum for layer', { diffId, error: describeChain(error) });
-      };
-      try {
-        if (this.#unsynced.has(record.name)) await this.#syncAll();
-        const checksum = await this.#driver.checksum(this.#file(record.name));
-        if (this.#known.get(diffId) !== record) continue; // removed meanwhile
-        record.checksum = checksum;
-        writes.push(this.#records.put(diffId, record).catch(failed)); // the next is summed up while this one is written
-      } catch (error) {
-        failed(error);
-      }
-    }
-    await Promise.all(writes);
-  }
-
-  /** Layers that are not synced yet, together: the file system writes its journal once for all that ask at the same time. */
-  async #syncAll(): Promise<void> {
-    const names = [...this.#unsynced];
-    if (names.length === 0) return;
-    const gone = (error: unknown): void => {
-      if (errnoOf(error) !== 'ENOENT') throw error; // the layer was removed meanwhile
-    };
-    await Promise.all(names.map((name) => this.#driver.sync(this.#file(name)).catch(gone)));
-    await syncDirectory(join(this.#options.dataRoot, 'layers'));
-    for (const name of names) this.#unsynced.delete(name);
-  }
-
   async #check(diffId: Digest, record: LayerRecord): Promise<void> {
     // Without a checksum yet, this process wrote it a moment ago, or the last one crashed then: computed anew at start.
     if (record.checksum === undefined) return;
@@ -434,13 +369,13 @@ export class LayerStore {
       if (isWhole && (record.checksum !== undefined || sameBoot)) {
         this.#known.set(parseDigest(id), record);
         if (record.checksum === undefined) {
-          this.#unchecked.set(parseDigest(id), record);
-          this.#unsynced.add(record.name); // what `addTar` left unsynced looks like what was: a checksum must not vouch for either unread
+          this.#checksums.add(parseDigest(id), record);
+          this.#checksums.leaveUnsynced(record.name); // what `addTar` left unsynced looks like what was: a checksum must not vouch for either unread
         }
         files.delete(file);
       } else await this.#records.remove(id);
     }
-    if (this.#unchecked.size > 0) this.#checksumSoon();
+    if (this.#checksums.pending) this.#checksums.soon();
     for (const file of files) await rm(join(directory, file), { recursive: true, force: true });
     await this.#adoptMounts();
     const numbers = [...this.#known.values()].map((r) => Number.parseInt(r.name, 36));
@@ -486,10 +421,6 @@ async function sinceBoot(runRoot: string): Promise<boolean> {
 
 function infoOf(diffId: Digest, { name, blob, imageBytes, contentBytes, inodes }: LayerRecord): LayerInfo {
   return { diffId, name, blob: parseDigest(blob), imageBytes, contentBytes, inodes };
-}
-
-function first<K, V>(map: ReadonlyMap<K, V>): [K, V] | undefined {
-  return map.entries().next().value;
 }
 
 /** Names of mount points directly below a directory; mountinfo writes blanks as `\040` (proc(5)). */
