@@ -120,7 +120,8 @@ describe('the native front', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     await new Promise((up) => child.stdout.once('data', up));
-    await new Promise((later) => setTimeout(later, 200)); // now it waits for the end; without this line, most often not yet
+    // It waits for the end; without this line, most often not yet.
+    await expect.poll(() => readFileSync(`/proc/${child.pid}/wchan`, 'utf8')).toMatch(/poll/);
     child.kill('SIGTERM');
     expect(await new Promise((ended) => child.once('close', ended))).toBe(42);
   });

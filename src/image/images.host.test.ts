@@ -185,7 +185,8 @@ describe('garbage collection', () => {
   it('above the budget takes the least recently used image that nobody uses, and says why', async () => {
     const node = await make();
     await addImage(node, 'old:1', 'head -c 300000 /dev/urandom > a');
-    await new Promise((done) => setTimeout(done, 20));
+    const oldAtMs = systemClock.now();
+    await expect.poll(() => systemClock.now(), { interval: 1 }).toBeGreaterThan(oldAtMs); // they are told apart by it
     await addImage(node, 'new:1', 'head -c 300000 /dev/urandom > a');
     const { evicted } = await gc(node, 900_000);
     expect(evicted.length).toBe(1);

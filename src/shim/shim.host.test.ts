@@ -96,7 +96,7 @@ describe('a container and its shim', () => {
     const shim = await create(sh('dd if=/dev/zero bs=1024 count=8192 2>/dev/null; echo done > /tmp/done'));
     const attached = await shim.attach();
     await shim.start();
-    await new Promise((done) => setTimeout(done, 300));
+    await until(() => childrenOf(shim.pid).some((pid) => nameOf(pid) === 'dd' && waitsIn(pid, 'pipe_write')));
     expect(existsSync(join(root.rootfs, 'tmp/done'))).toBe(false);
     expect((await text(attached.stdout)).length).toBe(8 << 20);
     await shim.wait();
@@ -402,7 +402,7 @@ describe('a spawner', () => {
     const waits = busy.run({
       steps: [{ op: 'waitGone', where: 'host', because: 'test', pid, startTime, timeoutMs: 60_000 }],
     });
-    waits.catch(() => undefined);
+    waits.catch(() => undefined); // awaited below
     const mkdir = (name: string) =>
       ({ op: 'mkdir', where: 'host', because: 'test', path: join(root.dir, name), mode: 0o755, flags: 0 }) as const;
     const workers = (): number[] => childrenOf(own.pid ?? 0).filter((child) => nameOf(child) === 'estiba-worker');
@@ -454,9 +454,18 @@ function childrenOf(pid: number): number[] {
 
 /** '' when it has ended meanwhile. */
 function nameOf(pid: number): string {
+  return factOf(pid, 'comm');
+}
+
+/** In a function of the kernel, by a part of its name: `pipe_write` is `anon_pipe_write` in newer ones. */
+function waitsIn(pid: number, where: string): boolean {
+  return factOf(pid, 'wchan').includes(where);
+}
+
+function factOf(pid: number, name: string): string {
   try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8').trim();
   } catch {
-    return '';
+    return ''; // it has ended meanwhile
   }
 }

@@ -76,7 +76,7 @@ describe('uploads', () => {
     const socket = connect(Number(port), hostname);
     socket.on('error', () => undefined);
     socket.write(`PATCH ${pathname} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfirst half,`);
-    await new Promise((r) => setTimeout(r, 100));
+    await expect.poll(() => r.content.ingests()).toMatchObject([{ offset: 'first half,'.length }]);
     // The old connection hangs on: nobody told the server that its client is gone.
     const status = await fetch(location);
     expect([status.status, status.headers.get('range')]).toEqual([204, '0-10']);

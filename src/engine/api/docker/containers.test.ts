@@ -35,7 +35,10 @@ function attachedPair(tty: boolean, detachKeys = '') {
   return { program, connection, gone, ended };
 }
 
-const settle = (): Promise<void> => new Promise((done) => setTimeout(done, 5));
+/** What is on its way in streams in memory has arrived by then. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 100; turn++) await new Promise((done) => setImmediate(done));
+}
 
 describe('attached streams', () => {
   it('carry output in frames and input as it comes, until the program ends', async () => {
