@@ -43,7 +43,9 @@ import {
 import {
   joinedNamespaces,
   needsMapTool,
+  needsMiddle,
   planTimeNamespace,
+  planVisits,
   type UserNamespace,
   usernsKind,
 } from '#runtime/namespaces.ts';
@@ -114,7 +116,7 @@ interface Create {
   processContext: ProcessContext;
   /** No mount namespace: the container's mounts are the host's, below its root, and chroot(2) is all that holds it. */
   sharesMounts: boolean;
-  /** A process of its own enters what exists, before init is made. */
+  /** A process of its own enters what exists, before init is made: see `needsMiddle`. */
   forks: boolean;
   /** A new user namespace, or an existing one to join: init is root there and nowhere else. */
   userns: UserNamespace;
@@ -192,7 +194,7 @@ function prepare(config: OciConfig, options: CreateOptions, host: Host): Create 
     userns,
     files: paths(options.root, options.id),
     sharesMounts: !hasNamespace(config, 'mount'),
-    forks: joinedNamespaces(config, host).length > 0 || hasNewNamespace(config, 'time'),
+    forks: needsMiddle(config, host),
     joinSlots: [],
     fifo: NO_SLOT,
     root: NO_SLOT,
@@ -271,6 +273,7 @@ function enterNamespaces(c: Create): void {
     return { ...ns, slot };
   });
   const cgroup = openCgroups(c);
+  const own = c.forks ? [] : planVisits(b, opened);
   if (c.forks) {
     b.host('default', { op: 'fork' });
     // Here, since the host's cgroups may be out of sight or out of reach from where init lives.
@@ -283,7 +286,8 @@ function enterNamespaces(c: Create): void {
   const rows = NAMESPACES.filter(({ type }) => type !== 'cgroup' && type !== 'time' && isNew(type));
   const flags = rows.reduce((bits, row) => bits | BigInt(row.flag), cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP);
   b.at(c.forks ? 'middle' : 'host', '$.linux.namespaces', { op: 'clone', flags, cgroup, sibling: 0 });
-  for (const { slot } of opened) b.close('init', 'default', slot);
+  for (const { because, back } of own) b.host(because, back);
+  for (const { slot } of [...opened, ...own]) b.close('init', 'default', slot);
   b.close('init', 'default', cgroup);
 }
 

@@ -62,6 +62,35 @@ describe('a configuration becomes a plan', () => {
     await expect(golden(plan)).toMatchFileSnapshot(`./case/${name}/plan.txt`);
   });
 
+  it.each([
+    ['network, as every container of a bridge does', ['network'], {}, false],
+    ['what a pod shares', ['network', 'ipc', 'uts'], {}, false],
+    ['a PID namespace, which only a child is born in', ['network', 'pid'], {}, true],
+    ['network, where an ordinary user has no right to come back', ['network'], { rootless: true }, true],
+  ] as const)('and one that joins %s', (_, joined, change, middle) => {
+    const config = caseConfig('minimal');
+    const namespaces = (config.linux?.namespaces ?? []).filter(({ type }) => !joined.some((t) => t === type));
+    const join = joined.map((type) => ({ type, path: `/run/ns/${type}` }));
+    const { plan } = planCreate(
+      { ...config, linux: { ...config.linux, namespaces: [...namespaces, ...join] } },
+      OPTIONS,
+      paperHost(change),
+    );
+    encodePlan(plan);
+    expect(plan.steps.some(({ op }) => op === 'fork')).toBe(middle);
+    const entering = plan.steps.flatMap((s) => (s.op === 'setns' || s.op === 'clone' ? [s] : []));
+    const clone = entering.findIndex(({ op }) => op === 'clone');
+    const visited = entering.slice(0, clone).map((s) => (s.op === 'setns' ? s.type : 0));
+    const returned = entering.slice(clone + 1).map((s) => (s.op === 'setns' ? s.type : 0));
+    expect(visited).toHaveLength(joined.length);
+    // Who visits comes back before anything else, and on the way out of a failure too; the middle process just ends.
+    expect(returned).toEqual(middle ? [] : visited);
+    const undone = entering
+      .slice(0, clone)
+      .flatMap(({ undo = [] }) => undo.map((u) => (u.op === 'setns' ? u.type : 0)));
+    expect(undone).toEqual(returned);
+  });
+
   it('and an exec one that enters what the container has', async () => {
     const config = caseConfig('minimal');
     const { record } = planCreate(config, OPTIONS, paperHost());

@@ -4,7 +4,8 @@ import type { ArgTypes, OPS } from '#kernel/plan/ops.ts';
  * A plan is a list of typed kernel operations, run top to bottom. Three actors share it:
  *
  *   host     the executor itself: cgroups, id maps, hooks of the runtime namespace, pid file
- *   middle   made by `fork` when namespaces that exist have to be entered before new ones are made
+ *   middle   made by `fork` when namespaces that exist have to be entered before new ones are made, and the executor cannot do that
+ *            itself and return
  *   init     made by `clone`: the container's first process (or the process of an exec)
  *
  * However many run, a step starts only after every step above it is done: where the list passes from one actor to
