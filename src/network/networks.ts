@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { assert, describeChain, isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -9,7 +10,6 @@ import { Undo } from '#base/undo.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
 import { parseCidr } from '#kernel/netlink/ip.ts';
 import { deleteLink, dumpLinks, getLink, type LinkStats, parseLinks } from '#kernel/netlink/link.ts';
-import { Chores } from '#network/chores.ts';
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
 import type { Edge } from '#network/edge.ts';
 import {
@@ -86,7 +86,7 @@ export class Networks {
     this.#o = options;
     this.#boxes = new Sandboxes({ ...options, networks: this.#networks, find: (ref) => this.find(ref) });
     this.#chores = new Chores(options.clock);
-    const later = (work: () => Promise<void>): void => this.#chores.add(work);
+    const later = (work: () => Promise<void>): void => void this.#chores.add(work);
     this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize, later });
     this.#gate = new GateKeeper(options);
   }

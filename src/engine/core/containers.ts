@@ -365,6 +365,11 @@ export class Containers {
     await this.execs.recover();
   }
 
+  /** Nothing of runs that have ended and containers that were removed is still to be given back. */
+  atRest(): Promise<void> {
+    return this.#launcher.allReleased();
+  }
+
   /** Ends timers; containers run on. */
   async close(): Promise<void> {
     for (const id of [...this.#restarts.keys()]) this.#cancelRestart(id);
@@ -425,7 +430,7 @@ export class Containers {
       ...(next.restart ? { restartCount: record.state.restartCount + 1 } : {}),
     };
     await this.#o.registry.amendState(id, ended, { lazy: true });
-    await Promise.all([this.#launcher.release(id), this.#o.registry.settled()]);
+    await Promise.all([this.#o.registry.settled(), this.#launcher.release(id)]);
     if (status.oomKilled) this.tell(record, 'oom');
     this.tell(record, 'die', { exitCode: String(status.code), execDuration: String(Math.floor(ranMs / 1000)) });
     this.#o.log.debug('container ended', { id, code: status.code, next: next.why });
@@ -459,7 +464,7 @@ export class Containers {
     this.#cancelRestart(id);
     if (sharesWhatItHolds(record)) await this.#launcher.released(id);
     await unmakeContainer(this.#makings, record, removeAnonymous);
-    this.#launcher.clear(id, (released) => clearContainer(this.#makings, id, released));
+    this.#launcher.clear(id, (turn) => clearContainer(this.#makings, id, turn));
     this.tell(record, 'destroy');
     this.#waiters.removed(id, record.state.exitCode);
     this.#launcher.forget(id);

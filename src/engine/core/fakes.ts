@@ -72,7 +72,10 @@ export class FakeNode {
         this.held.delete(`mount ${id}`);
         return [];
       },
-      remove: async (id) => void this.held.delete(`root ${id}`),
+      remove: async (id, turn) => {
+        await turn;
+        this.held.delete(`root ${id}`);
+      },
       shareMemory: async (id) => this.#take('roots.shareMemory', `memory ${id}`),
       memoryOf: (id) => `/shm/${id}`,
       unshareMemory: async (id) => void this.held.delete(`memory ${id}`),

@@ -1,3 +1,4 @@
+import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { describeChain, messageOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
@@ -46,17 +47,25 @@ export type Joiner = (process: CreatedProcess) => Promise<void>;
 const LOG_MAX_BYTES = 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
 const LOG_MAX_FILES = 5;
 
+/** What is still to go; `hurry` has it go at once. It tells of its failures itself. */
+interface Leaving {
+  done: Promise<void>;
+  hurry: () => void;
+}
+
 /** One run of a container: everything it holds taken at its start, and given back at its end. */
 export class Launcher {
   readonly #o: LaunchOptions;
   readonly #joiners = new Map<string, Set<Joiner>>();
   readonly #profiles: SeccompProfiles;
   /** What goes behind the news of an end. */
-  readonly #leaving = new Map<string, Promise<void>>();
+  readonly #leaving = new Map<string, Leaving>();
+  readonly #chores: Chores;
 
   constructor(options: LaunchOptions) {
     this.#o = options;
     this.#profiles = new SeccompProfiles(options.host);
+    this.#chores = new Chores(options.clock);
   }
 
   /** `run` from every front end ends here. Each line is a chapter. */
@@ -67,6 +76,7 @@ export class Launcher {
     const { parts, registry } = this.#o;
     const { id } = record;
     try {
+      this.#chores.stir();
       await this.released(id);
       await registry.noteState(record, { phase: 'starting', error: '' });
       const { rootfs, network } = await this.#rootAndNetwork(record, undo);
@@ -113,32 +123,35 @@ export class Launcher {
     const tried = (what: string, release: () => Promise<void>): Promise<void> => this.#tried(id, what, release);
     await tried('process', () => parts.processes.end(id)); // first: it may still use the others
     const network = tried('network', () => parts.network.detach(id));
-    // Its mounts hold the others until it is removed: a volume's file must not be mounted a second time beside itself.
-    const leavings = tried('leavings of the process', () => parts.processes.remove(id)).then(() =>
-      Promise.all([
+    this.#leaves(id, async (turn) => {
+      await turn;
+      // Its mounts hold the others until it is removed: a volume's file must not be mounted a second time beside itself.
+      await tried('leavings of the process', () => parts.processes.remove(id));
+      await Promise.all([
+        network,
         tried('root', () => parts.roots.unmount(id)),
         tried('shared memory', () => parts.roots.unshareMemory(id)),
         tried('volumes', () => parts.volumes.detach(id)),
-      ]),
-    );
-    this.#leaves(id, Promise.all([network, leavings]));
+      ]);
+    });
     await network;
   }
 
-  /** Behind the news that a container was removed `clear` takes away what is left of it. */
-  clear(id: string, clear: (released: Promise<void>) => Promise<void>): void {
-    const released = this.released(id);
-    this.#leaves(id, Promise.all([released, this.#tried(id, 'leavings of the container', () => clear(released))]));
+  /** Behind the news that a container was removed `clear` takes away what is left of it, as soon as it is its turn. */
+  clear(id: string, clear: (turn: Promise<void>) => Promise<void>): void {
+    this.#leaves(id, (turn) => this.#tried(id, 'leavings of the container', () => clear(turn)));
   }
 
   /** Nothing that the last run held is left. */
   async released(id: string): Promise<void> {
-    await this.#leaving.get(id);
+    const leaving = this.#leaving.get(id);
+    leaving?.hurry();
+    await leaving?.done;
   }
 
   /** The same of all runs that have ended. */
   async allReleased(): Promise<void> {
-    await Promise.all(this.#leaving.values());
+    await Promise.all([...this.#leaving.keys()].map((id) => this.released(id)));
   }
 
   /** A client that attaches before the start is there when the program's first byte comes. Returns what cancels it. */
@@ -174,11 +187,21 @@ export class Launcher {
     }
   }
 
-  #leaves(id: string, all: Promise<unknown>): void {
-    const leaving = all.then(() => {
-      if (this.#leaving.get(id) === leaving) this.#leaving.delete(id);
+  /** `leave` begins with its turn, which comes behind what is leaving of the same container already. */
+  #leaves(id: string, leave: (turn: Promise<void>) => Promise<void>): void {
+    const before = this.#leaving.get(id);
+    let begin: () => void = () => undefined;
+    const turn = new Promise<void>((resolve) => (begin = resolve));
+    const done = leave(turn).then(() => {
+      if (this.#leaving.get(id)?.done === done) this.#leaving.delete(id);
     });
-    this.#leaving.set(id, leaving);
+    const hurry = this.#chores.add(async () => {
+      before?.hurry();
+      await before?.done;
+      begin();
+      await done;
+    });
+    this.#leaving.set(id, { done, hurry });
   }
 
   /** Neither needs the other; both are awaited, so that undo finds them at rest. */

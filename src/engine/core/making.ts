@@ -58,16 +58,12 @@ export async function unmakeContainer(
 
 /**
  * What is left of a container that nobody knows any more, its data first of all: nobody waits for the disk to have freed that.
- * `released`: what its last run held is gone.
+ * `turn`: what its last run held is gone, and there is time. Whoever asks for a layer below it meanwhile waits for that.
  */
-export async function clearContainer(
-  { parts, logLeavings }: Makings,
-  id: string,
-  released: Promise<void>,
-): Promise<void> {
+export async function clearContainer({ parts, logLeavings }: Makings, id: string, turn: Promise<void>): Promise<void> {
   await Promise.all([
-    released.then(() => parts.processes.remove(id)),
-    parts.roots.remove(id, [...parts.network.leavings(id), ...logLeavings(id)]),
+    turn.then(() => parts.processes.remove(id)),
+    parts.roots.remove(id, turn, [...parts.network.leavings(id), ...logLeavings(id)]),
   ]);
 }
 

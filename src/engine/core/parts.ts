@@ -53,8 +53,8 @@ export interface RootSource {
    * answered tells that start so: it is to be written with what forgets the container.
    */
   retire(id: string): Promise<TxnOp[]>;
-  /** `beside`: what else goes then, in the same request. */
-  remove(id: string, beside?: readonly Step[]): Promise<void>;
+  /** Goes when `turn` has come; layers that it stands on are in use until then. `beside`: what else goes, in the same request. */
+  remove(id: string, turn?: Promise<void>, beside?: readonly Step[]): Promise<void>;
   /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
   readFile(id: string, path: string): Promise<string>;
 }

@@ -83,8 +83,11 @@ export class OverlayRoots implements RootSource {
   }
 
   /** Behind whatever uses the root is still being put to. */
-  remove(id: string, beside: readonly Step[] = []): Promise<void> {
-    return this.#o.snapshots.remove(id, beside, () => this.#serial.run(id, () => this.#unmount(id)));
+  remove(id: string, turn: Promise<void> = Promise.resolve(), beside: readonly Step[] = []): Promise<void> {
+    return this.#o.snapshots.remove(id, beside, async () => {
+      await turn;
+      await this.#serial.run(id, () => this.#unmount(id));
+    });
   }
 
   shareMemory(id: string, bytes: number): Promise<void> {

@@ -42,13 +42,14 @@ export function insightHandlers(insight: Insight): Handlers {
       return textOf(query, 'as') === 'text' ? { kind: 'text', status: 200, body: text } : json({ steps });
     },
     EstibaExposed: async () => json(await insight.exposed()),
-    EstibaAudit: () => json(plain(insight.audit())),
-    EstibaAuditClean: async ({ query }) => json(plain(flag(query, 'clean') ? await insight.clean() : insight.audit())),
+    EstibaAudit: async () => json(plain(await insight.audit())),
+    EstibaAuditClean: async ({ query }) =>
+      json(plain(await (flag(query, 'clean') ? insight.clean() : insight.audit()))),
   };
 }
 
 /** Operations are for the daemon; people and programs get the words. */
-function plain(audit: ReturnType<Insight['audit']>): object {
+function plain(audit: Awaited<ReturnType<Insight['audit']>>): object {
   return {
     ...audit,
     findings: audit.findings.map(({ cleanup, ...finding }) => ({

@@ -122,13 +122,15 @@ export class Insight {
     throw new WrongPhase({ message: `container ${record.name} is not running: its plan is made when it starts` });
   }
 
-  audit(): Audit {
+  /** What is about to be given back is no orphan: it goes first. */
+  async audit(): Promise<Audit> {
+    await this.#o.containers.atRest();
     return audit(this.#known(), this.#places(), this.#o.files);
   }
 
   /** Takes away what nobody owns, as the audit says it; what is for a person to decide stays. */
   async clean(): Promise<Audit> {
-    for (const { cleanup, where } of this.audit().findings) {
+    for (const { cleanup, where } of (await this.audit()).findings) {
       if (!cleanup) continue;
       const steps = cleanup.ops.map((op) => ({
         ...op,

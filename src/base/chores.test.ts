@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
+import { Chores } from '#base/chores.ts';
 import { FakeClock } from '#base/clock.ts';
-import { Chores } from '#network/chores.ts';
 
-function setUp(): { clock: FakeClock; chores: Chores; done: number[]; add: (n: number) => void } {
+function setUp(): { clock: FakeClock; chores: Chores; done: number[]; add: (n: number) => () => void } {
   const clock = new FakeClock();
   const chores = new Chores(clock);
   const done: number[] = [];
-  const add = (n: number): void => chores.add(async () => void done.push(n));
+  const add = (n: number): (() => void) => chores.add(async () => void done.push(n));
   return { clock, chores, done, add };
 }
 
@@ -44,4 +44,27 @@ it('who asks for it finds all of them done, one after the other', async () => {
   open();
   await flushed;
   expect(done).toEqual([1, 2]);
+});
+
+it('none waits for ever where somebody comes all the time', async () => {
+  const { clock, chores, done, add } = setUp();
+  add(1);
+  for (let ms = 0; ms < 1_100; ms += 10) {
+    await clock.advance(10);
+    chores.stir();
+  }
+  await settle();
+  expect(done).toEqual([1]);
+});
+
+it('who needs one of them done has that done at once, and once', async () => {
+  const { clock, done, add } = setUp();
+  add(1);
+  const hurry = add(2);
+  hurry();
+  expect(done).toEqual([2]);
+  hurry();
+  await clock.advance(20);
+  await settle();
+  expect(done).toEqual([2, 1]);
 });
