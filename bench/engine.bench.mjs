@@ -415,7 +415,7 @@ function readlinkOr(path) {
   try {
     return readlinkSync(path);
   } catch {
-    return undefined;
+    return undefined; // of a process that has just ended
   }
 }
 
@@ -423,7 +423,7 @@ function readdirOr(path) {
   try {
     return readdirSync(path);
   } catch {
-    return [];
+    return []; // of a process that has just ended
   }
 }
 

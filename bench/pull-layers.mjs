@@ -6,7 +6,7 @@
 //
 // Needs root, docker-registry, skopeo, GNU tar; takes the layers from this host's own /usr. ESTIBA_BENCH_LAYERS keeps them
 // between runs. Ends with 1 when a median misses its goal.
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
@@ -15,7 +15,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   readSync,
   statSync,
   writeFileSync,
@@ -257,9 +256,5 @@ function freePort() {
 }
 
 function has(program) {
-  try {
-    return readFileSync('/dev/null') && execFileSync('which', [program]).length > 0;
-  } catch {
-    return false;
-  }
+  return spawnSync('which', [program]).status === 0;
 }

@@ -25,7 +25,7 @@ const BLOWS = {
 };
 
 const words = process.argv.slice(2);
-const pages = await readFile(PAGES, 'utf8').then(JSON.parse, () => undefined);
+const pages = await readFile(PAGES, 'utf8').then(JSON.parse, () => undefined); // none: `make demo` was not run
 if (!pages || (await daemonPid()) === undefined) {
   process.stderr.write('the demo does not run: make demo\n');
   process.exit(1);

@@ -22,7 +22,7 @@ function machineOf(path) {
     readSync(fd, header);
     closeSync(fd);
   } catch {
-    return undefined;
+    return undefined; // not built yet
   }
   return header.readUInt16LE(E_MACHINE_AT);
 }

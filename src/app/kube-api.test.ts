@@ -140,7 +140,7 @@ describe('the API server on its socket', () => {
     await new Promise((first) => lazy.once('data', first));
     lazy.pause();
     const cut = new Promise((closed) => lazy.once('close', closed));
-    lazy.on('error', () => undefined);
+    lazy.on('error', () => undefined); // it is cut, as awaited
     const cache = api.server.services.registry.cache.resource('configmaps');
     const before = cache.watchers;
     const data = { a: 'x'.repeat(500_000) };

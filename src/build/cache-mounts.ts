@@ -97,7 +97,8 @@ async function bytesBelow(root: string): Promise<number> {
     if (!stat) continue;
     bytes += stat.blocks * 512;
     if (!stat.isDirectory()) continue;
-    for (const name of await readdir(path).catch(() => [])) pending.push(join(path, name));
+    for (const name of await readdir(path).catch(() => [])) // gone meanwhile, too
+      pending.push(join(path, name));
   }
   return bytes;
 }

@@ -100,7 +100,7 @@ export class EdgeClient implements Edge {
   /** The edge goes on by itself. */
   async close(): Promise<void> {
     this.#closed = true;
-    const socket = await this.#socket?.catch(() => undefined);
+    const socket = await this.#socket?.catch(() => undefined); // never reached: told to those who asked it
     socket?.destroy();
   }
 

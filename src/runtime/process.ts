@@ -206,6 +206,7 @@ function capabilitySets(b: PlanBuilder, context: ProcessContext): Record<Capabil
   return { ...sets, ambient: sets.ambient & ~orphaned, effective: sets.effective & ~beyond };
 }
 
+/** Undefined: no capability that this kernel, or anybody, knows by that name. */
 function bitOf(name: string): bigint | undefined {
   try {
     return 1n << BigInt(capabilityNumber(name));

@@ -61,7 +61,7 @@ export class Spawner {
       let made: Promise<Shim | undefined> = Promise.resolve(undefined);
       const news = (kind: number): void => {
         if (kind !== TELL.listens) return;
-        made = Shim.made(options.dir, plan).catch(() => undefined);
+        made = Shim.made(options.dir, plan).catch(() => undefined); // as above
         made.then((shim) => shim && resolve(shim));
       };
       const told = async (payload: Buffer): Promise<void> => {

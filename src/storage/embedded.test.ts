@@ -32,7 +32,7 @@ async function open(directory: string, options: Partial<EmbeddedOptions> = {}): 
 }
 
 afterEach(async () => {
-  for (const store of stores.splice(0)) await store.close().catch(() => undefined);
+  for (const store of stores.splice(0)) await store.close().catch(() => undefined); // some tests break it
   for (const directory of directories.splice(0)) await rm(directory, { recursive: true, force: true });
 });
 

@@ -125,6 +125,7 @@ export class Sessions {
 
   /** Written one after the other: the last that changed is the last that stands there. */
   #keep(): Promise<void> {
+    // Whoever asked for an earlier write has heard of its failure; this one writes all that there is.
     this.#writes = this.#writes.catch(() => undefined).then(() => this.#kept.write(textOf(this.#sessions)));
     return this.#writes;
   }

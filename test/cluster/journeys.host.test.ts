@@ -150,7 +150,7 @@ describe('what the controllers ask for, with real pods', () => {
     );
     await machine.kubectl('delete job --all --wait');
     await machine.kubectl('delete cronjob tick');
-    expect(await pods('app in (sum,fails,tick)').catch(() => [])).toEqual([]);
+    await expect.poll(() => pods(`'app in (sum,fails,tick)'`), { timeout: 30_000, interval: 200 }).toEqual([]); // they follow their jobs
   });
 
   it('a DaemonSet runs here; drain evicts what may go, and waits for a budget', async () => {

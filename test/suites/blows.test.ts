@@ -5,7 +5,6 @@ import { join, relative, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { waitFor } from '../cluster/machine.ts';
 import { readHostState } from '../leaks.ts';
 import { picturesOf } from './pictures.ts';
 
@@ -139,8 +138,7 @@ describe('the first minute, from a copy of the tree', () => {
     const { code, text } = await make('demo-clean');
     expect(code, text).toBe(0);
     // The kernel takes links and cgroups away behind the last process.
-    await waitFor('nothing to be left', MINUTE_MS, () => leftovers(room).length === 0).catch(() => undefined);
-    expect(leftovers(room)).toEqual([]);
+    await expect.poll(() => leftovers(room), { timeout: MINUTE_MS, interval: 200 }).toEqual([]);
   });
 });
 

@@ -71,15 +71,17 @@ describe('the Debian package, where systemd starts the daemon', () => {
 
   afterAll(async () => {
     await shell?.[Symbol.asyncDispose]();
-    if (host) {
-      await estiba('rm', '--force', '--volumes', 'box').catch(() => undefined);
-      await host.stop();
+    try {
+      if (host) await estiba('rm', '--force', '--volumes', 'box');
+    } finally {
+      await host?.stop();
+      rmSync(room, { recursive: true, force: true });
     }
-    rmSync(room, { recursive: true, force: true });
   });
 
   /** `degraded` when a unit failed: which one, then, is told. */
   async function booted(): Promise<void> {
+    // Nothing answers in it yet, nor while it boots.
     const state = (): Promise<string> => there('sh', '-c', 'systemctl is-system-running; true').catch(() => '');
     await waitFor('a boot', 3 * MINUTE_MS, async () => ['running', 'degraded'].includes(await state()));
     expect(await there('systemctl', '--failed', '--plain', '--no-legend')).toBe('');
@@ -163,6 +165,7 @@ describe('the Debian package, where systemd starts the daemon', () => {
     await estiba('start', 'box');
     await booted();
     await waitFor('the daemon', MINUTE_MS, isActive);
+    // Not up again yet: refused.
     const answer = (): Promise<string> => there('curl', '-s', 'http://127.0.0.1:8086').catch(() => '');
     await waitFor('the container', MINUTE_MS, async () => (await answer()) === 'still here');
   });

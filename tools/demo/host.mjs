@@ -19,6 +19,7 @@ export async function endProcesses() {
       }
     }
     if (pids.length === 0) return;
+    // Those that are left get the harder signal next, and what that leaves is found by whoever asks for `ours`.
     await until('the end of the demo’s processes', 5_000, async () => (await ours()).length === 0, 50).catch(() => {});
   }
 }

@@ -44,7 +44,7 @@ function answerOf(f: Forwarding, outgoing: ClientHttp2Stream): Promise<Head> {
     const fail = (error: unknown, is: { late?: boolean } = {}): void => {
       done();
       f.request.unpipe(outgoing);
-      outgoing.on('error', () => undefined);
+      outgoing.on('error', () => undefined); // its end by our own hand; why is told already
       outgoing.close(constants.NGHTTP2_CANCEL);
       // RFC 9113 8.7: a refused stream has not been looked at.
       const unsent = outgoing.rstCode === constants.NGHTTP2_REFUSED_STREAM && !hasBody(f.request);

@@ -83,7 +83,7 @@ function sendRequest(f: Forwarding, outgoing: ClientRequest): Promise<IncomingMe
     const fail = (error: unknown, late = false): void => {
       done();
       f.request.unpipe(outgoing);
-      outgoing.on('error', () => undefined);
+      outgoing.on('error', () => undefined); // its end by our own hand; why is told already
       outgoing.destroy();
       // A connection of a pool that never came about: the system's words for it, and the request waited in memory.
       const unsent = ['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EADDRNOTAVAIL'].includes(errnoOf(error) ?? '');

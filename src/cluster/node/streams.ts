@@ -113,7 +113,7 @@ export class PodStreams {
       close: () => {
         stdin.end();
         // A terminal whose user has left hangs up; without one the program goes on, as kubectl's users expect.
-        if (options.tty) void process.signal(SIGHUP).catch(() => undefined);
+        if (options.tty) void process.signal(SIGHUP).catch(() => undefined); // it has ended
         process.streams.detach();
       },
     };

@@ -183,7 +183,7 @@ async function driven<T>(clock: FakeClock, work: Promise<T>): Promise<T> {
   const watched = work.finally(() => {
     settled = true;
   });
-  watched.catch(() => undefined);
+  watched.catch(() => undefined); // the caller hears of it
   while (!settled) await clock.advance(10);
   return watched;
 }

@@ -75,6 +75,6 @@ function decode(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text;
+    return text; // a bare `%`: no such name exists, and the answer says so with the text as it came
   }
 }

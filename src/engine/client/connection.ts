@@ -149,7 +149,8 @@ export class DaemonConnection {
         const body = Readable.from(options.body, { objectMode: false });
         // A body that cannot be read is the reason, whatever comes of the request that it was for.
         body.once('error', reject);
-        // An answer that comes before all is sent (a refusal) is the answer; what is left need not be sent.
+        // An answer that comes before all is sent (a refusal) is the answer; what is left need not be sent. The errors of either end are heard
+        // above: the request's when there is no answer, the body's always.
         pipeline(body, call).catch(() => undefined);
       } else call.end(options.json === undefined ? undefined : JSON.stringify(options.json));
     });

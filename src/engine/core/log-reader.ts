@@ -205,7 +205,7 @@ function parseForeignLine(line: string): LogLine | undefined {
     const { log = '', stream, time = '' } = JSON.parse(line) as { log?: string; stream?: string; time?: string };
     return { stream: stream === 'stderr' ? 'stderr' : 'stdout', text: Buffer.from(log), time };
   } catch {
-    return undefined;
+    return undefined; // cut off by a crash, or written by somebody else: no line
   }
 }
 

@@ -150,7 +150,7 @@ describe('volumes of containers', () => {
       const never = new Promise<never>((_, reject) => {
         bury = () => reject(new Error('dead'));
       });
-      never.catch(() => undefined);
+      never.catch(() => undefined); // nobody may be waiting when it is buried
       let died = (): void => undefined;
       const death = new Promise<void>((resolve) => {
         died = resolve;

@@ -93,7 +93,7 @@ function readProgram(path: string): SeccompProgram | undefined {
   try {
     bytes = readFileSync(path);
   } catch {
-    return undefined;
+    return undefined; // not compiled yet, or not readable: compiled anew
   }
   const body = bytes.subarray(0, Math.max(0, bytes.length - DIGEST_BYTES));
   const filter = body.subarray(4);

@@ -59,7 +59,7 @@ export class Connection {
   /** A call beside the streams. Throws the daemon's own words. */
   async call<T>(method: 'GET' | 'POST', path: string): Promise<T> {
     const answer = await fetch(path, { method, headers: { 'X-Estiba-Key': this.#key } });
-    const body: unknown = await answer.json().catch(() => ({}));
+    const body: unknown = await answer.json().catch(() => ({})); // no JSON: its status has to do
     if (answer.ok) return body as T;
     if (answer.status === 401) this.#set('out');
     const said = body as { message?: string; hint?: string };
@@ -97,6 +97,7 @@ export class Connection {
     setTimeout(() => this.#connect(), waitMs);
   }
 
+  /** Where nobody answers, nobody has refused us. */
   async #isAdmitted(): Promise<boolean> {
     const answer = await fetch('/api/nothing', { headers: { 'X-Estiba-Key': this.#key } }).catch(() => undefined);
     return answer?.status !== 401;

@@ -166,7 +166,7 @@ function nameMatches(name: string, wish: string): boolean {
     const pattern = new RegExp(wish);
     return pattern.test(name) || pattern.test(`/${name}`);
   } catch {
-    return name.includes(wish);
+    return name.includes(wish); // no regular expression: taken literally
   }
 }
 

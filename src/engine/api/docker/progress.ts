@@ -20,7 +20,7 @@ export async function progressReply(
     ended = true;
     wake();
   });
-  const settled = done.catch(() => undefined);
+  const settled = done.catch(() => undefined); // a mark that it is over; `done` itself is awaited below
   const news = (): Promise<void> =>
     new Promise((resolve) => {
       wake = resolve;
