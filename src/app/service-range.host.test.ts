@@ -1,6 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { routeServices } from '#app/service-range.ts';
+import type { NetKernel } from '#kernel/netlink/hand.ts';
+import { NetWorld } from '../../test/net/world.ts';
 import { ESTIBA } from '../../test/suites/room/engine.ts';
 import { Room, waitFor } from '../../test/suites/room/room.ts';
 
@@ -64,5 +67,38 @@ describe('two daemons on one host', () => {
     );
     await started('again', names.two);
     expect(routes().map((line) => line.split(' ')[0])).toEqual(['10.96.0.0/16', '10.97.0.0/16']);
+  });
+});
+
+describe('of two daemons that want one range at once', () => {
+  let world: NetWorld;
+  beforeAll(() => {
+    world = new NetWorld('ranges-race');
+  });
+  afterAll(() => world.close());
+
+  it('the slower is told the range, and who was quicker', async () => {
+    const netns = await world.netns('host');
+    for (const [n, link] of ['slow0', 'quick0'].entries()) {
+      world.run(netns, 'ip', 'link', 'add', link, 'type', 'bridge');
+      world.run(netns, 'ip', 'addr', 'add', `10.${n + 1}.0.1/24`, 'dev', link);
+      world.run(netns, 'ip', 'link', 'set', link, 'up');
+    }
+    const hand = world.handIn(netns);
+    let looks = 0;
+    const slow: Pick<NetKernel, 'netlink'> = {
+      netlink: async (request) => {
+        const answer = await hand.netlink(request);
+        // All was free when it looked; the other comes before it acts.
+        if (request.what === 'read links' && looks++ === 0)
+          world.run(netns, 'ip', 'route', 'add', '10.96.0.0/16', 'dev', 'quick0');
+        return answer;
+      },
+    };
+    await expect(routeServices(slow, { serviceCidr: '10.96.0.0/16', gateway: '10.1.0.1' })).rejects.toMatchObject({
+      message: 'the Service range 10.96.0.0/16 is in use on this host already: 10.96.0.0/16 by quick0',
+      hint: expect.stringContaining('--service-cidr'),
+    });
+    expect(looks).toBe(2);
   });
 });

@@ -15,7 +15,7 @@ describe('a Service range', () => {
 
   it('is held by whoever else has a route to all of it, or to a part', () => {
     const routes = [route('10.96.0.0/12', 7), route('10.100.0.0/16', 9)];
-    expect(rangeHolders(range, { index: 3 }, routes, links)).toEqual([
+    expect(rangeHolders(range, { own: { index: 3 }, routes, links })).toEqual([
       '10.96.0.0/12 by other0',
       '10.100.0.0/16 by a link that is gone',
     ]);
@@ -23,7 +23,7 @@ describe('a Service range', () => {
 
   it('is free beside our own route, wider ones, those of other ranges and the default', () => {
     const routes = [route('10.96.0.0/12', 3), route('10.0.0.0/8', 7), route('172.17.0.0/16', 7), { index: 7 }];
-    expect(rangeHolders(range, { index: 3 }, routes, links)).toEqual([]);
+    expect(rangeHolders(range, { own: { index: 3 }, routes, links })).toEqual([]);
   });
 
   const heldBy = (holders: Record<string, string[]>) => (asked: ReturnType<typeof parseCidr>) =>

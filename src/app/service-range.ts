@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_SERVICE_CIDR } from '#app/kube-api.ts';
-import { defineError, EstibaError, errnoOf } from '#base/errors.ts';
+import { defineError, EstibaError, errnoOf, isCode } from '#base/errors.ts';
 import { logger } from '#base/log.ts';
 import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { type Cidr, formatCidr, formatIp, overlaps, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
@@ -35,6 +35,7 @@ export const ServiceRangeTaken = defineError(
   }),
 );
 
+const EEXIST = 17; // asm-generic/errno-base.h
 /** 10.96.0.0/16 to 10.111.0.0/16: what Kubernetes' usual 10.96.0.0/12 has. */
 const CANDIDATES = Array.from({ length: 16 }, (_, i) => `10.${96 + i}.0.0/16`);
 
@@ -54,16 +55,20 @@ export function decideServiceRange(
   return cidr;
 }
 
+type Netlink = Pick<NetKernel, 'netlink'>;
+
+/** A look at the host: the link that has the pods' gateway, and all that might be in the way. */
+export interface Seen {
+  own: { index: number };
+  routes: readonly Route[];
+  links: readonly Pick<Link, 'index' | 'name'>[];
+}
+
 /**
  * Who else on this host has addresses of the Service range: mostly another daemon with the same range, since each routes its own to
  * its pods' link. A wider route (a VPN's 10.0.0.0/8) is nobody's in particular: ours is the narrower one, and holds.
  */
-export function rangeHolders(
-  range: Cidr,
-  own: { index: number },
-  routes: readonly Route[],
-  links: readonly Pick<Link, 'index' | 'name'>[],
-): string[] {
+export function rangeHolders(range: Cidr, { own, routes, links }: Seen): string[] {
   return routes.flatMap(({ destination, index }) => {
     if (!destination || index === own.index || destination.prefix < range.prefix) return [];
     if (!overlaps(destination, range)) return [];
@@ -72,17 +77,11 @@ export function rangeHolders(
   });
 }
 
-interface Seen {
-  own: { index: number };
-  routes: Route[];
-  links: Link[];
-}
-
-function ask(kernel: NetKernel, what: string, messages: Message[]): Promise<Received[]> {
+function ask(kernel: Netlink, what: string, messages: Message[]): Promise<Received[]> {
   return kernel.netlink({ what, protocol: NETLINK_ROUTE, messages });
 }
 
-async function look(kernel: NetKernel, gateway: string): Promise<Seen> {
+async function look(kernel: Netlink, gateway: string): Promise<Seen> {
   const addresses = parseAddresses(await ask(kernel, 'read addresses', [dumpAddresses()]));
   const own = addresses.find(({ cidr }) => formatIp(cidr.ip) === gateway);
   if (!own) throw new EstibaError('NO_GATEWAY', `no link of this host has the pods' gateway ${gateway}`);
@@ -100,9 +99,9 @@ export async function claimServiceRange(o: {
   const path = join(directory, 'service-range.json');
   const kernel = spawnNetHand(findNetHand());
   try {
-    const { own, routes, links } = await look(kernel, o.gateway);
+    const seen = await look(kernel, o.gateway);
     const kept = await keptRange(directory, path);
-    const cidr = decideServiceRange({ wished: o.wished, kept }, (range) => rangeHolders(range, own, routes, links));
+    const cidr = decideServiceRange({ wished: o.wished, kept }, (range) => rangeHolders(range, seen));
     if (o.wished === undefined && kept === undefined && cidr !== DEFAULT_SERVICE_CIDR)
       logger('app').info(`${DEFAULT_SERVICE_CIDR} is in use on this host: Services get ${cidr}`);
     await routeServices(kernel, { serviceCidr: cidr, gateway: o.gateway });
@@ -129,18 +128,26 @@ async function keptRange(directory: string, path: string): Promise<string | unde
  * link as the way, programs on the host reach Services, with the gateway's address as theirs. Returns what takes it back.
  */
 export async function routeServices(
-  kernel: NetKernel,
+  kernel: Netlink,
   { serviceCidr, gateway }: { serviceCidr: string; gateway: string },
 ): Promise<() => Promise<void>> {
-  const { own, routes, links } = await look(kernel, gateway);
+  const seen = await look(kernel, gateway);
+  const { own, routes } = seen;
   const route = { destination: parseCidr(serviceCidr), index: own.index, source: parseIp(gateway) };
-  const holders = rangeHolders(route.destination, own, routes, links);
+  const holders = rangeHolders(route.destination, seen);
   if (holders.length > 0) throw new ServiceRangeTaken({ cidr: serviceCidr, holders });
   const isOurs = routes.some(
     ({ destination, index }) => index === own.index && destination && same(destination, route),
   );
-  // Of two that come at once the kernel takes one: only what is ours already is replaced.
-  await ask(kernel, `route ${serviceCidr} to the pods' link`, [isOurs ? replaceRoute(route) : addRoute(route)]);
+  try {
+    // Of two that come at once the kernel takes one: only what is ours already is replaced.
+    await ask(kernel, `route ${serviceCidr} to the pods' link`, [isOurs ? replaceRoute(route) : addRoute(route)]);
+  } catch (cause) {
+    if (!isCode(cause, 'NETLINK_REFUSED') || cause.data['errno'] !== EEXIST) throw cause;
+    const quicker = rangeHolders(route.destination, await look(kernel, gateway));
+    if (quicker.length === 0) throw cause; // and is gone again
+    throw new ServiceRangeTaken({ cidr: serviceCidr, holders: quicker }, { cause });
+  }
   return async () => void (await ask(kernel, `take back the route of ${serviceCidr}`, [deleteRoute(route)]));
 }
 
