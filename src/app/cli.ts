@@ -83,7 +83,8 @@ async function doctor({ args, io }: Parameters<Command>[0]): Promise<number> {
     path: io.env['PATH'] ?? '',
     freeRoom: freeRoomAt('/var/lib/estiba'),
   });
-  const diagnosis = diagnose(facts);
+  const { withFirewall } = await import('#app/doctor-firewall.ts'); // no other command needs to read it
+  const diagnosis = await withFirewall(diagnose(facts));
   const text = values.json
     ? `${JSON.stringify(diagnosis, null, 2)}\n`
     : renderDiagnosis(diagnosis, values.problems ? 'problems' : 'all');

@@ -43,11 +43,13 @@ export interface HostGate {
 }
 
 export interface FirewallNote {
-  /** `closed`: a rule we do not understand. `forward-drop`: a policy that stops our containers' traffic whatever we allow. */
+  /** `closed`: a rule we do not understand. `forward-drop`: one that stops our containers' traffic whatever we allow (transit.ts). */
   kind: 'closed' | 'forward-drop';
   where: string;
   says: string;
   fix: string;
+  /** Whose containers a `forward-drop` concerns. */
+  bridges?: readonly string[];
 }
 
 export function compileHostGate(daemon: string, ruleset: Ruleset, before: HostGate['made']): HostGate {
@@ -68,7 +70,7 @@ export function compileHostGate(daemon: string, ruleset: Ruleset, before: HostGa
       ...before.sets.map((set) => deleteSet(t, set)),
       ...copies.flatMap((copy) => [...copy.sets, ...copy.chains, ...copy.rules]),
     ],
-    notes: [...(copies[0]?.notes ?? []), ...forwardNotes(foreign)],
+    notes: copies[0]?.notes ?? [],
     made: {
       chains: copies.flatMap((copy) => copy.chainNames),
       sets: copies.flatMap((copy) => copy.setNames),
@@ -76,32 +78,16 @@ export function compileHostGate(daemon: string, ruleset: Ruleset, before: HostGa
   };
 }
 
-/** Policies and final drops at the forward hook of others: no accept of ours can undo them. */
-function forwardNotes(ruleset: Ruleset): FirewallNote[] {
-  return ruleset.chains
-    .filter((chain) => chain.base?.hook === 'forward' && chain.base.policy === 'drop')
-    .map((chain) => ({
-      kind: 'forward-drop' as const,
-      where: `${familyName(chain.family)} ${chain.table} ${chain.name}`,
-      says: 'policy drop at the forward hook: traffic of containers passes only where a rule of that chain accepts it',
-      fix: fixForForward(chain),
-    }));
-}
-
-function fixForForward(chain: ChainInfo): string {
-  if (chain.name === 'FORWARD') {
-    const tool = chain.family === NFPROTO.IPV6 ? 'ip6tables' : 'iptables';
-    return `${tool} -I FORWARD -o <bridge> -j ACCEPT; ${tool} -I FORWARD -i <bridge> -j ACCEPT (beside Docker: in chain DOCKER-USER)`;
-  }
-  return `nft insert rule ${familyName(chain.family)} ${chain.table} ${chain.name} oifname <bridge> accept, and the same with iifname`;
-}
-
-/** Base chains of others at the input hook, in the order in which they are asked. */
-export function inputChains(daemon: string, { chains }: Pick<Ruleset, 'chains'>): ChainInfo[] {
+/** Base chains of others at a hook, in the order in which they are asked. */
+export function baseChains(
+  daemon: string,
+  { chains }: Pick<Ruleset, 'chains'>,
+  hook: 'input' | 'forward',
+): ChainInfo[] {
   return chains
     .filter(
       ({ base, family, table }) =>
-        base?.hook === 'input' && base.type === 'filter' && isInternet(family) && !isOwn(daemon, family, table),
+        base?.hook === hook && base.type === 'filter' && isInternet(family) && !isOwn(daemon, family, table),
     )
     .sort((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
 }
@@ -128,7 +114,7 @@ class GateCopy {
   compile(): this {
     const t = tableOf(this.#daemon);
     const entry = this.#from === 'lo' ? CHAIN.hostLocal : CHAIN.host;
-    const bases = inputChains(this.#daemon, this.#ruleset);
+    const bases = baseChains(this.#daemon, this.#ruleset, 'input');
     let next: Verdict = { verdict: 'accept' };
     // From the last to the first, so that each knows where its accept leads.
     for (const [index, base] of [...bases.entries()].reverse()) {
@@ -325,7 +311,7 @@ function isOwn(daemon: string, family: number, table: string): boolean {
   return family === own.family && table === own.table;
 }
 
-function familyName(family: number): string {
+export function familyName(family: number): string {
   const names: Record<number, string> = { 1: 'inet', 2: 'ip', 3: 'arp', 5: 'netdev', 7: 'bridge', 10: 'ip6' };
   return names[family] ?? `family ${family}`;
 }

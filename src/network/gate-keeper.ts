@@ -26,6 +26,7 @@ import {
 } from '#kernel/nft/ruleset.ts';
 import { compileHostGate, type FirewallNote, type HostGate } from '#network/firewall.ts';
 import { type Reach, type ReachTarget, reachOf } from '#network/reach.ts';
+import { forwardNotes } from '#network/transit.ts';
 
 /** How long a change of the host's firewall may go unnoticed by ports that are published already. */
 const LOOK_EVERY_MS = 2_000;
@@ -36,6 +37,7 @@ export class GateKeeper {
   readonly #kernel: NetKernel;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #bridges: () => readonly string[];
   readonly #serial = new Serial('host firewall');
   #generation = -1;
   #hash = '';
@@ -43,11 +45,19 @@ export class GateKeeper {
   #notes: FirewallNote[] = [];
   #cancel: (() => void) | undefined;
 
-  constructor(options: { daemon: string; kernel: NetKernel; clock: Clock; log: Logger }) {
+  /** `bridges`: those of our networks, whose traffic others' forward rules may stop. */
+  constructor(options: {
+    daemon: string;
+    kernel: NetKernel;
+    clock: Clock;
+    log: Logger;
+    bridges: () => readonly string[];
+  }) {
     this.#daemon = options.daemon;
     this.#kernel = options.kernel;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#bridges = options.bridges;
   }
 
   /** What `doctor` and `why` tell about the host's firewall. */
@@ -59,7 +69,8 @@ export class GateKeeper {
     return this.#serial.run(async () => {
       const generation = parseGeneration(await this.#ask([getGeneration()]));
       if (generation === this.#generation) return;
-      const gate = compileHostGate(this.#daemon, await this.#read(), this.#made);
+      const ruleset = await this.#read();
+      const gate = compileHostGate(this.#daemon, ruleset, this.#made);
       // Names are numbered from nought each time, so equal rulesets give equal messages once something was made.
       const hash = createHash('sha256').update(encode(gate.messages)).digest('hex');
       if (hash !== this.#hash) {
@@ -73,11 +84,16 @@ export class GateKeeper {
         this.#hash = createHash('sha256')
           .update(encode(compileHostGate(this.#daemon, await this.#read(), this.#made).messages))
           .digest('hex');
-        this.#notes = gate.notes;
-        for (const note of gate.notes) this.#log.warn('host firewall', { where: note.where, says: note.says });
       }
+      this.#note(gate, ruleset);
       this.#generation = parseGeneration(await this.#ask([getGeneration()]));
     });
+  }
+
+  /** What `refresh` would note of the host's firewall; nothing is changed. */
+  async look(): Promise<FirewallNote[]> {
+    const ruleset = await this.#read();
+    return this.#notesOf(compileHostGate(this.#daemon, ruleset, this.#made), ruleset);
   }
 
   /** Who reaches these ports, by link and source; undefined for one whose rules cut the sources into too many pieces. */
@@ -90,6 +106,16 @@ export class GateKeeper {
     // What stands in a bridge brings nothing in by its own name.
     const ways = links.filter(({ master }) => master === undefined);
     return targets.map((target) => reachOf(this.#daemon, ruleset, target, ways));
+  }
+
+  #note(gate: HostGate, ruleset: Ruleset): void {
+    const before = new Set(this.#notes.map(({ where }) => where));
+    this.#notes = this.#notesOf(gate, ruleset);
+    for (const { where, says } of this.#notes) if (!before.has(where)) this.#log.warn('host firewall', { where, says });
+  }
+
+  #notesOf(gate: HostGate, ruleset: Ruleset): FirewallNote[] {
+    return [...gate.notes, ...forwardNotes(this.#daemon, ruleset, this.#bridges())];
   }
 
   watch(needed: () => boolean): void {
@@ -111,20 +137,29 @@ export class GateKeeper {
     this.#cancel = undefined;
   }
 
-  async #read(): Promise<Ruleset> {
-    const tables = parseTables(await this.#ask([dumpTables()]));
-    const chains = parseChains(await this.#ask([dumpChains()]));
-    const rules = parseRules(await this.#ask([dumpRules()]));
-    const sets = parseSets(await this.#ask([dumpSets()]));
-    for (const set of sets)
-      if (set.table !== this.#daemon)
-        set.elements = parseElements(
-          await this.#ask([dumpElements({ family: set.family, table: set.table }, set.name)]),
-        );
-    return { tables, chains, rules, sets };
+  #read(): Promise<Ruleset> {
+    return readRuleset(this.#kernel, this.#daemon);
   }
 
   #ask(messages: Message[]): Promise<Received[]> {
-    return this.#kernel.netlink({ what: 'read the host’s firewall', protocol: NETLINK_NETFILTER, messages });
+    return ask(this.#kernel, messages);
   }
+}
+
+/** What nftables holds, the elements of sets too but for those of `daemon`, which are many and its own. */
+export async function readRuleset(kernel: NetKernel, daemon?: string): Promise<Ruleset> {
+  const tables = parseTables(await ask(kernel, [dumpTables()]));
+  const chains = parseChains(await ask(kernel, [dumpChains()]));
+  const rules = parseRules(await ask(kernel, [dumpRules()]));
+  const sets = parseSets(await ask(kernel, [dumpSets()]));
+  for (const set of sets)
+    if (set.table !== daemon)
+      set.elements = parseElements(
+        await ask(kernel, [dumpElements({ family: set.family, table: set.table }, set.name)]),
+      );
+  return { tables, chains, rules, sets };
+}
+
+function ask(kernel: NetKernel, messages: Message[]): Promise<Received[]> {
+  return kernel.netlink({ what: 'read the host’s firewall', protocol: NETLINK_NETFILTER, messages });
 }

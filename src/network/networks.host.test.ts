@@ -63,6 +63,7 @@ describe('networks on a host with a LAN', () => {
     const web = await attach('web', 'front', [port('8080:80'), port('5353:80/udp')]);
     await world.serve(web.netns, 80, 'web sees ');
     await attach('client', 'front');
+    await world.serve(lan, 9000, 'lan sees ');
     await attach('db', 'back');
     await attach('db2', 'back');
   });
@@ -166,7 +167,6 @@ describe('networks on a host with a LAN', () => {
   });
 
   it('containers go out with the host’s address, but not those of internal networks', async () => {
-    await world.serve(lan, 9000, 'lan sees ');
     expect(await world.ask(ns('client'), '192.0.2.1', 9000)).toBe('lan sees 192.0.2.2');
     expect(await world.ask(ns('client'), 'fd00::1', 9000)).toBe('lan sees fd00::2');
     expect(await world.ask(ns('db'), '192.0.2.1', 9000)).not.toContain('lan sees');
@@ -309,11 +309,66 @@ describe('networks on a host with a LAN', () => {
     nft('add chain inet fw input { policy accept; }');
     nft('add chain inet fw transit { type filter hook forward priority 0; policy drop; }');
     await networks.firewall.refresh();
-    expect(networks.firewall.notes).toMatchObject([{ kind: 'forward-drop', where: 'inet fw transit' }]);
+    const front = networks.find('front').bridge;
+    expect(networks.firewall.notes).toMatchObject([
+      { kind: 'forward-drop', where: 'inet fw transit', bridges: expect.arrayContaining([front]) },
+    ]);
     expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('timeout');
     nft('delete table inet fw');
     await networks.firewall.refresh();
     expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('web sees 192.0.2.1');
+  });
+
+  it.each([
+    [
+      'a policy of nftables',
+      ['nft add table ip fw', "nft 'add chain ip fw f { type filter hook forward priority 5; policy drop; }'"],
+    ],
+    [
+      'a rule',
+      [
+        'nft add table inet fw',
+        "nft 'add chain inet fw f { type filter hook forward priority 5; }'",
+        'nft add rule inet fw f ct state established accept',
+        'nft add rule inet fw f counter reject',
+      ],
+    ],
+    [
+      'dockerd beside us',
+      [
+        'iptables -P FORWARD DROP',
+        'iptables -N DOCKER-USER',
+        'iptables -A FORWARD -j DOCKER-USER',
+        'iptables -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT',
+        'iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT',
+      ],
+    ],
+  ])('%s at the forward hook that stops containers is named, and its fix works as it stands', async (_, commands) => {
+    const shell = (line: string): string => world.run(host, 'sh', '-c', line);
+    const { bridge } = networks.find('front');
+    const reach = async () => {
+      const behind = { bridge, address: ipv4('web'), port: 80 };
+      const [said] = await networks.firewall.reach([{ protocol: 'tcp', port: 8080, address: '192.0.2.2', behind }]);
+      return said?.find(({ links }) => links.includes('eth0'))?.open;
+    };
+    expect([await networks.firewall.look(), await reach()]).toEqual([[], ['anywhere']]);
+    try {
+      for (const command of commands) shell(command);
+      expect(await world.ask(lan, '192.0.2.2', 8080)).not.toContain('web sees');
+      expect(await world.ask(ns('client'), '192.0.2.1', 9000)).not.toContain('lan sees');
+      await networks.firewall.refresh(); // no input rule has changed: the notes have
+      const notes = networks.firewall.notes.filter(({ bridges = [] }) => bridges.includes(bridge));
+      expect([notes, await reach()]).toMatchObject([[{ kind: 'forward-drop' }], []]);
+      for (const command of notes[0]?.fix.split('; ') ?? []) shell(command);
+      expect(await networks.firewall.look()).toEqual([]);
+      expect(await reach()).toEqual(['anywhere']);
+      expect(await world.ask(lan, '192.0.2.2', 8080)).toBe('web sees 192.0.2.1');
+      // Answers come back by what the host already accepts of connections that are known, or by the bridge's own rule.
+      expect(await world.ask(ns('client'), '192.0.2.1', 9000)).toBe('lan sees 192.0.2.2');
+    } finally {
+      for (const table of ['ip fw', 'inet fw', 'ip filter']) shell(`nft delete table ${table} 2>/dev/null || true`);
+      await networks.firewall.refresh();
+    }
   });
 
   it('a daemon that comes back finds all as it was, without a moment’s pause of its ports', async () => {

@@ -88,7 +88,7 @@ export class Networks {
     this.#chores = new Chores(options.clock);
     const later = (work: () => Promise<void>): void => void this.#chores.add(work);
     this.#pool = new NamespacePool({ ...options, dir: options.netnsDir, size: options.poolSize, later });
-    this.#gate = new GateKeeper(options);
+    this.#gate = new GateKeeper({ ...options, bridges: () => this.list().map(({ bridge }) => bridge) });
   }
 
   /** Brings the kernel to what the store says. The table is replaced in one transaction: running containers lose no packet. */

@@ -214,9 +214,13 @@ export function describePort(port: PublishedPort): string {
   return `${port.hostIp.includes(':') ? `[${port.hostIp}]` : port.hostIp}:${port.hostPort}->${port.containerPort}/${port.protocol}`;
 }
 
-/** The address that published ports lead to: that of the endpoint with the default route. */
+/** Where published ports lead to: the endpoint with the default route. */
+export function publishEndpoint({ endpoints }: Sandbox): Endpoint | undefined {
+  return endpoints.find((e) => e.defaultRoute) ?? endpoints[0];
+}
+
 export function publishTarget(sandbox: Sandbox): { ipv4: string | undefined; ipv6: string | undefined } {
-  const endpoint = sandbox.endpoints.find((e) => e.defaultRoute) ?? sandbox.endpoints[0];
+  const endpoint = publishEndpoint(sandbox);
   return { ipv4: endpoint?.ipv4, ipv6: endpoint?.ipv6 };
 }
 

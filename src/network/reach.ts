@@ -11,13 +11,14 @@ import {
 import { IP_PROTO, PROTOCOL_NUMBER } from '#kernel/nft/facts.ts';
 import { NFPROTO } from '#kernel/nft/message.ts';
 import type { ChainInfo, RuleInfo, Ruleset, SetInfo } from '#kernel/nft/ruleset.ts';
-import { inputChains, isTarget, isUnderstoodMeta, isUnderstoodPayload, isUnderstoodSet } from '#network/firewall.ts';
+import { baseChains, isTarget, isUnderstoodMeta, isUnderstoodPayload, isUnderstoodSet } from '#network/firewall.ts';
 import type { Protocol } from '#network/model.ts';
 import { ADDRTYPE, compare, inSet, Registers } from '#network/registers.ts';
 
 /**
- * Who reaches a host port, as the host's input rules read: the answer that firewall.ts makes the kernel give, worked out here for every
- * link and every source. Sources are cut where some rule cuts them, and one of each piece is sent through the rules.
+ * Who reaches a host port, as the host's input rules read, and others' forward rules behind DNAT: the kernel's own answer (firewall.ts
+ * makes it ask the input rules), worked out here for every link and every source. Sources are cut where some rule cuts them, and one of
+ * each piece is sent through the rules.
  *
  * What firewall.ts does not understand counts as closed here, too. What a packet carries beside link, addresses, protocol, ports and
  * state (its TTL, say) is not known: where it decides, the answer is `depends`.
@@ -27,6 +28,8 @@ export interface ReachTarget {
   port: number;
   /** Of the host. */
   address: string;
+  /** Where DNAT sends it on to; absent when a process of the host takes it. */
+  behind?: { bridge: string; address: string; port: number };
 }
 
 export interface ReachLink {
@@ -47,6 +50,8 @@ export interface Reach {
 export const ANY_LINK = '*';
 const LOOPBACK = 'lo';
 const OTHER_INDEX = 0x7fff_ffff;
+/** A link that no rule names. */
+export const anyLink: ReachLink = { name: ANY_LINK, index: OTHER_INDEX };
 /** A firewall that knows more pieces of the Internet than this (by country, say) is not taken apart. */
 const PIECES_MAX = 4_096;
 const JUMPS_MAX = 16; // as the kernel's own (NFT_JUMP_STACK_SIZE)
@@ -65,19 +70,24 @@ export function reachOf(
   const daddr = parseIp(target.address);
   const { family } = daddr;
   const bits = bitsOf(family);
-  const bases = inputChains(daemon, ruleset);
-  const rules = rulesFrom(bases, ruleset);
+  const bases = baseChains(daemon, ruleset, 'input');
+  const onward = target.behind ? baseChains(daemon, ruleset, 'forward') : [];
+  const rules = rulesFrom([...bases, ...onward], ruleset);
   const starts = sourcePieces([...rules.values()].flat(), ruleset, family);
   if (starts.length > PIECES_MAX) return undefined;
-  const packet = (link: ReachLink, source: bigint): Packet => ({ target, link, family, source, daddr: daddr.value });
+  const packet = (link: ReachLink, source: bigint): Packet => {
+    const { protocol, port } = target;
+    return { protocol, port, link, family, source, daddr: daddr.value, dnated: false };
+  };
   const judge = (of: Packet): Answer => {
-    const [one, other] = [true, false].map((fits) => new Walk(ruleset, rules, of, fits).passes(bases));
+    const next = behindDnat(of, target, links);
+    const passes = (one: Packet, hook: ChainInfo[], fits: boolean): boolean =>
+      new Walk(ruleset, rules, one, fits).refusal(hook) === undefined;
+    const [one, other] = [true, false].map((fits) => passes(of, bases, fits) && (!next || passes(next, onward, fits)));
     return one !== other ? 'depends' : one ? 'open' : 'closed';
   };
   // To a loopback address nothing comes from outside: the kernel calls it martian.
-  const ways = isLoopback(daddr)
-    ? links.filter(({ name }) => name === LOOPBACK)
-    : [...links, { name: ANY_LINK, index: OTHER_INDEX }];
+  const ways = isLoopback(daddr) ? links.filter(({ name }) => name === LOOPBACK) : [...links, anyLink];
   const answers = ways.map((link) => {
     // What comes by the loopback comes from the host itself.
     const isHost = link.name === LOOPBACK;
@@ -106,12 +116,25 @@ function isLoopback({ family, value }: Ip): boolean {
   return family === 4 ? value >> 24n === 127n : value === 1n;
 }
 
-interface Packet {
-  target: ReachTarget;
+/** The packet as it is forwarded. What comes from the host itself is not. */
+function behindDnat(packet: Packet, { behind }: ReachTarget, links: readonly ReachLink[]): Packet | undefined {
+  if (!behind || packet.link.name === LOOPBACK) return undefined;
+  const out = { name: behind.bridge, index: links.find(({ name }) => name === behind.bridge)?.index ?? 0 };
+  return { ...packet, out, daddr: parseIp(behind.address).value, port: behind.port, dnated: true };
+}
+
+/** The first of a connection. What is undefined nobody knows. */
+export interface Packet {
+  protocol: Protocol;
   link: ReachLink;
+  /** At the forward hook. */
+  out?: ReachLink;
   family: Family;
-  source: bigint;
-  daddr: bigint;
+  source: bigint | undefined;
+  daddr: bigint | undefined;
+  port: number | undefined;
+  /** Published: its destination was rewritten. */
+  dnated: boolean;
 }
 
 /** By chain: those that a packet can meet at the input hook. */
@@ -121,7 +144,7 @@ function keyOf({ family, table, name }: Pick<ChainInfo, 'family' | 'table' | 'na
   return `${family} ${table} ${name}`;
 }
 
-function rulesFrom(bases: readonly ChainInfo[], ruleset: Ruleset): Rules {
+export function rulesFrom(bases: readonly ChainInfo[], ruleset: Ruleset): Rules {
   const all = new Map<string, RuleInfo[]>();
   for (const rule of ruleset.rules) {
     const key = keyOf({ ...rule, name: rule.chain });
@@ -144,12 +167,13 @@ function rulesFrom(bases: readonly ChainInfo[], ruleset: Ruleset): Rules {
 
 type End = 'accept' | 'drop' | 'end';
 
-/** One packet's way through the input hook. `unknownMatches`: what is not known of it is taken to fit, or not to. */
-class Walk {
+/** One packet's way through a hook. `unknownMatches`: what is not known of it is taken to fit, or not to. */
+export class Walk {
   readonly #ruleset: Ruleset;
   readonly #rules: Rules;
   readonly #packet: Packet;
   readonly #unknownMatches: boolean;
+  #dropping: RuleInfo | undefined;
 
   constructor(ruleset: Ruleset, rules: Rules, packet: Packet, unknownMatches: boolean) {
     this.#ruleset = ruleset;
@@ -158,14 +182,15 @@ class Walk {
     this.#unknownMatches = unknownMatches;
   }
 
-  /** An accept ends one base chain; the next still has its say. */
-  passes(bases: readonly ChainInfo[]): boolean {
-    return bases
-      .filter(({ family }) => family === NFPROTO.INET || family === IP_PROTO[this.#packet.family])
-      .every((chain) => {
-        const end = this.#chain(chain, 0);
-        return end === 'accept' || (end === 'end' && chain.base?.policy !== 'drop');
-      });
+  /** Who drops it: a rule, or without one the chain's policy. An accept ends one base chain; the next still has its say. */
+  refusal(bases: readonly ChainInfo[]): { chain: ChainInfo; rule: RuleInfo | undefined } | undefined {
+    for (const chain of bases) {
+      if (chain.family !== NFPROTO.INET && chain.family !== IP_PROTO[this.#packet.family]) continue;
+      const end = this.#chain(chain, 0);
+      if (end === 'drop') return { chain, rule: this.#dropping };
+      if (end === 'end' && chain.base?.policy === 'drop') return { chain, rule: undefined };
+    }
+    return undefined;
   }
 
   #chain(chain: ChainInfo, depth: number): End {
@@ -174,6 +199,7 @@ class Walk {
     for (const rule of rules) {
       const verdict = this.#rule(rule, chain);
       if (!verdict || verdict.verdict === 'continue') continue;
+      if (verdict.verdict === 'drop') this.#dropping = rule;
       if (!('chain' in verdict)) return verdict.verdict === 'return' ? 'end' : verdict.verdict;
       const end = this.#chain({ ...chain, name: verdict.chain, base: undefined }, depth + 1);
       if (end !== 'end' || verdict.verdict === 'goto') return end;
@@ -207,12 +233,15 @@ class Walk {
         registers.put(e.dreg, e.data);
         return true;
       case 'meta':
-        if (!isUnderstoodMeta(e.key)) return undefined;
+        if (!isUnderstoodMeta(e.key) && !(this.#packet.out && isOutMeta(e.key))) return undefined;
         registers.put(e.dreg, this.#meta(e.key));
         return true;
       case 'ct':
         if (e.key > 2 || e.direction !== undefined) return undefined;
-        registers.put(e.dreg, e.key === 0 ? u32(CT_STATE.NEW) : e.key === 1 ? Uint8Array.of(0) : u32(0));
+        registers.put(
+          e.dreg,
+          e.key === 0 ? u32(CT_STATE.NEW) : e.key === 1 ? Uint8Array.of(0) : u32(this.#packet.dnated ? IPS_DST_NAT : 0),
+        );
         return true;
       case 'fib':
         if (e.result !== FIB.RESULT_ADDRTYPE || (e.flags & (FIB.IIF | FIB.OIF)) !== 0) return undefined;
@@ -249,8 +278,12 @@ class Walk {
   }
 
   #meta(key: number): Uint8Array {
-    const { link, family, target } = this.#packet;
+    const { link, out, family, protocol } = this.#packet;
     switch (key) {
+      case META.OIF:
+        return u32(out?.index ?? 0);
+      case META.OIFNAME:
+        return name16(out?.name ?? '');
       case META.IIF:
         return u32(link.index);
       case META.IIFNAME:
@@ -258,31 +291,32 @@ class Walk {
       case META.NFPROTO:
         return Uint8Array.of(IP_PROTO[family]);
       case META.L4PROTO:
-        return Uint8Array.of(PROTOCOL_NUMBER[target.protocol]);
+        return Uint8Array.of(PROTOCOL_NUMBER[protocol]);
       default:
         return ETHERTYPE[family];
     }
   }
 
   #addressType(flags: number): number {
-    if ((flags & FIB.DADDR) !== 0) return ADDRTYPE.local;
+    if ((flags & FIB.DADDR) !== 0) return this.#packet.out ? ADDRTYPE.unicast : ADDRTYPE.local;
     return this.#packet.link.name === LOOPBACK ? ADDRTYPE.local : ADDRTYPE.unicast;
   }
 
   /** Undefined where what is asked for is not all known. */
   #payload({ base, offset, length }: Expression & { expr: 'payload' }): Uint8Array | undefined {
-    const { family, source, daddr, target } = this.#packet;
-    if (base === PAYLOAD_TRANSPORT)
-      return Uint8Array.of(SOURCE_PORT >> 8, SOURCE_PORT & 0xff, target.port >> 8, target.port & 0xff).slice(
-        offset,
-        offset + length,
-      );
+    const { family, source, daddr, port, protocol } = this.#packet;
+    if (base === PAYLOAD_TRANSPORT) {
+      if (port === undefined && offset + length > 2) return undefined;
+      const to = port ?? 0;
+      return Uint8Array.of(SOURCE_PORT >> 8, SOURCE_PORT & 0xff, to >> 8, to & 0xff).slice(offset, offset + length);
+    }
     const size = bitsOf(family) / 8;
     const protocolAt = family === 4 ? 9 : 6;
     if (base === PAYLOAD_NETWORK && offset === protocolAt && length === 1)
-      return Uint8Array.of(PROTOCOL_NUMBER[target.protocol]);
+      return Uint8Array.of(PROTOCOL_NUMBER[protocol]);
     const from = offset - SOURCE_AT[family];
     if (base !== PAYLOAD_NETWORK || from < 0 || from + length > 2 * size) return undefined;
+    if (source === undefined || daddr === undefined) return undefined;
     return Uint8Array.from([...ipBytes({ family, value: source }), ...ipBytes({ family, value: daddr })]).slice(
       from,
       from + length,
@@ -291,6 +325,13 @@ class Walk {
 }
 
 const DROP: Verdict = { verdict: 'drop' };
+/** Of conntrack's status (linux/netfilter/nf_conntrack_common.h). */
+const IPS_DST_NAT = 0x20;
+
+/** Known only where a packet is on its way out. */
+function isOutMeta(key: number): boolean {
+  return key === META.OIF || key === META.OIFNAME;
+}
 
 function setOf(ruleset: Ruleset, { family, table }: ChainInfo, name: string): SetInfo | undefined {
   return ruleset.sets.find((s) => s.family === family && s.table === table && s.name === name);

@@ -44,17 +44,33 @@ export function reachKey({ protocol, port, address }: ReachTarget): string {
   return `${protocol} ${port} ${address}`;
 }
 
+/** Where a container's published ports lead to. */
+export type PublishedTo = { bridge: string; ipv4: string | undefined; ipv6: string | undefined } | undefined;
+
 /** What is to be asked of the host's firewall for these containers. */
-export function reachTargets(records: readonly ContainerRecord[], hostAddresses: readonly string[]): ReachTarget[] {
+export function reachTargets(
+  records: readonly ContainerRecord[],
+  hostAddresses: readonly string[],
+  publishedTo: (container: string) => PublishedTo,
+): ReachTarget[] {
   return records
     .filter((record) => isRunning(record.state))
-    .flatMap(({ ports }) =>
-      ports.flatMap(({ protocol, hostIp = '', hostPort }) =>
+    .flatMap(({ id, ports }) =>
+      ports.flatMap(({ protocol, hostIp = '', hostPort, containerPort }) =>
         hostPort === undefined
           ? []
-          : answering(hostIp, hostAddresses).map((address) => ({ protocol, port: hostPort, address })),
+          : answering(hostIp, hostAddresses).map((address) => {
+              const behind = behindOf(publishedTo(id), address, containerPort);
+              return { protocol, port: hostPort, address, ...(behind ? { behind } : {}) };
+            }),
       ),
     );
+}
+
+/** Undefined where the relay takes what comes: an IPv6 address of the host, and a container without one. */
+function behindOf(to: PublishedTo, address: string, port: number): ReachTarget['behind'] {
+  const at = address.includes(':') ? to?.ipv6 : to?.ipv4;
+  return to && at !== undefined ? { bridge: to.bridge, address: at, port } : undefined;
 }
 
 function answering(hostIp: string, hostAddresses: readonly string[]): string[] {

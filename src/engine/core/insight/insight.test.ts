@@ -174,7 +174,15 @@ function health(test: string[]) {
 
 describe('why a container', () => {
   const of = (r: ContainerRecord, more: Partial<Parameters<typeof why>[0]> = {}) =>
-    why({ record: r, kernel: undefined, lastLines: ['boom'], firewallNotes: [], nowMs: T0 + 60_000, ...more }).findings;
+    why({
+      record: r,
+      kernel: undefined,
+      lastLines: ['boom'],
+      firewallNotes: [],
+      bridges: [],
+      nowMs: T0 + 60_000,
+      ...more,
+    }).findings;
   const ended = (state: Partial<ContainerState>, changes: Partial<ContainerSpec> = {}) =>
     record(changes, { phase: 'exited', finishedAtMs: T0, ...state });
   const listening = (address: string) => kernel({ listeners: [{ protocol: 'tcp', address, port: 80, uid: 0 }] });
@@ -215,6 +223,23 @@ describe('why a container', () => {
     });
   });
 
+  it('does not reach others, nor they it, by whose forward rule and with which commands', () => {
+    const says = 'policy drop at the forward hook';
+    const fix = 'iptables -I FORWARD -i e0 -j ACCEPT; iptables -I FORWARD -o e0 -j ACCEPT';
+    const note = { kind: 'forward-drop' as const, where: 'ip filter FORWARD', says, fix, bridges: ['e0'] };
+    const world = { kernel: kernel(), firewallNotes: [note] };
+    expect(of(record({}), { ...world, bridges: ['e0', 'e-1'] })).toEqual([
+      {
+        code: 'HOST_FIREWALL',
+        fact: "the host's firewall stops its traffic to and from other machines: ip filter FORWARD",
+        cause: says,
+        evidence: [],
+        next: ['iptables -I FORWARD -i e0 -j ACCEPT', 'iptables -I FORWARD -o e0 -j ACCEPT'],
+      },
+    ]);
+    expect(of(record({}), { ...world, bridges: ['e-1'] }).map((f) => f.code)).toEqual(['RUNNING']);
+  });
+
   it('is unhealthy: the check, its last words and how to run it', () => {
     const r = record({ health: health(['CMD-SHELL', 'curl -f localhost']) });
     const log = [{ startMs: 0, endMs: 1, exitCode: 7, output: 'connection refused\n' }];
@@ -249,11 +274,15 @@ describe('what is exposed', () => {
       { from: [{ at: ['10.0.0.5:8080'], ways }], unjudged: ['127.0.0.1:8080'] },
       { from: [], unjudged: ['127.0.0.1:8081'] },
     ]);
-    expect(reachTargets([r], ['127.0.0.1', '10.0.0.5', 'fd00::5'])).toEqual([
-      { protocol: 'tcp', port: 8080, address: '127.0.0.1' },
-      { protocol: 'tcp', port: 8080, address: '10.0.0.5' },
-      { protocol: 'tcp', port: 8081, address: '127.0.0.1' },
+    const to = { bridge: 'e0', ipv4: '172.17.0.2', ipv6: undefined };
+    const behind = (port: number) => ({ bridge: 'e0', address: '172.17.0.2', port });
+    expect(reachTargets([r], ['127.0.0.1', '10.0.0.5', 'fd00::5'], () => to)).toEqual([
+      { protocol: 'tcp', port: 8080, address: '127.0.0.1', behind: behind(80) },
+      { protocol: 'tcp', port: 8080, address: '10.0.0.5', behind: behind(80) },
+      { protocol: 'tcp', port: 8081, address: '127.0.0.1', behind: behind(81) },
     ]);
+    const anyV6 = { ...r, ports: [{ containerPort: 80, protocol: 'tcp' as const, hostIp: '::', hostPort: 8080 }] };
+    expect(reachTargets([anyV6], ['fd00::5'], () => to)).toEqual([{ protocol: 'tcp', port: 8080, address: 'fd00::5' }]);
     expect(
       found.map(({ hostPort, reach, answersAt, listening }) => ({ hostPort, reach, answersAt, listening })),
     ).toEqual([

@@ -4,7 +4,7 @@ import type { Clock } from '#base/clock.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { WrongPhase } from '#engine/core/errors.ts';
 import { type Audit, audit, type Known, type Places } from '#engine/core/insight/audit.ts';
-import { type Exposed, exposed, reachKey, reachTargets } from '#engine/core/insight/exposed.ts';
+import { type Exposed, exposed, type PublishedTo, reachKey, reachTargets } from '#engine/core/insight/exposed.ts';
 import { type Foreseen, type ForeseeParts, foreseeCreate, foreseeUpdate } from '#engine/core/insight/foresee.ts';
 import { type KernelView, readKernelView } from '#engine/core/insight/kernel-view.ts';
 import { type ShowForm, show } from '#engine/core/insight/show.ts';
@@ -21,7 +21,9 @@ import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type PrintedStep, planToJson, printPlan } from '#kernel/plan/print.ts';
 import { readNamespaces } from '#kernel/proc/process.ts';
+import type { Endpoint } from '#network/model.ts';
 import type { Networks } from '#network/networks.ts';
+import { publishEndpoint } from '#network/plan.ts';
 
 export interface InsightOptions {
   containers: Containers;
@@ -75,7 +77,8 @@ export class Insight {
       record,
       kernel: this.#kernel(record),
       lastLines: await this.#lastLines(record),
-      firewallNotes: networks.firewall.notes,
+      firewallNotes: await networks.firewall.look(),
+      bridges: (networks.sandbox(record.id)?.endpoints ?? []).map((endpoint) => this.#bridgeOf(endpoint)),
       ...(port === undefined ? {} : { port }),
       nowMs: clock.now(),
     });
@@ -94,13 +97,13 @@ export class Insight {
   async exposed(): Promise<Exposed> {
     const { containers, networks } = this.#o;
     const [records, addresses] = [containers.list(), hostAddresses()];
-    const targets = reachTargets(records, addresses);
-    const answers = await networks.firewall.reach(targets);
+    const targets = reachTargets(records, addresses, (id) => this.#publishedTo(id));
+    const [answers, firewallNotes] = await Promise.all([networks.firewall.reach(targets), networks.firewall.look()]);
     return exposed({
       records,
       listeners: new Map(records.map((record) => [record.id, this.#kernel(record)?.listeners ?? []])),
       hostAddresses: addresses,
-      firewallNotes: networks.firewall.notes,
+      firewallNotes,
       reach: new Map(
         targets.flatMap((target, i) => {
           const ways = answers[i];
@@ -157,6 +160,16 @@ export class Insight {
       lines.push(...batch.map((line) => line.text.toString().trimEnd()));
     });
     return lines.slice(-LAST_LINES);
+  }
+
+  #bridgeOf({ network }: Endpoint): string {
+    return this.#o.networks.find(network).bridge;
+  }
+
+  #publishedTo(id: string): PublishedTo {
+    const sandbox = this.#o.networks.sandbox(id);
+    const endpoint = sandbox && publishEndpoint(sandbox);
+    return endpoint && { ...endpoint, bridge: this.#bridgeOf(endpoint) };
   }
 
   #known(): Known {

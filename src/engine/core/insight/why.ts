@@ -49,6 +49,8 @@ export interface WhyInputs {
   /** What it said last, oldest first. */
   lastLines: readonly string[];
   firewallNotes: readonly FirewallNote[];
+  /** Of its networks. */
+  bridges: readonly string[];
   /** Asked for a port of the host that does not answer. */
   port?: number;
   nowMs: number;
@@ -115,7 +117,8 @@ function ofHealth({ record }: WhyInputs): Finding[] {
 }
 
 /** Each published port from the inside out: is there a listener, is it one that others reach, does the host let it in. */
-function ofPorts({ record, kernel, firewallNotes, port: asked }: WhyInputs): Finding[] {
+function ofPorts(inputs: WhyInputs): Finding[] {
+  const { record, kernel, port: asked } = inputs;
   const { name } = record;
   // The same port on IPv4 and IPv6 is one question.
   const published = record.ports.filter(
@@ -138,16 +141,18 @@ function ofPorts({ record, kernel, firewallNotes, port: asked }: WhyInputs): Fin
     const finding = kernel && ofListeners(name, port, kernel.listeners);
     if (finding && (asked === undefined || asked === port.hostPort)) findings.push(finding);
   }
-  if (published.length > 0)
-    for (const note of firewallNotes)
-      findings.push({
-        code: 'HOST_FIREWALL',
-        fact: `the host's firewall may keep published ports closed: ${note.where}`,
-        cause: note.says,
-        evidence: [],
-        next: [note.fix],
-      });
-  return findings;
+  return [...findings, ...ofFirewall(inputs, published.length > 0)];
+}
+
+/** Rules that we do not understand concern published ports; a drop at the forward hook all that a container sends out, too. */
+function ofFirewall({ firewallNotes, bridges }: WhyInputs, isPublished: boolean): Finding[] {
+  return firewallNotes.flatMap(({ kind, where, says, fix, bridges: stopped = [] }): Finding[] => {
+    const isClosed = kind === 'closed' && isPublished;
+    if (!isClosed && !stopped.some((bridge) => bridges.includes(bridge))) return [];
+    const what = isClosed ? 'may keep published ports closed' : 'stops its traffic to and from other machines';
+    const fact = `the host's firewall ${what}: ${where}`;
+    return [{ code: 'HOST_FIREWALL', fact, cause: says, evidence: [], next: isClosed ? [fix] : fix.split('; ') }];
+  });
 }
 
 function ofListeners(name: string, port: PortRecord, listeners: readonly Listener[]): Finding | undefined {
