@@ -42,6 +42,8 @@ export interface ExecOptions {
   name: string;
   terminal?: boolean;
   stdin?: boolean;
+  /** The plan's bytes, where they are there already. */
+  encoded?: Uint8Array;
 }
 
 export function shimOptions(o: ShimOptions): Record<string, string | number | boolean | undefined> {
@@ -178,8 +180,8 @@ export class Shim {
     const socket = this.#takeSpare() ?? (await Shim.#reach(this.dir));
     const attachment = new Attachment(socket, (free) => this.#keepSpare(free));
     try {
-      const encoded = encodeOptions({ ...options, attach: true });
-      const record = one(await socket.request(ASK.exec, encoded, encodePlan(plan)));
+      const { encoded = encodePlan(plan), ...rest } = options;
+      const record = one(await socket.request(ASK.exec, encodeOptions({ ...rest, attach: true }), encoded));
       refuse('exec', record, plan);
       attachment.begin({ process: record.status, pid: record.pid, terminal: options.terminal ?? false });
       return attachment;

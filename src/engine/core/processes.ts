@@ -17,6 +17,7 @@ import { type CgroupPlace, dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/p
 import { planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { encodePlan } from '#kernel/plan/wire.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import { freeze } from '#runtime/freeze.ts';
 import type { Host } from '#runtime/host.ts';
@@ -25,6 +26,7 @@ import { planForget, planKillAll, planRemove } from '#runtime/plan-delete.ts';
 import { namespacesToJoin, planExec } from '#runtime/plan-exec.ts';
 import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
 import { type Container, isAlive, loadContainer } from '#runtime/store.ts';
+import { namesHome } from '#runtime/users.ts';
 import type { Attachment, Exit } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
@@ -245,7 +247,10 @@ function removable({ cgroups, rootfs, ownsRootMount }: ContainerRecord): Removab
 }
 
 /** What the runtime keeps of a container in its file, and processes in it are made by. */
-type Made = Pick<Container, 'record' | 'config'>;
+interface Made extends Pick<Container, 'record' | 'config'> {
+  /** The plan of the last exec, and what it was made from: probes and scripts ask for the same again and again. */
+  exec?: { of: string; plan: Plan; encoded: Uint8Array };
+}
 
 interface Known extends Made {
   init: ProcessIdentity;
@@ -321,9 +326,21 @@ class ShimProcess implements CreatedProcess {
   }
 
   async exec(id: string, process: OciProcess, io: Omit<IoWish, 'log'>): Promise<ExecProcess> {
+    const { plan, encoded } = this.#execPlan(process);
+    const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin, encoded });
+    // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
+    const forget = (): void => unlinkSync(join(this.#shim.dir, `exec.${id}`));
+    return new ShimExec(attachment, forget);
+  }
+
+  #execPlan(process: OciProcess): { plan: Plan; encoded: Uint8Array } {
     const { files, seccomp } = this.#o;
-    const { record, config } = this.#load();
+    const made = this.#load();
+    const { record, config } = made;
     const host = this.#o.host();
+    // Of what else a plan depends on, only init's place in the unified hierarchy and the image's users may change while it runs.
+    const of = JSON.stringify([process, unifiedPlace(record.cgroups) && files.read(`/proc/${this.#init.pid}/cgroup`)]);
+    if (made.exec?.of === of) return made.exec;
     this.#joins ??= namespacesToJoin(this.#init, host);
     const { plan } = planExec(
       record,
@@ -333,17 +350,16 @@ class ShimProcess implements CreatedProcess {
       host,
       files,
     );
-    const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin });
-    // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
-    const forget = (): void => unlinkSync(join(this.#shim.dir, `exec.${id}`));
-    return new ShimExec(attachment, forget);
+    const exec = { of, plan, encoded: encodePlan(plan) };
+    if (namesHome(process)) made.exec = exec;
+    return exec;
   }
 
   #load(): Made {
     const held = this.#made.deref();
     if (held) return held;
     const { record, config } = loadContainer(this.#o.root, this.#id, this.#o.files);
-    const made = { record, config };
+    const made: Made = { record, config };
     this.#made = new WeakRef(made);
     return made;
   }

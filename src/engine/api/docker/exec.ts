@@ -53,16 +53,19 @@ export function execHandlers(execs: Execs): Handlers {
       // Whether output comes in frames is said by this request, whether there is a terminal by the one that made the exec.
       const raw = body.Tty ?? false;
       const wish = { ...spec.attach, tty: raw, closeStdin: true, detachKeys: spec.detachKeys ?? '' };
+      let program: Attached | undefined;
+      const started = execs.start(id, ({ streams }) => {
+        program = streams;
+      });
+      started.catch(() => undefined); // told below
+      await new Promise((done) => setImmediate(done)); // the container's side works while the head is written
       return {
         kind: 'hijack',
         type: raw || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM,
         // After the head is out: clients (docker-py) lose what comes in one packet with it.
         run: async (connection, signal) => {
-          let program: Attached | undefined;
           try {
-            await execs.start(id, ({ streams }) => {
-              program = streams;
-            });
+            await started;
             if (rows > 0 && columns > 0) await execs.resize(id, rows, columns);
           } catch (error) {
             // As Docker does: why it cannot run is what the program would have said; its exit code is 126 or 127.
