@@ -42,11 +42,6 @@ export function formatIdMap(map: readonly IdMapping[]): Uint8Array {
   return new TextEncoder().encode(map.map((m) => `${m.containerID} ${m.hostID} ${m.size}\n`).join(''));
 }
 
-/** Arguments for newuidmap and newgidmap after the pid. */
-export function idMapArgs(map: readonly IdMapping[]): string[] {
-  return map.flatMap((m) => [m.containerID, m.hostID, m.size].map(String));
-}
-
 export function parseIdMap(text: string): IdMapping[] {
   return text.split('\n').flatMap((line) => {
     const [containerID, hostID, size] = line.trim().split(/\s+/).map(Number);

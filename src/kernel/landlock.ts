@@ -103,6 +103,3 @@ function rulesetAttr(fs: number, scoped: bigint, abi: number): Uint8Array {
   if (length === 24) view.setBigUint64(16, scoped, true);
   return new Uint8Array(view.buffer);
 }
-
-/** Rights that a rule on a file may hold; the executor masks with these where the path is no directory. */
-export const LANDLOCK_FILE_RIGHTS = EXECUTE | (1 << 1) | READ_FILE | TRUNCATE | IOCTL_DEV;

@@ -88,8 +88,3 @@ export async function runStep(kernel: NetKernel, step: NetStep): Promise<void> {
         });
   }
 }
-
-/** One line a step, as `--plan` prints it. */
-export function printSteps(steps: readonly NetStep[]): string {
-  return steps.map((step) => `${step.what}    # ${step.because}\n`).join('');
-}

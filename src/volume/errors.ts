@@ -8,10 +8,6 @@ export const VolumeInUse = defineError('VOLUME_IN_USE', (d: { name: string; user
   message: `remove ${d.name}: volume is in use - [${d.users.join(', ')}]`,
 }));
 
-export const VolumeNameConflict = defineError('VOLUME_NAME_CONFLICT', (d: { name: string; driver: string }) => ({
-  message: `create ${d.name}: conflict: volume name must be unique: a volume with this name exists with driver ${d.driver}`,
-}));
-
 export const BadVolumeName = defineError('BAD_VOLUME_NAME', (d: { name: string; rule: string }) => ({
   message: `create ${d.name}: ${d.rule}`,
 }));

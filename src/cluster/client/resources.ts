@@ -57,7 +57,6 @@ export const INGRESS_CLASSES = clusterWide<k8s.IngressClass>('networking.k8s.io/
 export const INGRESSES = namespaced<k8s.Ingress>('networking.k8s.io/v1', 'Ingress', 'ingresses');
 export const JOBS = namespaced<k8s.Job>('batch/v1', 'Job', 'jobs');
 export const LEASES = namespaced<k8s.Lease>('coordination.k8s.io/v1', 'Lease', 'leases');
-export const LIMIT_RANGES = namespaced<k8s.LimitRange>('v1', 'LimitRange', 'limitranges');
 export const NAMESPACES = clusterWide<k8s.Namespace>('v1', 'Namespace', 'namespaces');
 export const NETWORK_POLICIES = namespaced<k8s.NetworkPolicy>(
   'networking.k8s.io/v1',
@@ -77,11 +76,6 @@ export const POD_DISRUPTION_BUDGETS = namespaced<k8s.PodDisruptionBudget>(
   'poddisruptionbudgets',
 );
 export const PODS = namespaced<k8s.Pod>('v1', 'Pod', 'pods');
-export const PRIORITY_CLASSES = clusterWide<k8s.PriorityClass>(
-  'scheduling.k8s.io/v1',
-  'PriorityClass',
-  'priorityclasses',
-);
 export const REPLICA_SETS = namespaced<k8s.ReplicaSet>('apps/v1', 'ReplicaSet', 'replicasets');
 export const REPLICATION_CONTROLLERS = namespaced<k8s.ReplicationController>(
   'v1',

@@ -2,7 +2,7 @@ import type { Clock } from '#base/clock.ts';
 import { describeChain, isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
-import type { EventRecorder, EventText } from '#cluster/client/events.ts';
+import type { EventRecorder } from '#cluster/client/events.ts';
 import { DONE, type Requeue, WorkQueue } from '#cluster/client/queue.ts';
 import { controllerOf, type KubeObject, keyIn, keyOf, type Live, type ObjectKey } from '#cluster/client/resources.ts';
 import type { ClusterView, Collection } from '#cluster/client/view.ts';
@@ -146,8 +146,6 @@ export async function slowStart<T>(items: readonly T[], work: (item: T) => Promi
   }
   return undefined;
 }
-
-export type Teller = (object: KubeObject, text: EventText) => void;
 
 const SUFFIX_ALPHABET = 'bcdfghjklmnpqrstvwxz2456789';
 

@@ -13,11 +13,6 @@ export const VolumeNotReady = defineError('VOLUME_NOT_READY', (d: { volume: stri
 /** A claim asks for what a directory of the node cannot be. */
 export const CannotProvision = defineError('CANNOT_PROVISION', (d: { why: string }) => ({ message: d.why }));
 
-/** The node will never run this pod. */
-export const PodRefused = defineError('POD_REFUSED', (d: { reason: string; message: string }) => ({
-  message: d.message,
-}));
-
 export const NoSuchContainerInPod = defineError('NO_SUCH_POD_CONTAINER', (d: { pod: string; container: string }) => ({
   message: `container "${d.container}" in pod "${d.pod}" is not available`,
 }));

@@ -28,9 +28,6 @@ export const WrongPhase = defineError('WRONG_PHASE', (d: { message: string; hint
   ...(d.hint ? { hint: d.hint } : {}),
 }));
 
-/** The program of the image or command line cannot be run: 127 not found, 126 not executable. */
-export const CannotRun = defineError('CANNOT_RUN', (d: { what: string; exitCode: 126 | 127 }) => ({ message: d.what }));
-
 export const BadSignal = defineError('INVALID_ARGUMENT', (d: { signal: string }) => ({
   message: `invalid signal: ${d.signal}`,
 }));

@@ -81,10 +81,6 @@ export function errnoName(number: number): string {
   return errnoNames().get(number) ?? `errno ${number}`;
 }
 
-export function errnoNumber(name: string): number | undefined {
-  return errnos().get(name);
-}
-
 // -- resource limits (asm-generic/resource.h; the same on every architecture we know)
 
 export const RLIMITS = [

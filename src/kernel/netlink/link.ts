@@ -27,7 +27,6 @@ const RTM_GETLINK = 18;
 const IFINFOMSG_BYTES = 16;
 
 export const IFF_UP = 0x1;
-export const IFF_LOOPBACK = 0x8;
 const IFF_PROMISC = 0x100;
 
 const IFLA = {

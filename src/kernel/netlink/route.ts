@@ -169,19 +169,11 @@ export function addNeighbour(neighbour: Neighbour & { ip: Ip }): Message {
   return neighbourMessage(RTM.NEWNEIGH, neighbour, NLM_F_CREATE | NLM_F_REPLACE, 0, afOf(neighbour.ip.family));
 }
 
-export function deleteNeighbour(neighbour: Neighbour & { ip: Ip }): Message {
-  return neighbourMessage(RTM.DELNEIGH, neighbour, 0, 0, afOf(neighbour.ip.family));
-}
-
 /** A vxlan's forwarding entry: MAC behind the node `ip`. All zeroes as MAC appends a node that unknown frames go to. */
 export function addForwarding(entry: Neighbour & { ip: Ip }): Message {
   const flood = entry.mac.every((byte) => byte === 0);
   const flags = NLM_F_CREATE | (flood ? NLM_F_APPEND : NLM_F_REPLACE);
   return neighbourMessage(RTM.NEWNEIGH, entry, flags, NTF_SELF, AF_BRIDGE);
-}
-
-export function deleteForwarding(entry: Neighbour & { ip: Ip }): Message {
-  return neighbourMessage(RTM.DELNEIGH, entry, 0, NTF_SELF, AF_BRIDGE);
 }
 
 function neighbourMessage(type: number, entry: Neighbour, flags: number, ntf: number, family: number): Message {

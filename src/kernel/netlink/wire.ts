@@ -214,8 +214,6 @@ export function attributeList(buffer: Uint8Array): [type: number, value: Uint8Ar
   return out;
 }
 
-export const asU8 = (value: Uint8Array): number => value[0] ?? 0;
-export const asU16 = (value: Uint8Array): number => viewOf(value).getUint16(0, true);
 export const asU32 = (value: Uint8Array): number => viewOf(value).getUint32(0, true);
 export const asU32be = (value: Uint8Array): number => viewOf(value).getUint32(0);
 export const asI32be = (value: Uint8Array): number => viewOf(value).getInt32(0);

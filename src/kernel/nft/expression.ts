@@ -22,11 +22,9 @@ import {
  */
 export const REG_VERDICT = 0;
 export const REG_1 = 1;
-export const REG_2 = 2;
 /** The n-th 4-byte register: `reg32(0)` lies over the start of register 1. */
 export const reg32 = (n: number): number => 8 + n;
 
-export const PAYLOAD_LINK = 0;
 export const PAYLOAD_NETWORK = 1;
 export const PAYLOAD_TRANSPORT = 2;
 

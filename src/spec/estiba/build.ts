@@ -43,7 +43,6 @@ export const contextLine = object({
 export type ContextLine = Out<typeof contextLine>;
 
 export const contextAnswer = object({ id: string(), missing: array(string()) });
-export type ContextAnswer = Out<typeof contextAnswer>;
 
 /** Before each file's bytes in `POST files`: 32 bytes of digest, 8 bytes of length, big endian. */
 export const FILE_HEAD_BYTES = 40;

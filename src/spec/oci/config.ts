@@ -128,8 +128,6 @@ export type OciConfig = Out<typeof Config>;
 export type OciProcess = Out<typeof Process>;
 export type OciMount = Out<typeof Mount>;
 export type OciHook = Out<typeof Hook>;
-export type OciUser = Out<typeof User>;
-export type OciRlimit = Out<typeof Rlimit>;
 export type { IdMapping };
 
 /** A parsed config.json; `InvalidValue` with path, value and rule for the first thing that is wrong. Pure. */

@@ -1,4 +1,4 @@
-import { integer, type Out, object, oneOf, optional, record, type Shape, text } from '#base/shape.ts';
+import { integer, type Out, object, oneOf, optional, record, text } from '#base/shape.ts';
 import { absolutePath } from '#spec/oci/fields.ts';
 import { parseJson } from '#spec/oci/json.ts';
 
@@ -20,14 +20,3 @@ export type OciState = Out<typeof State>;
 export function parseState(source: string): OciState {
   return State(parseJson(source), '$');
 }
-
-/** What goes with the listener of seccomp's notify action (config-linux.md, "The Container Process State"). */
-export interface ContainerProcessState {
-  ociVersion: string;
-  fds: readonly string[];
-  pid: number;
-  metadata?: string;
-  state: OciState;
-}
-
-export type StateShape = Shape<OciState>;
