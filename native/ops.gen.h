@@ -96,6 +96,7 @@
 	X(netlink, 90, "ubV") \
 	X(deviceFilter, 91, "sb") \
 	X(hook, 100, "sSSubV") \
+	X(program, 101, "sSSus") \
 	X(writePid, 110, "su") \
 	X(ready, 111, "") \
 	X(awaitStart, 112, "sf")
@@ -178,6 +179,7 @@ union args {
 	struct { struct arg protocol, messages, pidAt; } netlink;
 	struct { struct arg cgroup, program; } deviceFilter;
 	struct { struct arg path, argv, env, timeoutMs, state, pidAt; } hook;
+	struct { struct arg path, argv, env, timeoutMs, pidFile; } program;
 	struct { struct arg path, withStart; } writePid;
 	struct { struct arg fifo, slot; } awaitStart;
 };

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
 #include <termios.h>
@@ -244,38 +245,51 @@ static void quote_output(struct run *run, int output, const char *what, int stat
 {
 	char tail[512];
 	off_t size = lseek(output, 0, SEEK_END), from = size > (off_t)sizeof tail - 1 ? size - ((off_t)sizeof tail - 1) : 0;
-	ssize_t n = pread(output, tail, sizeof tail - 1, from);
+	ssize_t n = size < 0 ? read(output, tail, sizeof tail - 1) : pread(output, tail, sizeof tail - 1, from); /* a pipe cannot seek */
 	tail[n > 0 ? n : 0] = 0;
 	while (n > 0 && (tail[n - 1] == '\n' || tail[n - 1] == ' ')) tail[--n] = 0;
 	if (WIFSIGNALED(status)) fail(run, 0, "%s: signal %d%s%s", what, WTERMSIG(status), *tail ? ": " : "", tail);
 	else fail(run, 0, "%s: exit status %d%s%s", what, WEXITSTATUS(status), *tail ? ": " : "", tail);
 }
 
-/* Runs a program to its end with `input` as its stdin. 0, or a negative errno; -ECHILD with detail when it did not succeed. */
-static int run_program(struct run *run, const char *path, const char **argv, const char **env, int input, int timeout_ms)
+/* What lies in a pipe whose other end is not here: opened by its name it is one more reader. */
+static int reader_of(int pipe)
 {
-	int output = memory_file("", 0), pidfd = -1, status, rc;
+	char path[32];
+	text(path, sizeof path, "/proc/self/fd/%d", pipe);
+	return value_of(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+}
+
+static void become_program(const struct program *p, int output) __attribute__((noreturn));
+static void become_program(const struct program *p, int output)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(p->stdio[fd] < 0 ? output : p->stdio[fd], fd) < 0) _exit(126);
+	syscall(NR_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */);
+	setsid();
+	if (p->goes_with_us) prctl(PR_SET_PDEATHSIG, SIGKILL);
+	default_signals();
+	execve(p->path, (char *const *)p->argv, (char *const *)p->env);
+	const char *why = errno == ENOENT ? "no such file or directory" : errno == EACCES ? "permission denied" : "cannot be run";
+	write_all(2, why, strlen(why));
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+int run_to_end(struct run *run, const struct program *p)
+{
+	int output = p->stdio[2] < 0 ? memory_file("", 0) : reader_of(p->stdio[2]), pidfd = -1, status, rc;
 	if (output < 0) return output;
 	struct clone_args_ args = { .flags = 0x1000 /* CLONE_PIDFD */, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD };
 	pid_t pid = (pid_t)syscall(NR_clone3, &args, sizeof args);
-	if (pid == 0) {
-		if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(126);
-		syscall(NR_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */);
-		setsid();
-		default_signals();
-		execve(path, (char *const *)argv, (char *const *)env);
-		const char *why = errno == ENOENT ? "no such file or directory" : errno == EACCES ? "permission denied" : "cannot be run";
-		write_all(2, why, strlen(why));
-		_exit(errno == ENOENT ? 127 : 126);
-	}
+	if (pid == 0) become_program(p, output);
 	if (pid < 0) {
 		rc = -errno;
 	} else {
-		rc = wait_pidfd(pidfd, timeout_ms);
+		rc = wait_pidfd(pidfd, p->timeout_ms);
 		if (rc < 0) pidfd_kill(pidfd, SIGKILL);
 		waitpid(pid, &status, 0);
-		if (rc == -ETIMEDOUT) fail(run, rc, "%s ran longer than %d ms and was killed", path, timeout_ms);
-		else if (rc == 0 && status) rc = -ECHILD, quote_output(run, output, path, status);
+		if (rc == -ETIMEDOUT) fail(run, rc, "%s ran longer than %d ms and was killed", p->path, p->timeout_ms);
+		else if (rc == 0 && status) rc = -ECHILD, quote_output(run, output, p->path, status);
 		close(pidfd);
 	}
 	close(output);
@@ -288,7 +302,8 @@ int op_hook(struct run *run, const union args *a)
 	const char **argv = str_vector(a->hook.argv, 0), **env = str_vector(a->hook.env, 0);
 	char *state = fill_pid(a->hook.state, a->hook.pidAt, run->me == HOST ? run->pid : getpid(), &size);
 	int input = state ? memory_file(state, size) : -ENOMEM;
-	int rc = input < 0 || !argv || !env ? -ENOMEM : run_program(run, str(a->hook.path), argv, env, input, a->hook.timeoutMs.n ? (int)a->hook.timeoutMs.n : -1);
+	struct program hook = { str(a->hook.path), argv, env, { input, -1, -1 }, a->hook.timeoutMs.n ? (int)a->hook.timeoutMs.n : -1, false };
+	int rc = input < 0 || !argv || !env ? -ENOMEM : run_to_end(run, &hook);
 	if (input >= 0) close(input);
 	give_back(state, size + 1);
 	give_back(argv, (a->hook.argv.n + 1) * sizeof *argv);
@@ -313,7 +328,8 @@ int op_idMapTool(struct run *run, const union args *a)
 	argv[0] = tool;
 	argv[1] = pid;
 	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int rc = nothing < 0 ? -errno : run_program(run, path, argv, env, nothing, 10000);
+	struct program map = { path, argv, env, { nothing, -1, -1 }, 10000, false };
+	int rc = nothing < 0 ? -errno : run_to_end(run, &map);
 	if (nothing >= 0) close(nothing);
 	give_back(argv, (a->idMapTool.map.n + 3) * sizeof *argv);
 	return rc;

@@ -91,6 +91,10 @@ void relay_prepare(int master);
 int do_op(struct run *run, struct op op);
 /* A hook's state with the pid put in at each offset; decimal, as JSON has it. Taken memory, *size + 1 long. */
 char *fill_pid(struct arg bytes, struct arg at, pid_t pid, size_t *size);
+/* Runs a program to its end. Its stdin, stdout and stderr; what has -1 is kept, and its end is the detail of a failure. 0, or a negative
+ * errno; -ECHILD with detail when it did not succeed. */
+struct program { const char *path; const char **argv, **env; int stdio[3], timeout_ms; bool goes_with_us; /* SIGKILL when we end */ };
+int run_to_end(struct run *run, const struct program *program);
 /* Before we change any: what our caller ignores, the programs we run shall not (default_signals in ops_process.c). */
 void note_ignored_signals(void);
 void default_signals(void);

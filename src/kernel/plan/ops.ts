@@ -229,6 +229,13 @@ export const OPS = {
     args: { path: 'str', argv: 'strs', env: 'strs', timeoutMs: 'u32', state: 'bytes', pidAt: 'u32s' }, // pidAt: where PID goes in state
     says: 'hook {argv}',
   },
+  // A program of somebody else's, to its end; a word that is '{console}' becomes the path of a console socket. pidFile '': that is all. Else
+  // it gets the stdio of the process to be, which it makes and names there: that one becomes ours (PR_SET_CHILD_SUBREAPER).
+  program: {
+    code: 101,
+    args: { path: 'str', argv: 'strs', env: 'strs', timeoutMs: 'u32', pidFile: 'str' },
+    says: '{argv}',
+  },
 
   // -- what the outside learns and decides
   writePid: { code: 110, args: { path: 'str', withStart: 'u32' }, says: 'write the pid to {path}' }, // renamed into place
