@@ -2,8 +2,9 @@ import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import type { TlsWish } from '#app/api-tls.ts';
 import { defineError, errnoOf, messageOf } from '#base/errors.ts';
-import { array, boolean, integer, object, optional, string } from '#base/shape.ts';
+import { array, boolean, integer, object, optional, record, string } from '#base/shape.ts';
 import { parseSizeBytes } from '#base/units.ts';
+import { OUR_RUNTIME, type RuntimeSettings } from '#engine/core/runtimes.ts';
 
 /** What `estiba daemon` is asked to be. Command line over configuration file over defaults. */
 export interface DaemonOptions {
@@ -37,6 +38,7 @@ export interface DaemonOptions {
   /** Bytes of blobs and layers together. */
   imageBudgetBytes?: number;
   stopGraceMs: number;
+  runtimes: RuntimeSettings;
 }
 
 export const SERVICES = ['engine', 'kube', 'registry', 'ui'] as const;
@@ -79,6 +81,8 @@ export const HELP = `estiba daemon: containers, registry and Kubernetes API of o
   --bootstrap on|off              make debian and busybox here when no registry can be reached (on)
   --image-budget SIZE             above it images that no container uses go, the least recently used first (20g; none)
   --stop-timeout SECONDS          grace of a stop that names none (10)
+  --add-runtime NAME=PATH         an OCI runtime that a container may name (--runtime); again for more. runc, crun, youki and runsc are found on PATH
+  --default-runtime NAME          what containers run on that name none (estiba)
   --config-file FILE              Docker's daemon.json: the same by Docker's names (/etc/estiba/daemon.json)
   --remove                        do not serve: end the node of these roots and this name, containers, images, volumes and all
 `;
@@ -113,6 +117,12 @@ const ConfigFile = object(
     'insecure-registries': optional(array(string())),
     'shutdown-timeout': optional(integer({ min: 0 })),
     'live-restore': optional(boolean()),
+    runtimes: optional(
+      record(
+        object({ path: string({ nonEmpty: true }), runtimeArgs: optional(array(string())) }, { unknown: 'reject' }),
+      ),
+    ),
+    'default-runtime': optional(string({ nonEmpty: true })),
   },
   { unknown: 'reject' },
 );
@@ -163,6 +173,8 @@ function parseFlags(args: string[]) {
         bootstrap: { type: 'string' },
         'image-budget': { type: 'string' },
         'stop-timeout': { type: 'string' },
+        'add-runtime': { type: 'string', multiple: true },
+        'default-runtime': { type: 'string' },
         'config-file': { type: 'string' },
         remove: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
@@ -221,7 +233,32 @@ function daemonOptions(flags: ReturnType<typeof parseFlags>, file: ConfigFile): 
       : { imageBudgetBytes: sizeBytes(flags['image-budget'], '--image-budget') }),
     stopGraceMs:
       (number(flags['stop-timeout'], '--stop-timeout') ?? file['shutdown-timeout'] ?? DEFAULT_STOP_SECONDS) * 1000,
+    runtimes: runtimesOf(flags, file),
   };
+}
+
+/** Its name is part of a directory's. */
+const RUNTIME_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
+
+function runtimesOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): RuntimeSettings {
+  const said = (flags['add-runtime'] ?? []).map((text) => {
+    const [, name = '', path = ''] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    return { name, path, args: [] as string[] };
+  });
+  const written = Object.entries(file.runtimes ?? {}).map(([name, { path, runtimeArgs }]) => ({
+    name,
+    path,
+    args: runtimeArgs ?? [],
+  }));
+  const named = [...said, ...written.filter(({ name }) => !said.some((runtime) => runtime.name === name))];
+  for (const { name, path } of named) {
+    const what = `--add-runtime ${name}=${path}`;
+    if (!RUNTIME_NAME.test(name)) throw new DaemonUsage({ why: `${what} is not NAME=PATH` });
+    if (name === OUR_RUNTIME) throw new DaemonUsage({ why: `${what}: runtime name '${name}' is reserved` });
+    absolute(path, `--add-runtime ${name}`);
+  }
+  const fallback = flags['default-runtime'] ?? file['default-runtime'] ?? OUR_RUNTIME;
+  return { named, fallback, searchPath: process.env['PATH'] ?? '' };
 }
 
 function tlsOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): TlsWish {

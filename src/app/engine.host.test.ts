@@ -81,7 +81,7 @@ describe('the engine on real shims', () => {
       clock: systemClock,
     });
     const real: ProcessSource = {
-      create: (...of) => processes.create(...of),
+      create: (id, config, io) => processes.create(id, config, io),
       find: (id) => processes.find(id),
       list: () => processes.list(),
       execExit: (...of) => processes.execExit(...of),

@@ -16,6 +16,7 @@ import { blockDeviceNumbers } from '#engine/core/devices.ts';
 import { type Engine, type Floors, openEngine } from '#engine/core/engine.ts';
 import { Events } from '#engine/core/events.ts';
 import { imageEvent, type Keepers } from '#engine/core/images.ts';
+import type { RuntimeSettings } from '#engine/core/runtimes.ts';
 import { readSystem } from '#engine/core/system.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import { ImageStore } from '#image/images.ts';
@@ -60,6 +61,8 @@ export interface NodeOptions {
   /** Above it images that no container uses go, the least recently used first; `evict` events say which and why. */
   imageBudgetBytes?: number;
   stopGraceMs: number;
+  /** OCI runtimes beside ours; absent: none. */
+  runtimes?: RuntimeSettings;
 }
 
 /** One node's floors and the engine on them, as this process holds them. */

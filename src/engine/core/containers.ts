@@ -21,6 +21,7 @@ import {
 } from '#engine/core/record.ts';
 import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
 import { type Run, Runs } from '#engine/core/runs.ts';
+import type { Runtimes } from '#engine/core/runtimes.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
 import type { ResolvedUser } from '#engine/core/user.ts';
 import { type WaitCondition, Waiters, type WaitResult } from '#engine/core/waiters.ts';
@@ -35,6 +36,8 @@ export interface ContainersOptions extends LaunchOptions {
     /** See Makings. */
     logLeavings: Makings['logLeavings'];
     stopGraceMs: number;
+    /** Beside ours; absent: there is none. */
+    runtimes?: Runtimes;
     /** Where execs that run are kept for the next daemon; absent: they are not. */
     execs?: string;
   };
@@ -125,9 +128,10 @@ export class Containers {
   /** The container that a create would make, of which nothing exists yet. */
   async draft(
     wishedName: string | undefined,
-    spec: ContainerSpec,
+    wished: ContainerSpec,
   ): Promise<{ record: ContainerRecord; image: FoundImage }> {
-    const { parts, registry, random, clock } = this.#o;
+    const { parts, registry, random, clock, settings } = this.#o;
+    const spec = settings.runtimes?.settle(wished) ?? wished;
     const image = await parts.images.find(spec.image, spec.platform);
     const process = applyImage(spec, image.config);
     stopSignalOf(process.stopSignal);

@@ -9,15 +9,18 @@ import { ContainerFiles } from '#engine/core/container-files.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { devicesOf } from '#engine/core/devices.ts';
 import type { Events } from '#engine/core/events.ts';
+import { ForeignProcesses } from '#engine/core/foreign.ts';
 import { type Keepers, NodeImages } from '#engine/core/images.ts';
 import { Insight } from '#engine/core/insight/insight.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
 import { NodeNetworks } from '#engine/core/node-networks.ts';
+import { NodeProcesses } from '#engine/core/node-processes.ts';
 import type { OciHost } from '#engine/core/oci.ts';
 import { ShimProcesses } from '#engine/core/processes.ts';
 import { isRunning } from '#engine/core/record.ts';
 import { ContainerRegistry } from '#engine/core/registry.ts';
 import { OverlayRoots } from '#engine/core/roots.ts';
+import { OUR_RUNTIME_ALONE, type RuntimeSettings, Runtimes } from '#engine/core/runtimes.ts';
 import { NodeSandboxes } from '#engine/core/sandboxes.ts';
 import type { StatsParts } from '#engine/core/stats.ts';
 import type { SystemFacts } from '#engine/core/system.ts';
@@ -69,7 +72,7 @@ export interface Floors {
 export interface EngineSettings {
   /** `D/containers/ID`: logs. */
   dataRoot: string;
-  /** `R/shims`, `R/oci`, `R/roots`, `R/files`: all that a reboot takes. */
+  /** `R/shims`, `R/oci`, `R/bundles`, `R/roots`, `R/files`: all that a reboot takes. */
   runRoot: string;
   /** Parent of all cgroups, `/estiba`. */
   cgroupParent: string;
@@ -77,6 +80,8 @@ export interface EngineSettings {
   /** As the daemon was told; for `docker info`. */
   registryMirrors: readonly string[];
   insecureRegistries: readonly string[];
+  /** Absent: ours alone. */
+  runtimes?: RuntimeSettings;
 }
 
 /** One node's containers with their images and networks: what the Docker API, the CRI and the node agent each put into words. */
@@ -97,6 +102,7 @@ export interface Engine {
   stats: StatsParts;
   events: Events;
   settings: EngineSettings;
+  runtimes: Runtimes;
   system: SystemFacts;
   /** Files of ours that a container sees: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`. */
   filesDir: (id: string) => string;
@@ -135,15 +141,20 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
   const tools = { runPlan, scratch: runRoot };
   const volumeSource = new NodeVolumeSource({ volumes, node: nodeVolumes, tools });
   const images = new NodeImages(floors);
-  const processes = new ShimProcesses({
+  const shimOptions = {
     spawner: floors.spawner,
     shims: join(runRoot, 'shims'),
-    root: join(runRoot, 'oci'),
     host: () => floors.host,
     files: floors.files,
-    seccomp: floors.seccomp,
     clock: floors.clock,
-  });
+  };
+  const runtimes = new Runtimes(settings.runtimes ?? OUR_RUNTIME_ALONE);
+  runtimes.find(runtimes.fallback); // asked for by name it must be there
+  const processes = new NodeProcesses(
+    new ShimProcesses({ ...shimOptions, root: join(runRoot, 'oci'), seccomp: floors.seccomp }),
+    new ForeignProcesses({ ...shimOptions, runRoot, runtimes, log: floors.log }),
+    runtimes,
+  );
   const sandboxes = await NodeSandboxes.open({
     dir: join(runRoot, 'sandboxes'),
     networks: floors.networks,
@@ -181,6 +192,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       logPath,
       logLeavings,
       stopGraceMs: settings.stopGraceMs,
+      runtimes,
       execs: join(runRoot, 'execs'),
       devices: devicesOf,
     },
@@ -237,6 +249,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     stats: { containers, files: floors.files, clock: floors.clock },
     events: floors.events,
     settings,
+    runtimes,
     system: floors.system,
     filesDir: (id) => join(filesDir, id),
     logPath,

@@ -47,9 +47,20 @@ export const NoSuchLogDriver = defineError('INVALID_ARGUMENT', (d: { driver: str
 }));
 
 /** Docker's very words, and what there is. */
-export const NoSuchRuntime = defineError('INVALID_ARGUMENT', (d: { runtime: string; ours: string }) => ({
+export const NoSuchRuntime = defineError('INVALID_ARGUMENT', (d: { runtime: string; known: readonly string[] }) => ({
   message: `unknown or invalid runtime name: ${d.runtime}`,
-  hint: `there is ${d.ours}, which runs every container; leave --runtime away`,
+  hint: `there is ${d.known.join(', ')}; name others to the daemon with --add-runtime NAME=PATH`,
+}));
+
+/** Another runtime would take the wish and leave it undone. */
+export const ForeignCannot = defineError('INVALID_ARGUMENT', (d: { runtime: string; what: string }) => ({
+  message: `${d.what} is not for runtime ${d.runtime}`,
+  hint: 'the engine’s own runtime does it: leave --runtime away, or leave this away',
+}));
+
+/** A command of another runtime's failed; the words are the runtime's. */
+export const RuntimeFailed = defineError('RUNTIME_FAILED', (d: { runtime: string; verb: string; says: string }) => ({
+  message: `OCI runtime ${d.verb} failed: ${d.says} (runtime ${d.runtime})`,
 }));
 
 /** As a shell would say it: 127 not found, 126 found and not runnable, 128 for all else. */

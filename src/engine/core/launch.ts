@@ -89,7 +89,7 @@ export class Launcher {
       const config = await this.#config({ ...record, linkEnv }, rootfs, network);
       if (namesLinks(record.spec)) await network.ready;
       // Made while its network is plugged: the namespace is there, and the program waits for the word.
-      const creating = parts.processes.create(id, config, this.#io(record));
+      const creating = parts.processes.create(id, config, this.#io(record), record.spec.runtime);
       const [process] = await Promise.all([
         undo.acquire('process', creating, () => parts.processes.remove(id)),
         network.ready,

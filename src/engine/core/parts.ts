@@ -147,8 +147,8 @@ export interface SandboxRecord {
 
 /** Processes behind shims: they outlive us, and are found again by id. */
 export interface ProcessSource {
-  /** Everything is set up and the program has not run. */
-  create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess>;
+  /** Everything is set up and the program has not run. `runtime`: by another one's name than ours. */
+  create(id: string, config: OciConfig, io: IoWish, runtime?: string): Promise<CreatedProcess>;
   /** After a restart of ours; undefined when there is no shim. A program that a crash kept from its start begins now. */
   find(id: string): Promise<RunningProcess | undefined>;
   /** Ids of all shims there are, for the sweep. */

@@ -27,7 +27,7 @@ import { namespacesToJoin, planExec } from '#runtime/plan-exec.ts';
 import { type ContainerRecord, type ProcessIdentity, paths } from '#runtime/state.ts';
 import { type Container, isAlive, loadContainer } from '#runtime/store.ts';
 import { namesHome } from '#runtime/users.ts';
-import type { Attachment, Exit } from '#shim/shim.ts';
+import type { Attachment, Exit, ShimOptions } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
 import { readShimState } from '#shim/state.ts';
@@ -45,9 +45,6 @@ export interface ShimProcessesOptions {
   seccomp: SeccompCache;
   clock: Clock;
 }
-
-const SHOWS_WITHIN_MS = 500;
-const LOOK_EVERY_MS = 5;
 
 /** Containers' processes behind shims: config.json → plan → shim. Nothing here is held that a restart could not find again. */
 export class ShimProcesses implements ProcessSource {
@@ -71,16 +68,7 @@ export class ShimProcesses implements ProcessSource {
         dir,
         terminal: io.terminal,
         stdin: io.stdin,
-        ...(io.log.format === 'none'
-          ? {}
-          : {
-              log: {
-                driver: io.log.format === 'json' ? 'json-file' : 'cri',
-                path: io.log.path,
-                maxBytes: io.log.maxBytes,
-                maxFiles: io.log.maxFiles,
-              },
-            }),
+        ...logOptions(io),
         ...(oomCgroup ? { oomCgroup } : {}),
       });
       const { initStartTime = 0n } = await readShimState(dir);
@@ -127,7 +115,7 @@ export class ShimProcesses implements ProcessSource {
     const { root, files, spawner } = this.#o;
     const ours = this.#ours.get(id);
     if (ours && !isAlive(ours.init, files)) return;
-    if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await this.#endUnfinished(id);
+    if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await endShim(this.#dir(id), this.#o);
     const known = this.#load(id);
     if (known && known.status !== 'stopped') await spawner.run(planKillAll(known.record, known.config, known.init));
   }
@@ -164,25 +152,6 @@ export class ShimProcesses implements ProcessSource {
       if (!isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) throw error;
       return undefined;
     }
-  }
-
-  /** A daemon that was killed leaves shims that go on making their container: without this one would live on, and nobody would know it. */
-  async #endUnfinished(id: string): Promise<void> {
-    await this.#untilItShows(id);
-    try {
-      await (await Shim.connect(this.#dir(id))).shutdown();
-    } catch (error) {
-      if (!isCode(error, 'SHIM_VANISHED', 'CONNECTION_LOST')) throw error;
-    }
-  }
-
-  /** A shim that was asked for just before the daemon was killed has not opened its door yet; it does within moments, or never. */
-  async #untilItShows(id: string): Promise<void> {
-    const { clock, files } = this.#o;
-    const signs = ['shim.sock', 'pid', 'exit'].map((name) => join(this.#dir(id), name));
-    const giveUpMs = clock.monotonic() + SHOWS_WITHIN_MS;
-    while (!signs.some((path) => files.exists(path)) && clock.monotonic() < giveUpMs)
-      await new Promise<void>((done) => clock.after(LOOK_EVERY_MS, done));
   }
 
   /** The kernel operations by which the container was made, decided anew from its configuration; undefined when it does not run. */
@@ -227,6 +196,30 @@ export class ShimProcesses implements ProcessSource {
   #dir(id: string): string {
     return join(this.#o.shims, id);
   }
+}
+
+const SHOWS_WITHIN_MS = 500;
+const LOOK_EVERY_MS = 5;
+
+/** A daemon that was killed leaves shims that go on making their container: without this one would live on, and nobody would know it. */
+export async function endShim(dir: string, world: Pick<ShimProcessesOptions, 'clock' | 'files'>): Promise<void> {
+  await untilItShows(dir, world);
+  try {
+    await (await Shim.connect(dir)).shutdown();
+  } catch (error) {
+    if (!isCode(error, 'SHIM_VANISHED', 'CONNECTION_LOST')) throw error;
+  }
+}
+
+/** A shim that was asked for just before the daemon was killed has not opened its door yet; it does within moments, or never. */
+async function untilItShows(
+  dir: string,
+  { clock, files }: Pick<ShimProcessesOptions, 'clock' | 'files'>,
+): Promise<void> {
+  const signs = ['shim.sock', 'pid', 'exit'].map((name) => join(dir, name));
+  const giveUpMs = clock.monotonic() + SHOWS_WITHIN_MS;
+  while (!signs.some((path) => files.exists(path)) && clock.monotonic() < giveUpMs)
+    await new Promise<void>((done) => clock.after(LOOK_EVERY_MS, done));
 }
 
 /** The host as it was before the container was: its own cgroups are not there yet. */
@@ -371,7 +364,7 @@ class ShimProcess implements CreatedProcess {
 }
 
 /** Runs already when it comes here: its streams wait until they are read. */
-class ShimExec implements ExecProcess {
+export class ShimExec implements ExecProcess {
   readonly pid: number;
   readonly streams: Attached;
   readonly #attachment: Attachment;
@@ -418,7 +411,7 @@ class ShimExec implements ExecProcess {
   }
 }
 
-function attached(attachment: Attachment): Attached {
+export function attached(attachment: Attachment): Attached {
   const stdin = new Writable({
     write: (chunk: Buffer, _encoding, done) => void attachment.write(chunk).then(() => done(), done),
     final: (done) => {
@@ -429,7 +422,13 @@ function attached(attachment: Attachment): Attached {
   return { stdin, stdout: attachment.stdout, stderr: attachment.stderr, detach: () => attachment.close() };
 }
 
-function exitStatus(exit: Exit): ExitStatus {
+export function logOptions({ log: { format, path, maxBytes, maxFiles } }: IoWish): Pick<ShimOptions, 'log'> {
+  return format === 'none'
+    ? {}
+    : { log: { driver: format === 'json' ? 'json-file' : 'cri', path, maxBytes, maxFiles } };
+}
+
+export function exitStatus(exit: Exit): ExitStatus {
   return { code: exit.code, oomKilled: exit.oomKilled, atMs: exit.atMs };
 }
 

@@ -4,7 +4,7 @@ import { parseSizeBytes } from '#base/units.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
-import { NoSuchLogDriver, NoSuchRuntime } from '#engine/core/errors.ts';
+import { NoSuchLogDriver } from '#engine/core/errors.ts';
 import { isUlimit, parseDeviceRule } from '#engine/core/oci-resources.ts';
 import type {
   ContainerSpec,
@@ -91,6 +91,7 @@ export function createRequest(body: Bodies['ContainerCreate'], origin: Origin['b
     ...(health ? { health } : {}),
     logging: loggingOf(host),
     autoRemove: host.AutoRemove ?? false,
+    ...(host.Runtime ? { runtime: host.Runtime } : {}),
   };
   checkTogether(spec, host);
   for (const [i, rule] of spec.deviceRules.entries()) parseDeviceRule(rule, `$.HostConfig.DeviceCgroupRules[${i}]`);
@@ -127,15 +128,10 @@ function loggingOf(host: HostConfig): ContainerSpec['logging'] {
   return { driver, options };
 }
 
-/** What `Runtime` may name; `docker info` lists it. */
-export const OUR_RUNTIME = 'estiba';
-
 function refuseUnsupported(host: HostConfig): void {
   const refuse = (what: string, instead: string): never => {
     throw new NotSupported({ what, instead });
   };
-  if (host.Runtime && host.Runtime !== OUR_RUNTIME)
-    throw new NoSuchRuntime({ runtime: host.Runtime, ours: OUR_RUNTIME });
   if (host.Isolation && host.Isolation !== 'default')
     refuse(`isolation ${host.Isolation}`, 'it is for Windows; leave it away');
   if (host.DeviceRequests?.length) refuse('--gpus and other device requests', 'name the devices with --device');

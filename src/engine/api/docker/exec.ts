@@ -1,4 +1,4 @@
-import { describeChain } from '#base/errors.ts';
+import { describeChain, isCode } from '#base/errors.ts';
 import { fail } from '#base/shape.ts';
 import { integer } from '#engine/api/docker/query.ts';
 import { joinStreams, parseDetachKeys } from '#engine/api/docker/streams.ts';
@@ -69,7 +69,8 @@ export function execHandlers(execs: Execs): Handlers {
             if (rows > 0 && columns > 0) await execs.resize(id, rows, columns);
           } catch (error) {
             // As Docker does: why it cannot run is what the program would have said; its exit code is 126 or 127.
-            const text = Buffer.from(`OCI runtime exec failed: exec failed: ${describeChain(error)}\r\n`);
+            const said = isCode(error, 'RUNTIME_FAILED') ? '' : 'OCI runtime exec failed: exec failed: '; // another one says so itself
+            const text = Buffer.from(`${said}${describeChain(error)}\r\n`);
             if (!raw) connection.output.write(frameHeader(STDOUT, text.length));
             connection.output.write(text);
             return;

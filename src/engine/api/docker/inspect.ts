@@ -1,8 +1,8 @@
-import { OUR_RUNTIME } from '#engine/api/docker/create.ts';
 import { dockerTime } from '#engine/api/docker/time.ts';
 import { oldLinks } from '#engine/core/links.ts';
 import type { ContainerRecord, EndpointRecord, MountRecord, Phase } from '#engine/core/record.ts';
 import { isRunning } from '#engine/core/record.ts';
+import { OUR_RUNTIME } from '#engine/core/runtimes.ts';
 import type { ContainerSpec, IpcMode } from '#engine/core/spec.ts';
 import type {
   Bodies,

@@ -1,6 +1,5 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
-import { OUR_RUNTIME } from '#engine/api/docker/create.ts';
 import { diskUsage } from '#engine/api/docker/disk-usage.ts';
 import { textOf } from '#engine/api/docker/query.ts';
 import { dockerTime, parseTime } from '#engine/api/docker/time.ts';
@@ -10,6 +9,7 @@ import { compareVersions, MAX_API_VERSION, MIN_API_VERSION } from '#engine/api/v
 import type { Engine } from '#engine/core/engine.ts';
 import { type Events, eventMatches, type NodeEvent } from '#engine/core/events.ts';
 import { isRunning } from '#engine/core/record.ts';
+import { OUR_RUNTIME } from '#engine/core/runtimes.ts';
 import { ownUsage, type SystemFacts } from '#engine/core/system.ts';
 import { checkBody } from '#spec/docker/body.ts';
 import { parseFilters } from '#spec/docker/filters.ts';
@@ -66,7 +66,10 @@ function versionOf(facts: SystemFacts): SystemVersion {
   };
 }
 
-async function infoOf({ containers, images, events, system, settings }: Engine, nowMs: number): Promise<SystemInfo> {
+async function infoOf(
+  { containers, images, events, system, settings, runtimes }: Engine,
+  nowMs: number,
+): Promise<SystemInfo> {
   const states = containers.list().map((r) => r.state);
   const paused = states.filter((s) => s.phase === 'paused').length;
   const running = states.filter((s) => isRunning(s) || s.phase === 'restarting').length - paused;
@@ -134,8 +137,15 @@ async function infoOf({ containers, images, events, system, settings }: Engine, 
     ExperimentalBuild: false,
     ServerVersion: system.version,
     DockerRootDir: settings.dataRoot,
-    Runtimes: { [OUR_RUNTIME]: { path: 'estiba-init' } },
-    DefaultRuntime: OUR_RUNTIME,
+    Runtimes: {
+      [OUR_RUNTIME]: { path: 'estiba-init' },
+      ...Object.fromEntries(
+        runtimes
+          .list()
+          .map(({ name, path, args }) => [name, { path, ...(args.length > 0 ? { runtimeArgs: [...args] } : {}) }]),
+      ),
+    },
+    DefaultRuntime: runtimes.fallback,
     Swarm: {
       NodeID: '',
       NodeAddr: '',

@@ -70,6 +70,8 @@ export function audit(known: Known, places: Places, files: Files): Audit {
       names.length,
     );
   }
+  const states = foreignStates(known, runRoot, files);
+  look('states of other runtimes', states.findings, states.count);
   const cgroups = cgroupFindings(known, places, files);
   look('cgroups', cgroups.findings, cgroups.count);
   const ours = mounts.filter((m) => m.startsWith(`${dataRoot}/`) || m.startsWith(`${runRoot}/`));
@@ -100,12 +102,27 @@ export function audit(known: Known, places: Places, files: Files): Audit {
 const ID_DIRECTORIES = (dataRoot: string, runRoot: string): { what: string; parent: string; clean: boolean }[] => [
   { what: 'shims', parent: posix.join(runRoot, 'shims'), clean: false },
   { what: 'runtime states', parent: posix.join(runRoot, 'oci'), clean: true },
+  { what: 'bundles of other runtimes', parent: posix.join(runRoot, 'bundles'), clean: false },
   { what: 'files of containers', parent: posix.join(runRoot, 'files'), clean: true },
   { what: 'roots', parent: posix.join(runRoot, 'roots'), clean: true },
   { what: 'sub-paths', parent: posix.join(runRoot, 'subpaths'), clean: true },
   { what: 'sandboxes', parent: posix.join(runRoot, 'sandboxes'), clean: true },
   { what: 'logs', parent: posix.join(dataRoot, 'containers'), clean: true },
 ];
+
+/** Only the runtime itself knows what a state of its own stands for. */
+function foreignStates(known: Known, runRoot: string, files: Files): { findings: AuditFinding[]; count: number } {
+  const roots = (files.list(runRoot) ?? []).filter((name) => name.startsWith('oci-'));
+  const states = roots.flatMap((root) => (files.list(posix.join(runRoot, root)) ?? []).map((id) => ({ root, id })));
+  const findings = states
+    .filter(({ id }) => ID.test(id) && !known.ids.has(id))
+    .map(({ root, id }): AuditFinding => {
+      const command = `${root.slice('oci-'.length)} --root ${posix.join(runRoot, root)} delete --force ${id}`;
+      const because = `no container has this id; ${command} removes it`;
+      return { kind: 'orphan', what: 'state of another runtime', where: posix.join(runRoot, root, id), because };
+    });
+  return { findings, count: states.length };
+}
 
 function orphanDirectory(what: string, path: string, mounts: readonly string[], clean: boolean): AuditFinding {
   const finding = { kind: 'orphan' as const, what, where: path, because: 'no container or sandbox has this id' };

@@ -3,8 +3,8 @@ import type { Containers } from '#engine/core/containers.ts';
 import { WrongPhase } from '#engine/core/errors.ts';
 import { imageVolumes } from '#engine/core/making.ts';
 import type { NodeNetworkSource } from '#engine/core/network-source.ts';
+import type { NodeProcesses } from '#engine/core/node-processes.ts';
 import { limits } from '#engine/core/oci-resources.ts';
-import type { ShimProcesses } from '#engine/core/processes.ts';
 import { isRunning } from '#engine/core/record.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
@@ -24,7 +24,7 @@ export interface ForeseeParts {
   snapshots: SnapshotStore;
   volumes: NodeVolumeSource;
   network: NodeNetworkSource;
-  processes: Pick<ShimProcesses, 'foresee'>;
+  processes: Pick<NodeProcesses, 'foresee'>;
   files: Files;
   readInside: (root: string, path: string) => string | undefined;
   kernelRelease: string;
@@ -80,7 +80,7 @@ export async function foreseeCreate(
     ...plugs.map(({ what, because }): Unnumbered => ({ part: 'network', where: 'host', says: what, because })),
     ...ofPlan(
       'process',
-      parts.processes.foresee(id, config, (host) => asItWouldBe(host, parts, rootfs, lower)),
+      parts.processes.foresee(id, config, (host) => asItWouldBe(host, parts, rootfs, lower), record.spec.runtime),
     ),
   ]);
 }
@@ -122,13 +122,19 @@ export function foreseeUpdate(
     throw new WrongPhase({ message: `container ${record.name} is being removed: nothing of it can change` });
   const hasLimits = Object.keys(change.resources).length > 0;
   const resources = limits({ ...record.spec.resources, ...change.resources }, deviceNumbers);
+  const { runtime } = record.spec;
+  const because = 'the limits of this update';
+  const changes = hasLimits && isRunning(record.state);
   const steps =
-    hasLimits && isRunning(record.state)
-      ? planUpdate(containers.running(record.id).cgroups, resources, files, 'the limits of this update')
+    changes && runtime === undefined
+      ? planUpdate(containers.running(record.id).cgroups, resources, files, because)
       : [];
   const what = [...(hasLimits ? ['limits'] : []), ...(change.restart ? ['restart policy'] : [])];
   return numbered(record.name, [
     ...ofPlan('limits', { steps }),
+    ...(changes && runtime !== undefined
+      ? [{ part: 'limits', where: 'host', says: `${runtime} update --resources … ${record.id}`, because } as const]
+      : []),
     daemon(
       `record the new ${what.join(' and ') || 'settings'}`,
       'kernel first: a record never says what does not hold',

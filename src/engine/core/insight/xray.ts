@@ -41,13 +41,24 @@ export function xray(inputs: XrayInputs): Xray {
   const { id, name, image, state } = record;
   return {
     container: { id, name, image: image.reference, phase: state.phase, pid: kernel ? state.pid : 0 },
-    sees: [...namespaceLines(inputs), ...mountLines(record, kernel), ...nameLines(inputs)],
+    sees: [
+      ...runtimeLines(record.spec),
+      ...namespaceLines(inputs),
+      ...mountLines(record, kernel),
+      ...nameLines(inputs),
+    ],
     mayDo: [...userLines(inputs), ...capabilityLines(inputs), ...confinementLines(inputs), ...firewallLines(inputs)],
     mayUse: limitLines(record, kernel),
   };
 }
 
 // -- sees
+
+/** Another's steps are not ours to tell: what stands below is the kernel's word, or else the wish that it was given. */
+function runtimeLines({ runtime }: ContainerSpec): XrayLine[] {
+  if (runtime === undefined) return [];
+  return [{ topic: 'runtime', value: `${runtime}, whose steps are its own`, because: '--runtime, or its default' }];
+}
 
 const NAMESPACE_FLAGS = [
   ['network', 'network', '--network'],
@@ -170,7 +181,10 @@ function confinementLines({ record, kernel, host }: XrayInputs): XrayLine[] {
       kernel && (kernel.status.seccomp === 2 ? 'filtered' : 'unconfined'),
     ),
   ];
-  if (filtered) lines.push(...verdictLines(record.spec, host, because));
+  // The kernel tells that there is a filter, and not which: of one that another runtime has compiled we know the wish alone.
+  const { runtime } = record.spec;
+  const of = runtime === undefined ? because : `${because}: as asked of ${runtime}`;
+  if (filtered) lines.push(...verdictLines(record.spec, host, of));
   lines.push(
     compared(
       {
