@@ -64,6 +64,9 @@ export interface NetworksOptions {
   mtuBytes: number;
 }
 
+/** Until a daemon that starts has given its first answers; who wants a container sooner makes his own namespace. */
+const FIRST_FILL_MS = 100;
+
 /**
  * Networks of one node. The state is small and in memory, its truth in the store; a change is reserved in memory at once (`Sandboxes`),
  * written as intent, then done in the kernel, and unwound in reverse when a step fails.
@@ -79,6 +82,7 @@ export class Networks {
   readonly #boxes: Sandboxes;
   readonly #bridges = new Map<string, number>();
   readonly #chores: Chores;
+  #cancelFill: () => void = () => undefined;
   /** Paths of namespaces that wait to be dropped. */
   readonly #leaving = new Set<string>();
 
@@ -100,7 +104,7 @@ export class Networks {
     await self.#bringUp();
     await self.#sweepStrangers();
     self.#gate.watch(() => self.#boxes.all().some((box) => box.ports.length > 0));
-    self.#pool.fill();
+    self.#cancelFill = options.clock.after(FIRST_FILL_MS, () => self.#pool.fill());
     return self;
   }
 
@@ -339,6 +343,7 @@ export class Networks {
   /** Containers keep running: only what the daemon made ahead goes. */
   async close(): Promise<void> {
     this.#gate.close();
+    this.#cancelFill();
     await Promise.all([this.#pool.close(), this.#chores.flush()]);
   }
 
