@@ -50,11 +50,11 @@ export class DiskContentStore implements ContentStore {
   }
 
   static async open(root: string, clock: Clock): Promise<DiskContentStore> {
-    for (const name of ['sha256', 'sha512', 'ingest', 'damaged'])
-      await mkdir(join(root, name), { recursive: true, mode: 0o700 });
-    for (const name of ['sha256', 'ingest']) await sweepTemporary(join(root, name));
+    const made = ['sha256', 'sha512', 'ingest', 'damaged'].map((name) => join(root, name));
+    await Promise.all(made.map((path) => mkdir(path, { recursive: true, mode: 0o700 })));
+    const sweeps = ['sha256', 'ingest'].map((name) => sweepTemporary(join(root, name)));
+    await Promise.all([...sweeps, syncDirectory(root)]);
     await sweepRefs(join(root, 'ingest'));
-    await syncDirectory(root);
     return new DiskContentStore(root, clock);
   }
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { link, lstat, mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describeChain } from '#base/errors.ts';
+import { assert, describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { Ownership, Unfinished } from '#image/layer/directory-sink.ts';
 import { ErofsSink } from '#image/layer/erofs-sink.ts';
@@ -118,14 +118,14 @@ export async function chooseDriver(o: {
     sink.close();
     const because = 'trial of the layer store';
     const mount = erofsDriver.mount(file, target);
-    if (mount) await o.runPlan({ steps: [{ ...mount, where: 'host', because }] });
-    await o.runPlan({ steps: [{ op: 'umount', where: 'host', because, target, flags: MNT_DETACH }] });
+    assert(mount, 'a layer of this form is mounted');
+    const ops: Op[] = [mount, { op: 'umount', target, flags: MNT_DETACH }, { op: 'removeTree', path: trial }];
+    await o.runPlan({ steps: ops.map((op): Step => ({ ...op, where: 'host', because })) });
     return erofsDriver;
   } catch (error) {
     o.log.info('layers are unpacked into directories: this kernel mounts no EROFS file', { why: describeChain(error) });
-    return directoryDriver('keep');
-  } finally {
     await rm(trial, { recursive: true, force: true });
+    return directoryDriver('keep');
   }
 }
 
