@@ -114,33 +114,22 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const unlock = lockDirectory(join(runRoot, 'daemon.lock'));
   undo.add('lock', unlock);
 
-  const opensStore = openEmbedded(join(dataRoot, 'store'), {
-    clock,
-    keepRevisions: KEEP_REVISIONS,
-    keepRecentBytes: 0, // who reads them has them in memory
-    restBytes: STORE_REST_BYTES,
-    log: logger('storage'),
-  });
+  // All at once: they wait for the kernel, and for each other only where they say so.
+  const opensStore = undo.acquire('store', openStore(dataRoot), (opened) => opened.close());
   const startsSpawner = undo.acquire('spawner', Spawner.start(spawnerSocket(runRoot)), (started) => started.close());
   // Held by nobody, but an end that comes early waits until its trial mount is gone.
   const triesLayers = startsSpawner.then((started) => layerDriver(dataRoot, started));
   const choosesDriver = undo.acquire('trial of the layer store', triesLayers, () => undefined);
+  const opensContent = DiskContentStore.open(join(dataRoot, 'blobs'), clock);
+  undo.acquire('blobs', opensContent, () => undefined);
   const hand = startNetHand(logger('network'));
   undo.add('estiba-net', hand.close);
-  const [store, spawner, driver] = await Promise.all([
-    undo.acquire('store', opensStore, (opened) => opened.close()),
-    startsSpawner,
-    choosesDriver,
-  ]);
+  const opensNetworks = opensStore.then((opened) => openNetworks(options, opened, hand, logger('network')));
+  undo.acquire('networks', opensNetworks, (opened) => opened.close());
+  const [store, spawner, driver, content] = await Promise.all([opensStore, startsSpawner, choosesDriver, opensContent]);
   const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
 
-  // Beside the images: neither needs the other, and both wait for the kernel.
-  const opening = undo.acquire('networks', openNetworks(options, store, hand, logger('network')), (opened) =>
-    opened.close(),
-  );
-
   const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
-  const content = await DiskContentStore.open(join(dataRoot, 'blobs'), clock);
   const layers = await LayerStore.open({
     driver,
     dataRoot,
@@ -181,7 +170,7 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   });
   undo.add('registries', () => registries.close());
 
-  const net = await opening;
+  const net = await opensNetworks;
   const host = readHost({ uid: 0, gid: 0 });
   // Bytes that were pushed to the registry are its own, whether it is served this time or not.
   const repositories = new Repositories(store, clock);
@@ -249,6 +238,16 @@ function keepBudget(engine: Engine, log: Logger): () => void {
     BUDGET_EVERY_MS,
   );
   return () => clearInterval(timer);
+}
+
+function openStore(dataRoot: string): Promise<EmbeddedStore> {
+  return openEmbedded(join(dataRoot, 'store'), {
+    clock: systemClock,
+    keepRevisions: KEEP_REVISIONS,
+    keepRecentBytes: 0, // who reads them has them in memory
+    restBytes: STORE_REST_BYTES,
+    log: logger('storage'),
+  });
 }
 
 async function layerDriver(dataRoot: string, spawner: Spawner): Promise<LayerDriver> {

@@ -178,8 +178,8 @@ function readRecords(file: LogFile, visit: (record: StoredRecord<ValueRef>) => v
       const length = recordLength(buffer, at - bufferAt);
       if (length === 'bad') return at;
       if (length === 'short') {
-        const more = Buffer.allocUnsafe(READ_BYTES);
-        const got = readSync(fd, more, 0, READ_BYTES, bufferAt + buffer.length);
+        const more = Buffer.allocUnsafe(Math.min(READ_BYTES, file.end - bufferAt - buffer.length));
+        const got = readSync(fd, more, 0, more.length, bufferAt + buffer.length);
         if (got === 0) return at;
         const rest = buffer.subarray(at - bufferAt);
         buffer = rest.length === 0 ? more.subarray(0, got) : Buffer.concat([rest, more.subarray(0, got)]);
