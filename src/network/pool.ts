@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
 import type { NetKernel } from '#kernel/netlink/hand.ts';
@@ -19,7 +20,8 @@ export class NamespacePool {
   readonly #later: (work: () => Promise<void>) => void;
   readonly #redirect = redirectDns();
   readonly #ready: string[] = [];
-  #making = 0;
+  /** The one being made ahead; never rejects. */
+  #making: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: {
@@ -55,28 +57,40 @@ export class NamespacePool {
     else this.#later(() => this.#makeAhead());
   }
 
+  /** None that was made ahead is left, nor one that is being made. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const path of this.#ready.splice(0)) await this.#kernel.dropNetns(path);
+    await this.#making;
+    for (const path of this.#ready.splice(0)) await this.#drop(path);
   }
 
   get #isWanted(): boolean {
-    return !this.#closed && this.#making === 0 && this.#ready.length < this.#size;
+    return !this.#closed && !this.#making && this.#ready.length < this.#size;
   }
 
   async #makeAhead(): Promise<void> {
     if (!this.#isWanted) return;
-    this.#making++;
-    try {
-      const path = await this.#make();
-      if (this.#closed) await this.#kernel.dropNetns(path);
-      else this.#ready.push(path);
-    } catch (error) {
-      this.#log.warn('no namespace made ahead', { error: String(error) });
-    } finally {
-      this.#making--;
-    }
+    this.#making = this.#makeOne();
+    await this.#making;
+    this.#making = undefined;
     if (this.#ready.length > 0) this.fill(); // after a failure the next take tries again
+  }
+
+  async #makeOne(): Promise<void> {
+    try {
+      this.#ready.push(await this.#make());
+    } catch (error) {
+      this.#log.warn('no namespace made ahead', { error: describeChain(error) });
+    }
+  }
+
+  /** One that cannot be dropped must not keep the others; the next start sweeps it. */
+  async #drop(path: string): Promise<void> {
+    try {
+      await this.#kernel.dropNetns(path);
+    } catch (error) {
+      this.#log.warn('a namespace made ahead stays', { path, error: describeChain(error) });
+    }
   }
 
   async #make(): Promise<string> {
