@@ -438,6 +438,35 @@ describe('a container shown elsewhere', () => {
     ]);
   });
 
+  it('as docker run has what else was wished', async () => {
+    const endpoint = {
+      network: 'app',
+      aliases: ['a'],
+      mac: '02:00:00:00:00:09',
+      gwPriority: 2,
+      links: [],
+      driverOptions: { k: 'v' },
+    };
+    const text = await show(
+      record({
+        annotations: { note: 'x' },
+        namespaces: { ...plain.namespaces, cgroup: { kind: 'host' } },
+        network: { ...plain.network, ports: { '90/udp': [] }, endpoints: [endpoint] },
+        security: { ...plain.security, maskedPaths: [], readonlyPaths: [] },
+      }),
+      'docker-run',
+    );
+    expect(text.split(' \\\n  ')).toEqual(
+      expect.arrayContaining([
+        '--annotation=note=x',
+        '--cgroupns=host',
+        '--network=name=app,alias=a,mac-address=02:00:00:00:00:09,gw-priority=2,driver-opt=k=v',
+        '--expose=90/udp',
+        '--security-opt=systempaths=unconfined',
+      ]),
+    );
+  });
+
   it('as a Compose file keeps its dollars', async () => {
     const file = parse(await show(rich, 'compose'));
     expect(file.services.web).toMatchObject({
@@ -452,6 +481,8 @@ describe('a container shown elsewhere', () => {
       restart: 'on-failure:3',
     });
     expect(file.volumes).toEqual({ cache: { external: true } });
+    const low = { ...rich, spec: { ...rich.spec, process: { ...rich.spec.process, user: '5:10' } } };
+    expect(await show(low, 'compose')).toContain('user: "5:10"\n'); // a number of base sixty in YAML 1.1
   });
 
   it('as Kubernetes objects says what it cannot say', async () => {

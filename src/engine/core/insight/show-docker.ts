@@ -18,7 +18,15 @@ export function dockerRun(record: ContainerRecord): { options: string[]; words: 
   return { options, words };
 }
 
-function processFlags({ process, hostname, domainname, labels, init, namespaces }: ContainerSpec): string[] {
+function processFlags({
+  process,
+  hostname,
+  domainname,
+  labels,
+  annotations,
+  init,
+  namespaces,
+}: ContainerSpec): string[] {
   return [
     ...flag('--interactive', process.stdin),
     ...flag('--tty', process.tty),
@@ -30,10 +38,12 @@ function processFlags({ process, hostname, domainname, labels, init, namespaces 
     ...process.groups.map((group) => `--group-add=${group}`),
     ...process.env.map((entry) => `--env=${entry}`),
     ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
+    ...Object.entries(annotations).map(([key, value]) => `--annotation=${key}=${value}`),
     ...option('--entrypoint', process.entrypoint?.[0]),
     ...namespaceFlag('--pid', namespaces.pid),
     ...namespaceFlag('--ipc', namespaces.ipc),
     ...namespaceFlag('--uts', namespaces.uts),
+    ...namespaceFlag('--cgroupns', namespaces.cgroup),
   ];
 }
 
@@ -87,16 +97,20 @@ function networkFlags({ network, namespaces }: ContainerSpec): string[] {
   if (mode.kind === 'container') return [`--network=container:${mode.id}`];
   return [
     ...network.endpoints.flatMap((e) => {
-      if (e.network === 'bridge' && e.aliases.length === 0 && !e.ipv4 && !e.ipv6) return [];
       const more = [
         ...e.aliases.map((alias) => `,alias=${alias}`),
-        ...(e.ipv4 ? [`,ip=${e.ipv4}`] : []),
-        ...(e.ipv6 ? [`,ip6=${e.ipv6}`] : []),
+        ...option(',ip', e.ipv4),
+        ...option(',ip6', e.ipv6),
+        ...option(',mac-address', e.mac),
+        ...(e.linkLocal ?? []).map((ip) => `,link-local-ip=${ip}`),
+        ...option(',gw-priority', e.gwPriority || undefined),
+        ...Object.entries(e.driverOptions).map(([key, value]) => `,driver-opt=${key}=${value}`),
       ];
+      if (e.network === 'bridge' && more.length === 0) return [];
       return [more.length === 0 ? `--network=${e.network}` : `--network=name=${e.network}${more.join('')}`];
     }),
     ...Object.entries(network.ports).flatMap(([port, bindings]) =>
-      bindings.map((b) => `--publish=${published(b, port)}`),
+      bindings.length === 0 ? [`--expose=${port}`] : bindings.map((b) => `--publish=${published(b, port)}`),
     ),
     ...flag('--publish-all', network.publishAll),
     ...option('--mac-address', network.mac),
@@ -129,6 +143,7 @@ function resourceFlags({ resources: r, shmBytes, ulimits }: ContainerSpec): stri
     ...option('--cpuset-mems', r.cpusetMems),
     ...option('--pids-limit', r.pids),
     ...option('--blkio-weight', r.blkioWeight),
+    ...r.blkioWeightDevices.map((d) => `--blkio-weight-device=${d.path}:${d.weight}`),
     ...rates('--device-read-bps', r.readBps),
     ...rates('--device-write-bps', r.writeBps),
     ...rates('--device-read-iops', r.readIops),
@@ -148,6 +163,7 @@ function securityFlags({ security, devices, deviceRules, sysctls, namespaces, oo
     ...security.capDrop.map((name) => `--cap-drop=${name}`),
     ...flag('--security-opt=no-new-privileges', security.noNewPrivileges),
     ...flag('--security-opt=seccomp=unconfined', security.seccomp === 'unconfined'),
+    ...flag('--security-opt=systempaths=unconfined', security.maskedPaths?.length === 0),
     ...flag('--read-only', security.readonlyRoot),
     ...devices.map((d) => `--device=${d.hostPath}:${d.path}:${d.access}`),
     ...deviceRules.map((rule) => `--device-cgroup-rule=${rule}`),
@@ -180,6 +196,7 @@ function healthFlags(health: ContainerSpec['health']): string[] {
     ...seconds('--health-interval', health.intervalNs),
     ...seconds('--health-timeout', health.timeoutNs),
     ...seconds('--health-start-period', health.startPeriodNs),
+    ...seconds('--health-start-interval', health.startIntervalNs),
     ...option('--health-retries', health.retries || undefined),
   ];
 }

@@ -18,7 +18,8 @@ export async function show(record: ContainerRecord, form: ShowForm): Promise<str
     case 'compose': {
       const { stringify } = await yaml();
       const { file, unsaid } = composeService(record);
-      return stringify(file) + comments(unsaid);
+      // docker-compose 1.29 reads YAML 1.1, to which 5:10 and 22:22 may be numbers of base sixty: quoted, they are text for all.
+      return stringify(file, { version: '1.1' }) + comments(unsaid);
     }
     case 'kubernetes': {
       const { stringify } = await yaml();
