@@ -28,6 +28,12 @@ export const NoSwarm = defineError('NO_SWARM', () => ({
   hint: 'swarms are not part of this engine; for services over several nodes use the Kubernetes API or `estiba up`',
 }));
 
+/**
+ * Docker's clients take a 404 of a create for an image that is missing: they pull it, and tell of that instead. Whatever else a create
+ * names that is not here is a 400.
+ */
+export const BadCreate = defineError('INVALID_ARGUMENT', (d: { message: string }) => ({ message: d.message }));
+
 export const BadBody = defineError('BAD_BODY', (d: { problem: string }) => ({ message: `request body: ${d.problem}` }));
 
 /** The edge's table: error codes of every layer below → Docker's HTTP status. What is not listed is 500. */

@@ -1,3 +1,4 @@
+import { isCode } from '#base/errors.ts';
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
 import { type AttachOptions, attachReply, attachWebSocketReply } from '#engine/api/docker/attach.ts';
@@ -8,7 +9,7 @@ import { containerSummary, selectContainers } from '#engine/api/docker/list.ts';
 import { flag, integer, textOf } from '#engine/api/docker/query.ts';
 import { parseTime } from '#engine/api/docker/time.ts';
 import { updateRequest } from '#engine/api/docker/update.ts';
-import { NotSupported } from '#engine/api/errors.ts';
+import { BadCreate, errorBody, NotSupported } from '#engine/api/errors.ts';
 import { empty, json, type Reply } from '#engine/api/reply.ts';
 import type { ApiRequest, Handlers } from '#engine/api/server.ts';
 import type { Containers } from '#engine/core/containers.ts';
@@ -64,11 +65,17 @@ export function containerHandlers(o: ContainerHandlersOptions): Handlers {
 
     ContainerCreate: async (request) => {
       const body = checkBody('ContainerCreate', await request.json());
-      const { spec, warnings } = wishedContainer(body, containers);
       const platform = textOf(request.query, 'platform');
       const name = textOf(request.query, 'name') ?? (body.name || undefined);
-      const record = await containers.create(name, { ...spec, ...(platform ? { platform } : {}) });
-      return json({ Id: record.id, Warnings: warnings }, 201);
+      try {
+        const { spec, warnings } = wishedContainer(body, containers);
+        const record = await containers.create(name, { ...spec, ...(platform ? { platform } : {}) });
+        return json({ Id: record.id, Warnings: warnings }, 201);
+      } catch (error) {
+        if (isCode(error, 'NETWORK_NOT_FOUND', 'NO_SUCH_CONTAINER', 'VOLUME_DRIVER_NOT_FOUND'))
+          throw new BadCreate({ message: errorBody(error).message }, { cause: error });
+        throw error;
+      }
     },
 
     ContainerInspect: async (request) => {
@@ -185,7 +192,8 @@ const CONDITIONS: readonly string[] = ['not-running', 'next-exit', 'removed'];
 function waitReply(containers: Containers, request: ApiRequest, id: string): Reply {
   const condition = textOf(request.query, 'condition') ?? 'not-running';
   if (!CONDITIONS.includes(condition)) fail('query condition', condition, `is none of ${CONDITIONS.join(', ')}`);
-  const result = containers.wait(id, condition as WaitCondition, request.signal);
+  const record = containers.find(id); // whom nobody knows nobody waits for: an answer of its own, before the head of the other
+  const result = containers.wait(record.id, condition as WaitCondition, request.signal);
   result.catch(() => undefined); // the stream below reports it; until that runs nobody listens yet
   return {
     kind: 'stream',
