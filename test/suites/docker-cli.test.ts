@@ -128,6 +128,14 @@ const TOUR: Line[] = [
   code('docker rm site'),
   code('docker inspect site'),
   same('docker rmi saved | grep -c Untagged'),
+  // what is not here is said, and nobody takes it for a missing image
+  same('docker wait no-such 2>&1'),
+  same('docker run --rm --volumes-from no-such busybox true 2>&1 | head -1'),
+  same('docker run --rm --network no-such busybox true 2>&1 | head -1'),
+  says('docker run --rm --link no-such busybox true 2>&1', /No such container: no-such/),
+  same(
+    'docker run -d --name det --log-opt tag="{{.Name}} of {{.ImageName}}" --log-opt labels=a,none --log-opt labels-regex="^b" --log-opt env=E --log-opt env-regex="^F." --label a=1 --label bb="2 & 3" --label c=4 -e E=x=y -e FF=1 -e G=2 busybox echo told | wc -l; docker wait det; docker logs --details det; docker rm det',
+  ),
   // several, and lists
   same('for i in 1 2 3; do docker run -d --name many$i --label group=many busybox sleep 100; done | wc -l'),
   same('docker ps --filter label=group=many --format "{{.Names}}" | sort'),

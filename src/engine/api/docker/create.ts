@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { fail } from '#base/shape.ts';
 import { parseSizeBytes } from '#base/units.ts';
 import { mountOf, parseBind } from '#engine/api/docker/binds.ts';
+import { isTagTemplate } from '#engine/api/docker/log-details.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { NoSuchLogDriver } from '#engine/core/errors.ts';
@@ -110,8 +111,32 @@ function withoutEmpty(host: HostConfig): HostConfig {
 }
 
 const LOG_DRIVERS: readonly string[] = ['json-file', 'local', 'none'];
-/** What our drivers act on; `labels` and `env` name what `docker logs --details` shows. */
-const LOG_OPTIONS: readonly string[] = ['max-size', 'max-file', 'labels', 'env'];
+/**
+ * What our drivers act on, and the rule of each. `labels`, `env` and `tag` say what `docker logs --details` shows. A program waits while
+ * its log is written (`blocking`), and turned files stay as they are.
+ */
+const LOG_OPTIONS: Readonly<Record<string, { is: (value: string) => boolean; otherwise: string }>> = {
+  'max-size': { is: (value) => Boolean(parseSizeBytes(value)), otherwise: 'is no size such as 10m' },
+  'max-file': { is: (value) => /^[1-9]\d{0,3}$/.test(value), otherwise: 'is not a number of files from 1 to 9999' },
+  labels: { is: () => true, otherwise: '' },
+  'labels-regex': { is: isRegex, otherwise: 'is no regular expression' },
+  env: { is: () => true, otherwise: '' },
+  'env-regex': { is: isRegex, otherwise: 'is no regular expression' },
+  tag: {
+    is: isTagTemplate,
+    otherwise: 'has more than {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageID}} and {{.ImageName}}',
+  },
+  mode: { is: (value) => value === 'blocking', otherwise: 'is not blocking: no line is dropped here' },
+  compress: { is: (value) => value === 'false', otherwise: 'is not false: files are turned, and not packed' },
+};
+
+function isRegex(value: string): boolean {
+  try {
+    return new RegExp(value) instanceof RegExp;
+  } catch {
+    return false; // SyntaxError is the answer
+  }
+}
 
 function loggingOf(host: HostConfig): ContainerSpec['logging'] {
   const driver = host.LogConfig?.Type || 'json-file';
@@ -120,10 +145,9 @@ function loggingOf(host: HostConfig): ContainerSpec['logging'] {
   if (!LOG_DRIVERS.includes(driver)) throw new NoSuchLogDriver({ driver });
   for (const [name, value] of Object.entries(options)) {
     const path = `${at}.Config[${JSON.stringify(name)}]`;
-    if (!LOG_OPTIONS.includes(name)) fail(path, value, `is no option here; known are ${LOG_OPTIONS.join(', ')}`);
-    if (name === 'max-size' && !parseSizeBytes(value)) fail(path, value, 'is no size such as 10m');
-    if (name === 'max-file' && !/^[1-9]\d{0,3}$/.test(value))
-      fail(path, value, 'is not a number of files from 1 to 9999');
+    const option = Object.hasOwn(LOG_OPTIONS, name) ? LOG_OPTIONS[name] : undefined;
+    if (!option) fail(path, value, `is no option here; known are ${Object.keys(LOG_OPTIONS).join(', ')}`);
+    else if (!option.is(value)) fail(path, value, option.otherwise);
   }
   return { driver, options };
 }

@@ -1,5 +1,6 @@
 import { fail } from '#base/shape.ts';
 import { parseDurationNs } from '#base/units.ts';
+import { detailsOf } from '#engine/api/docker/log-details.ts';
 import { frameLines } from '#engine/api/docker/log-frames.ts';
 import { flag, textOf } from '#engine/api/docker/query.ts';
 import { parseTime } from '#engine/api/docker/time.ts';
@@ -94,17 +95,6 @@ function logWish(query: URLSearchParams, nowMs: number): LogWish {
 
 function withoutTail({ tail: _tail, ...rest }: LogWish): LogWish {
   return rest;
-}
-
-/** Labels and variables that the log options name, as `--details` shows them. */
-function detailsOf(record: ContainerRecord): string {
-  const { options } = record.spec.logging;
-  const labels = (options['labels'] ?? '').split(',').filter((name) => name !== '' && name in record.process.labels);
-  const env = (options['env'] ?? '')
-    .split(',')
-    .flatMap((name) => record.process.env.filter((e) => e.startsWith(`${name}=`)));
-  const pairs = [...labels.map((name) => `${name}=${record.process.labels[name]}`), ...env];
-  return `${pairs.join(',')} `;
 }
 
 function printer(how: { tty: boolean; timestamps: boolean; details: string }): (lines: LogLine[]) => Buffer {
