@@ -81,7 +81,8 @@ describe('the engine on real shims', () => {
       clock: systemClock,
     });
     const real: ProcessSource = {
-      create: (id, config, io) => processes.create(id, config, io),
+      create: (id, config, io, how) => processes.create(id, config, io, how),
+      planCgroups: (...of) => processes.planCgroups(...of),
       find: (id) => processes.find(id),
       list: () => processes.list(),
       execExit: (...of) => processes.execExit(...of),
@@ -113,7 +114,13 @@ describe('the engine on real shims', () => {
       },
       network: {
         ...fake.parts.network,
-        attach: async () => ({ namespace: undefined, endpoints: {}, ports: [], files: [], ready: Promise.resolve() }),
+        attach: async () => ({
+          namespace: undefined,
+          endpoints: {},
+          ports: [],
+          files: [],
+          plug: async () => undefined,
+        }),
       },
       processes: { ...real, ...cut(real) },
     };

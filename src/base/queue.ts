@@ -75,4 +75,9 @@ export class Limiter {
   }
 }
 
+/** Behind all that is ready to be done now. */
+export function nextTurn(): Promise<void> {
+  return new Promise((done) => setImmediate(done));
+}
+
 function noop(): void {}

@@ -102,7 +102,7 @@ export async function runInSandbox(
     endpoints: {},
   });
   undo.add('network', () => parts.network.release(id));
-  await net.ready;
+  await net.plug();
   const config = ociConfig({
     id,
     spec,

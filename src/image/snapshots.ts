@@ -78,6 +78,17 @@ export class SnapshotStore {
    * looks for it after a restart, and so nothing about it has to reach the disk.
    */
   async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<void> {
+    const ops = await this.begin(id, layers, wish);
+    try {
+      if (ops.length > 0) await this.#options.store.txn({ ops, lazy: true });
+    } catch (error) {
+      await this.remove(id);
+      throw error;
+    }
+  }
+
+  /** As `prepare`, with its record answered instead of written: for an owner who writes it with his own. */
+  async begin(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<TxnOp[]> {
     if (this.#known.has(id)) throw new SnapshotExists({ id });
     if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
     const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'ready', layers: [...layers] };
@@ -85,7 +96,7 @@ export class SnapshotStore {
     if (wish.volatile) this.#volatile.add(id);
     try {
       await this.#lower(layers);
-      await this.#note(id, record);
+      return wish.volatile ? [] : [this.#records.op(id, record)];
     } catch (error) {
       await this.remove(id);
       throw error;

@@ -177,16 +177,16 @@ export class Networks {
   }
 
   async attach(request: AttachRequest): Promise<Sandbox> {
-    const { sandbox, ready } = await this.beginAttach(request);
-    await ready;
+    const { sandbox, plug } = await this.beginAttach(request);
+    await plug();
     return sandbox;
   }
 
   /**
-   * As `attach`, answered as soon as all is decided and on record: the namespace is there, and its addresses are known. `ready` when the
-   * kernel and the edge have them as well; it rejects when all has been taken back. To be awaited before `detach`.
+   * As `attach`, answered as soon as all is decided and on record: the namespace is there, and its addresses are known. `plug` gives them
+   * to the kernel and the edge, once; it rejects when all has been taken back. To be called, and awaited, before `detach`.
    */
-  async beginAttach(request: AttachRequest): Promise<{ sandbox: Sandbox; ready: Promise<void> }> {
+  async beginAttach(request: AttachRequest): Promise<{ sandbox: Sandbox; plug: () => Promise<void> }> {
     this.#chores.stir();
     const undo = new Undo();
     try {
@@ -196,9 +196,13 @@ export class Networks {
       undo.add('reservation', () => this.#boxes.release(sandbox));
       await this.#note(putSandbox(sandbox));
       undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
-      const ready = this.#finishAttach(sandbox, undo).finally(() => this.#pool.fill());
-      ready.catch(() => undefined); // told to whoever awaits it, who may be busy until then
-      return { sandbox, ready };
+      let plugged: Promise<void> | undefined;
+      const plug = (): Promise<void> => {
+        plugged ??= this.#finishAttach(sandbox, undo).finally(() => this.#pool.fill());
+        plugged.catch(() => undefined); // told to whoever awaits it, who may be busy until then
+        return plugged;
+      };
+      return { sandbox, plug };
     } catch (error) {
       await undo.unwind();
       this.#pool.fill();

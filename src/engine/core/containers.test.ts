@@ -269,7 +269,7 @@ describe('the life of a container', () => {
     const order: string[] = [];
     b.containers.onNextStart(id, async () => void order.push(`joined after ${b.node.calls.at(-1)}`));
     await b.containers.start('web');
-    expect(order).toEqual(['joined after processes.create']);
+    expect(order).toEqual(['joined after network.plug']);
     expect(b.node.calls.at(-1)).toBe('process.start');
   });
 

@@ -62,7 +62,10 @@ export class FakeNode {
       },
     },
     roots: {
-      prepare: async (id) => this.#take('roots.prepare', `root ${id}`),
+      prepare: async (id) => {
+        this.#take('roots.prepare', `root ${id}`);
+        return [];
+      },
       mount: async (id) => {
         this.#take('roots.mount', `mount ${id}`);
         return `/roots/${id}`;
@@ -110,9 +113,13 @@ export class FakeNode {
       },
       attach: async (id) => {
         this.#take('network.attach', `network ${id}`);
-        const ready = this.#networkReady();
-        ready.catch(() => undefined); // told to whoever awaits it
-        return { namespace: `/ns/${id}`, endpoints: {}, ports: [], files: [], ready };
+        let plugged: Promise<void> | undefined;
+        const plug = (): Promise<void> => {
+          plugged ??= this.#plug();
+          plugged.catch(() => undefined); // told to whoever awaits it
+          return plugged;
+        };
+        return { namespace: `/ns/${id}`, endpoints: {}, ports: [], files: [], plug };
       },
       detach: async (id) => void this.held.delete(`network ${id}`),
       release: async (id) => void this.held.delete(`network ${id}`),
@@ -149,6 +156,7 @@ export class FakeNode {
         this.processes.set(id, process);
         return process;
       },
+      planCgroups: () => ({ places: [], create: [], join: [], warnings: [] }),
       find: async (id) => this.processes.get(id),
       list: async () => [...this.processes.keys()],
       execExit: async () => undefined,
@@ -160,8 +168,8 @@ export class FakeNode {
     },
   };
 
-  async #networkReady(): Promise<void> {
-    this.#call('network.ready');
+  async #plug(): Promise<void> {
+    this.#call('network.plug');
   }
 
   #take(call: string, what: string): void {

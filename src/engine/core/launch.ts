@@ -2,19 +2,23 @@ import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { describeChain, messageOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
+import { nextTurn } from '#base/queue.ts';
 import { Undo } from '#base/undo.ts';
 import { parseSizeBytes } from '#base/units.ts';
+import { containerCapabilities } from '#engine/core/capabilities.ts';
 import { exitCodeOf } from '#engine/core/errors.ts';
 import { HEALTH_START } from '#engine/core/health.ts';
 import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '#engine/core/joining.ts';
 import { linkVariables, oldLinks } from '#engine/core/links.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
+import { ociResources } from '#engine/core/oci-resources.ts';
 import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
 import { type ResolvedUser, resolveUser } from '#engine/core/user.ts';
+import type { CgroupPlan } from '#kernel/cgroup/plan.ts';
 import type { OciConfig, OciMount } from '#spec/oci/config.ts';
 import type { LinuxDevice } from '#spec/oci/linux.ts';
 
@@ -79,7 +83,7 @@ export class Launcher {
       this.#chores.stir();
       await this.released(id);
       await registry.noteState(record, { phase: 'starting', error: '' });
-      const { rootfs, network } = await this.#rootAndNetwork(record, undo);
+      const { rootfs, network, cgroups } = await this.#rootAndNetwork(record, undo);
       undo.add('volumes', () => parts.volumes.detach(id));
       if (record.spec.namespaces.ipc.kind === 'shareable') {
         undo.add('shared memory', () => parts.roots.unshareMemory(id));
@@ -87,12 +91,14 @@ export class Launcher {
       }
       const linkEnv = this.#linkEnv(record);
       const config = await this.#config({ ...record, linkEnv }, rootfs, network);
-      if (namesLinks(record.spec)) await network.ready;
+      if (namesLinks(record.spec)) await network.plug();
       // Made while its network is plugged: the namespace is there, and the program waits for the word.
-      const creating = parts.processes.create(id, config, this.#io(record), record.spec.runtime);
+      const { runtime } = record.spec;
+      const how = { ...(runtime === undefined ? {} : { runtime }), ...(cgroups ? { cgroups } : {}) };
+      const creating = parts.processes.create(id, config, this.#io(record), how);
       const [process] = await Promise.all([
         undo.acquire('process', creating, () => parts.processes.remove(id)),
-        network.ready,
+        network.plug(),
       ]);
       for (const join of this.#joiners.get(id) ?? []) await join(process);
       this.#joiners.delete(id);
@@ -204,8 +210,14 @@ export class Launcher {
     this.#leaving.set(id, { done, hurry });
   }
 
-  /** Neither needs the other; both are awaited, so that undo finds them at rest. */
-  async #rootAndNetwork(record: ContainerRecord, undo: Undo): Promise<{ rootfs: string; network: Attachment }> {
+  /**
+   * Neither needs the other; both are awaited, so that undo finds them at rest. The mount takes longest, so it is asked for first, and
+   * what can be decided without the root is decided meanwhile.
+   */
+  async #rootAndNetwork(
+    record: ContainerRecord,
+    undo: Undo,
+  ): Promise<{ rootfs: string; network: Attachment; cgroups: CgroupPlan | undefined }> {
     const { parts } = this.#o;
     const { id } = record;
     const wish = {
@@ -213,19 +225,37 @@ export class Launcher {
       exposedPorts: record.process.exposedPorts,
       ...sharedNetwork(record.spec, this.#neighbours),
     };
-    const [root, network] = await Promise.allSettled([
+    const [root, network, cgroups] = await Promise.allSettled([
       parts.roots.mount(id, { volatile: record.spec.autoRemove }),
-      parts.network.attach(id, wish),
+      nextTurn().then(() => parts.network.attach(id, wish)),
+      nextTurn().then(() => this.#cgroupsAhead(record)),
     ]);
     if (root.status === 'fulfilled') undo.add('root', () => parts.roots.unmount(id));
     if (network.status === 'fulfilled')
       undo.add('network', async () => {
-        await Promise.allSettled([network.value.ready]);
+        await Promise.allSettled([network.value.plug()]);
         await parts.network.detach(id);
       });
     if (root.status === 'rejected') throw root.reason;
     if (network.status === 'rejected') throw network.reason;
-    return { rootfs: root.value, network: network.value };
+    return {
+      rootfs: root.value,
+      network: network.value,
+      cgroups: cgroups.status === 'fulfilled' ? cgroups.value : undefined, // what is wrong is told with the whole configuration
+    };
+  }
+
+  async #cgroupsAhead({ id, spec }: ContainerRecord): Promise<CgroupPlan> {
+    const { parts, host, settings } = this.#o;
+    return parts.processes.planCgroups(id, {
+      cgroupsPath: this.#cgroupsPath(id, spec),
+      bounding: containerCapabilities(spec.security, host.bounding),
+      resources: ociResources({ spec, host, devices: await settings.devices(spec) }),
+    });
+  }
+
+  #cgroupsPath(id: string, { resources }: ContainerSpec): string {
+    return `${resources.cgroupParent ?? this.#o.settings.cgroupParent}/${id}`;
   }
 
   async #config(record: ContainerRecord, rootfs: string, network: Attachment): Promise<OciConfig> {
@@ -256,7 +286,7 @@ export class Launcher {
         ...(namespace === undefined ? {} : { network: namespace }),
       },
       ...sharedMemory(record, this.#neighbours),
-      cgroupsPath: `${spec.resources.cgroupParent ?? settings.cgroupParent}/${id}`,
+      cgroupsPath: this.#cgroupsPath(id, spec),
       devices: await settings.devices(spec),
       profiles: this.#profiles,
       host,

@@ -20,15 +20,17 @@ export async function makeContainer(
 ): Promise<ContainerRecord> {
   await using undo = new Undo();
   const { id, spec, process } = record;
-  await registry.add(record); // the intent: from here a crash is swept
+  const wishes = [...spec.mounts, ...imageVolumes(spec, process.volumes)];
+  // From an intent a crash is swept. Without volumes nothing is there before the record that stays.
+  await registry.add(record, { written: wishes.length > 0 });
   undo.add('record', () => registry.forget(id));
   const endpoints = await parts.network.reserve(id, spec);
-  const mounts = await parts.volumes.resolve(id, [...spec.mounts, ...imageVolumes(spec, process.volumes)]);
+  const mounts = await parts.volumes.resolve(id, wishes);
   undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
-  await parts.roots.prepare(id, image);
+  const root = await parts.roots.prepare(id, image);
   undo.add('root', () => parts.roots.remove(id));
   await parts.volumes.populate(id, mounts, (use) => withRoot(parts, id, use));
-  const created = await registry.saveState({ ...record, endpoints, mounts }, { phase: 'created' });
+  const created = await registry.saveState({ ...record, endpoints, mounts }, { phase: 'created' }, root);
   undo.keep();
   return created;
 }

@@ -27,7 +27,7 @@ describe('a container’s network, from its wishes to its record', () => {
   let source: NodeNetworkSource;
   const attach = async (id: string, spec: ContainerSpec, exposedPorts: string[] = []) => {
     const got = await source.attach(id, { name: id, hostname: `${id}-host`, spec, exposedPorts, endpoints: {} });
-    await got.ready;
+    await got.plug();
     return got;
   };
 

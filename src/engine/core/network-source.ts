@@ -63,7 +63,7 @@ export class NodeNetworkSource implements NetworkSource {
   async attach(id: string, wish: AttachWish): Promise<Attachment> {
     const { spec } = wish;
     const mode = spec.namespaces.network.kind;
-    const ready = Promise.resolve();
+    const plug = (): Promise<void> => Promise.resolve();
     // One network, one set of its files: a name that one of them learns is known to both.
     if (wish.sharedWith)
       return {
@@ -71,13 +71,13 @@ export class NodeNetworkSource implements NetworkSource {
         endpoints: {},
         ports: [],
         files: this.filesOf(wish.sharedWith.id),
-        ready,
+        plug,
       };
     // The sandbox's network stands already, and its owner knows its addresses.
-    if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [], ready };
+    if (mode === 'sandbox') return { namespace: undefined, endpoints: wish.endpoints, ports: [], files: [], plug };
     if (mode === 'host') {
       const files = await this.#writeFiles(id, wish, undefined);
-      return { namespace: undefined, endpoints: {}, ports: portRecords(undefined, wish.exposedPorts), files, ready };
+      return { namespace: undefined, endpoints: {}, ports: portRecords(undefined, wish.exposedPorts), files, plug };
     }
     const begun = await this.#networks.beginAttach(this.#requestOf(id, wish));
     try {
@@ -85,9 +85,9 @@ export class NodeNetworkSource implements NetworkSource {
       const { netns: namespace } = begun.sandbox;
       const endpoints = this.#endpointRecords(spec, begun.sandbox);
       const ports = portRecords(begun.sandbox, wish.exposedPorts);
-      return { namespace, endpoints, ports, files, ready: this.#told(begun) };
+      return { namespace, endpoints, ports, files, plug: this.#telling(begun) };
     } catch (error) {
-      await Promise.allSettled([begun.ready]);
+      await Promise.allSettled([begun.plug()]);
       await this.#networks.beginDetach(id);
       throw error;
     }
@@ -103,12 +103,15 @@ export class NodeNetworkSource implements NetworkSource {
     );
   }
 
-  #told({ sandbox, ready }: { sandbox: Sandbox; ready: Promise<void> }): Promise<void> {
-    const told = ready.then(() => {
-      for (const endpoint of sandbox.endpoints) this.#tell('connect', endpoint.network, sandbox.id);
-    });
-    told.catch(() => undefined); // told to whoever awaits it, who may be busy until then
-    return told;
+  #telling({ sandbox, plug }: { sandbox: Sandbox; plug: () => Promise<void> }): () => Promise<void> {
+    let told: Promise<void> | undefined;
+    return () => {
+      told ??= plug().then(() => {
+        for (const endpoint of sandbox.endpoints) this.#tell('connect', endpoint.network, sandbox.id);
+      });
+      told.catch(() => undefined); // told to whoever awaits it, who may be busy until then
+      return told;
+    };
   }
 
   /** What `attach` would do now, with nothing made. */

@@ -1,7 +1,15 @@
 import type { ForeignProcesses } from '#engine/core/foreign.ts';
-import type { CreatedProcess, ExitStatus, IoWish, ProcessSource, RunningProcess } from '#engine/core/parts.ts';
+import type {
+  CgroupWish,
+  CreatedProcess,
+  ExitStatus,
+  IoWish,
+  ProcessSource,
+  RunningProcess,
+} from '#engine/core/parts.ts';
 import type { ShimProcesses } from '#engine/core/processes.ts';
 import { OUR_RUNTIME, type Runtimes } from '#engine/core/runtimes.ts';
+import type { CgroupPlan } from '#kernel/cgroup/plan.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import type { OciConfig } from '#spec/oci/config.ts';
 
@@ -17,9 +25,20 @@ export class NodeProcesses implements ProcessSource {
     this.#runtimes = runtimes;
   }
 
-  async create(id: string, config: OciConfig, io: IoWish, name = OUR_RUNTIME): Promise<CreatedProcess> {
+  async create(
+    id: string,
+    config: OciConfig,
+    io: IoWish,
+    { runtime: name = OUR_RUNTIME, cgroups }: { runtime?: string; cgroups?: CgroupPlan } = {},
+  ): Promise<CreatedProcess> {
     const runtime = this.#runtimes.find(name);
-    return runtime ? this.#foreign.create(id, config, io, runtime) : this.#own.create(id, config, io);
+    if (runtime) return this.#foreign.create(id, config, io, runtime);
+    return this.#own.create(id, config, io, cgroups ? { cgroups } : {});
+  }
+
+  /** Ours; another runtime makes its own. */
+  planCgroups(id: string, wish: CgroupWish): CgroupPlan {
+    return this.#own.planCgroups(id, wish);
   }
 
   find(id: string): Promise<RunningProcess | undefined> {

@@ -5,7 +5,7 @@ import { RLIMITS } from '#kernel/linux/names.ts';
 import type { LinuxDeviceRule, LinuxResources } from '#spec/oci/linux.ts';
 
 /** `linux.resources` of config.json. What is not wished stays away, so that the kernel's own default holds. */
-export function ociResources({ spec, host, devices }: OciInputs): LinuxResources {
+export function ociResources({ spec, host, devices }: Pick<OciInputs, 'spec' | 'host' | 'devices'>): LinuxResources {
   return { ...limits(spec.resources, host.deviceNumbers), devices: deviceRules(spec, devices) };
 }
 

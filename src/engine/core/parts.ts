@@ -2,6 +2,7 @@ import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
+import type { CgroupPlan } from '#kernel/cgroup/plan.ts';
 import type { Step } from '#kernel/plan/plan.ts';
 import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
@@ -37,7 +38,8 @@ export interface FoundImage {
 
 /** Root file systems: an image's layers below, what the container writes on top. */
 export interface RootSource {
-  prepare(id: string, image: FoundImage): Promise<void>;
+  /** What is answered is to be written with the container that it is made for. */
+  prepare(id: string, image: FoundImage): Promise<TxnOp[]>;
   /** `/dev/shm` of `id` for those that join its IPC namespace, from its start to its end; `memoryOf` is where. */
   shareMemory(id: string, bytes: number): Promise<void>;
   unshareMemory(id: string): Promise<void>;
@@ -77,7 +79,7 @@ export type WithRoot = <T>(use: (rootfs: string) => Promise<T>) => Promise<T>;
 export interface NetworkSource {
   /** Checks the wish and fixes what does not change between starts: networks, static addresses, mac. */
   reserve(id: string, spec: ContainerSpec): Promise<Record<string, EndpointRecord>>;
-  /** Answered when all is decided; see `Attachment.ready`. */
+  /** Answered when all is decided; see `Attachment.plug`. */
   attach(id: string, wish: AttachWish): Promise<Attachment>;
   detach(id: string): Promise<void>;
   /** Detached, and its files gone. */
@@ -104,10 +106,10 @@ export interface Attachment {
   /** `/etc/hosts` and its like, written and kept up to date outside the root. */
   files: { path: string; source: string }[];
   /**
-   * Links, addresses, ports and names are in the namespace: no program runs before. Rejects, with all of it taken back, when that cannot
-   * be. To be awaited, in the bad case too, before `detach`.
+   * Puts links, addresses, ports and names into the namespace, once, however often it is called: no program runs before. Rejects, with all
+   * of it taken back, when that cannot be. To be awaited, in the bad case too, before `detach`.
    */
-  ready: Promise<void>;
+  plug(): Promise<void>;
 }
 
 /** Namespaces that several containers share: a pod. They need no process, outlive us, and are found again by id. */
@@ -147,8 +149,15 @@ export interface SandboxRecord {
 
 /** Processes behind shims: they outlive us, and are found again by id. */
 export interface ProcessSource {
-  /** Everything is set up and the program has not run. `runtime`: by another one's name than ours. */
-  create(id: string, config: OciConfig, io: IoWish, runtime?: string): Promise<CreatedProcess>;
+  /** Everything is set up and the program has not run. `runtime`: by another one's name than ours. `cgroups`: as planned before. */
+  create(
+    id: string,
+    config: OciConfig,
+    io: IoWish,
+    how?: { runtime?: string; cgroups?: CgroupPlan },
+  ): Promise<CreatedProcess>;
+  /** Its cgroups, for `create`: decided before the rest of its configuration is known. */
+  planCgroups(id: string, wish: CgroupWish): CgroupPlan;
   /** After a restart of ours; undefined when there is no shim. A program that a crash kept from its start begins now. */
   find(id: string): Promise<RunningProcess | undefined>;
   /** Ids of all shims there are, for the sweep. */
@@ -159,6 +168,13 @@ export interface ProcessSource {
   end(id: string): Promise<void>;
   /** Ended, and everything the shim left is gone: directory, cgroup, mounts. */
   remove(id: string): Promise<void>;
+}
+
+export interface CgroupWish {
+  cgroupsPath?: string;
+  resources?: LinuxResources;
+  /** Capabilities that its programs can have. */
+  bounding: readonly string[];
 }
 
 export interface IoWish {

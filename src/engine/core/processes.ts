@@ -6,6 +6,7 @@ import type { Clock } from '#base/clock.ts';
 import { errnoOf, isCode } from '#base/errors.ts';
 import type {
   Attached,
+  CgroupWish,
   CreatedProcess,
   ExecProcess,
   ExitStatus,
@@ -14,7 +15,7 @@ import type {
   RunningProcess,
 } from '#engine/core/parts.ts';
 import { type CgroupPlace, dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/place.ts';
-import { planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
+import { type CgroupPlan, planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
@@ -56,10 +57,10 @@ export class ShimProcesses implements ProcessSource {
     this.#o = options;
   }
 
-  async create(id: string, config: OciConfig, io: IoWish): Promise<CreatedProcess> {
+  async create(id: string, config: OciConfig, io: IoWish, how: { cgroups?: CgroupPlan } = {}): Promise<CreatedProcess> {
     const { spawner } = this.#o;
     const dir = this.#dir(id);
-    const { plan, record } = this.#plan(id, config);
+    const { plan, record } = this.#plan(id, config, how);
     mkdirSync(dir, { recursive: true, mode: 0o700 });
     try {
       if (io.log.format !== 'none') mkdirSync(dirname(io.log.path), { recursive: true, mode: 0o700 });
@@ -158,7 +159,9 @@ export class ShimProcesses implements ProcessSource {
   plan(id: string): Plan | undefined {
     try {
       const { root, files } = this.#o;
-      return this.#plan(id, loadContainer(root, id, files).config, withoutOwn(files, id)).plan;
+      const { config } = loadContainer(root, id, files);
+      const cgroups = this.planCgroups(id, cgroupWish(config), { files: withoutOwn(files, id), host: this.#o.host() });
+      return this.#plan(id, config, { cgroups }).plan;
     } catch (error) {
       if (isCode(error, 'CONTAINER_NOT_FOUND', 'STATE_UNREADABLE')) return undefined;
       throw error;
@@ -167,16 +170,28 @@ export class ShimProcesses implements ProcessSource {
 
   /** The kernel operations that would make it, with nothing made; `seen` is the host as it would be then. */
   foresee(id: string, config: OciConfig, seen: (host: Host) => Host): Plan {
-    return this.#plan(id, config, this.#o.files, seen(this.#o.host())).plan;
+    return this.#plan(id, config, { host: seen(this.#o.host()) }).plan;
   }
 
-  #plan(id: string, config: OciConfig, files = this.#o.files, host = this.#o.host()): ReturnType<typeof planCreate> {
-    const { root, clock, seccomp } = this.#o;
-    const { cgroupsPath, resources } = config.linux ?? {};
+  planCgroups(
+    id: string,
+    { bounding, ...wish }: CgroupWish,
+    { files, host }: { files: Files; host: Host } = { files: this.#o.files, host: this.#o.host() },
+  ): CgroupPlan {
     // Who may mount can show itself the hierarchy beside v1, and finds the host's cgroups there unless it has one of its own.
-    const unified = !host.rootless && config.process?.capabilities?.bounding?.includes('CAP_SYS_ADMIN') === true;
-    const wish = { ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) };
-    const cgroups = planCgroup({ id, rootless: host.rootless, unified, ...wish }, host.cgroups, files);
+    const unified = !host.rootless && bounding.includes('CAP_SYS_ADMIN');
+    return planCgroup({ id, rootless: host.rootless, unified, ...wish }, host.cgroups, files);
+  }
+
+  #plan(
+    id: string,
+    config: OciConfig,
+    {
+      host = this.#o.host(),
+      cgroups = this.planCgroups(id, cgroupWish(config)),
+    }: { host?: Host; cgroups?: CgroupPlan },
+  ): ReturnType<typeof planCreate> {
+    const { root, clock, seccomp } = this.#o;
     return planCreate(
       config,
       {
@@ -231,6 +246,12 @@ function withoutOwn(files: Files, id: string): Files {
     list: (path) => (own(path) ? undefined : files.list(path)),
     exists: (path) => !own(path) && files.exists(path),
   };
+}
+
+function cgroupWish({ linux, process }: OciConfig): CgroupWish {
+  const { cgroupsPath, resources } = linux ?? {};
+  const bounding = process?.capabilities?.bounding ?? [];
+  return { bounding, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) };
 }
 
 type Removable = Parameters<typeof planRemove>[0];

@@ -62,14 +62,14 @@ export class ContainerRegistry {
   }
 
   /**
-   * The name is taken from here on, before the first write is done: two requests cannot both have it. Lazily, since what is
-   * made by this record is swept without it as well, after a power cut.
+   * The name is taken from here on, before the first write is done: two requests cannot both have it. Written lazily, since what is
+   * made by this record is swept without it as well, after a power cut; or not at all, where nothing is made before it is saved.
    */
-  async add(record: ContainerRecord): Promise<void> {
+  async add(record: ContainerRecord, { written }: { written: boolean }): Promise<void> {
     this.checkName(record.name);
     this.#byName.set(record.name, record.id);
     try {
-      await this.#write(record, { lazy: true });
+      if (written) await this.#write(record, { lazy: true });
     } catch (error) {
       this.#byName.delete(record.name);
       throw error;
@@ -77,9 +77,10 @@ export class ContainerRegistry {
     this.#remember(record);
   }
 
-  save(record: ContainerRecord): Promise<void> {
+  /** `beside`: what else is written then, or not at all. */
+  save(record: ContainerRecord, beside: readonly TxnOp[] = []): Promise<void> {
     return this.#line.run(record.id, async () => {
-      await this.#write(record);
+      await this.#write(record, { beside });
       this.#remember(record);
     });
   }
@@ -98,10 +99,14 @@ export class ContainerRegistry {
     });
   }
 
-  /** The record with another state; answers what is on disk now. */
-  async saveState(record: ContainerRecord, change: Partial<ContainerState>): Promise<ContainerRecord> {
+  /** The record with another state; answers what is on disk now. `beside`: see `save`. */
+  async saveState(
+    record: ContainerRecord,
+    change: Partial<ContainerState>,
+    beside: readonly TxnOp[] = [],
+  ): Promise<ContainerRecord> {
     const changed = { ...record, state: { ...record.state, ...change } };
-    await this.save(changed);
+    await this.save(changed, beside);
     return changed;
   }
 
@@ -149,10 +154,8 @@ export class ContainerRegistry {
     this.#byName.set(record.name, record.id);
   }
 
-  async #write(record: ContainerRecord, how: { lazy?: boolean } = {}): Promise<void> {
-    await this.#store.txn({
-      ...how,
-      ops: [{ do: 'put', key: PREFIX + record.id, value: Buffer.from(JSON.stringify(record)) }],
-    });
+  async #write(record: ContainerRecord, how: { lazy?: boolean; beside?: readonly TxnOp[] } = {}): Promise<void> {
+    const put: TxnOp = { do: 'put', key: PREFIX + record.id, value: Buffer.from(JSON.stringify(record)) };
+    await this.#store.txn({ ops: [put, ...(how.beside ?? [])], lazy: how.lazy ?? false });
   }
 }

@@ -55,10 +55,10 @@ export class OverlayRoots implements RootSource {
     return roots;
   }
 
-  async prepare(id: string, { target }: FoundImage): Promise<void> {
+  async prepare(id: string, { target }: FoundImage): Promise<TxnOp[]> {
     const { images, snapshots } = this.#o;
     const layers = await images.layersOf(await images.get(target));
-    await snapshots.prepare(id, layers);
+    return snapshots.begin(id, layers);
   }
 
   mount(id: string, wish: { volatile?: boolean } = {}): Promise<string> {
