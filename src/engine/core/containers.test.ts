@@ -263,6 +263,41 @@ describe('the life of a container', () => {
     expect([...b.node.held]).toEqual([]);
   });
 
+  it('is written once where nothing is made before its record, and announced where volumes are', async () => {
+    const b = await bench();
+    const txn = vi.spyOn(b.store, 'txn');
+    await b.containers.create('with', spec()); // its image names a volume
+    expect(txn.mock.calls.map(([{ lazy }]) => lazy)).toEqual([true, false]);
+    txn.mockClear();
+    const { find } = b.node.parts.images;
+    vi.spyOn(b.node.parts.images, 'find').mockImplementation(async (name) => ({
+      ...(await find(name)),
+      config: { Cmd: ['sh'] },
+    }));
+    const snapshot = { do: 'put', key: 'snapshot', value: Buffer.from('s') } as const;
+    vi.spyOn(b.node.parts.roots, 'prepare').mockResolvedValue([snapshot]);
+    const { id } = await b.containers.create('without', spec());
+    expect(txn.mock.calls.map(([{ lazy, ops }]) => ({ lazy, keys: ops.map((op) => op.key) }))).toEqual([
+      { lazy: false, keys: [`containers/${id}`, 'snapshot'] },
+    ]);
+  });
+
+  it('has the cgroups that were decided while its root was mounted: those of the whole configuration', async () => {
+    const b = await bench();
+    const resources = { ...spec().resources, memoryBytes: 1 << 26, cgroupParent: '/pods/one' };
+    await b.containers.create('web', spec({ resources }));
+    const ahead = vi.spyOn(b.node.parts.processes, 'planCgroups');
+    const create = vi.spyOn(b.node.parts.processes, 'create');
+    await b.containers.start('web');
+    const [, config, , how] = create.mock.calls[0] ?? [];
+    expect(ahead.mock.calls[0]?.[1]).toEqual({
+      cgroupsPath: config?.linux?.cgroupsPath,
+      resources: config?.linux?.resources,
+      bounding: config?.process?.capabilities?.bounding,
+    });
+    expect(how?.cgroups).toBe(ahead.mock.results[0]?.value);
+  });
+
   it('lets clients attach before its first byte', async () => {
     const b = await bench();
     const { id } = await b.containers.create('web', spec());

@@ -1,25 +1,25 @@
 import { describeChain } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { KeyedSerial } from '#base/queue.ts';
-import { newId, type Random } from '#base/random.ts';
-import { AlreadyThere, BadSignal, WrongPhase } from '#engine/core/errors.ts';
+import type { Random } from '#base/random.ts';
+import { AlreadyThere, WrongPhase } from '#engine/core/errors.ts';
 import type { Events } from '#engine/core/events.ts';
 import { Execs } from '#engine/core/exec.ts';
-import { applyImage } from '#engine/core/image-defaults.ts';
 import { type Holdings, type Joiner, Launcher, type LaunchOptions } from '#engine/core/launch.ts';
-import { clearContainer, type Makings, makeContainer, unmakeContainer } from '#engine/core/making.ts';
-import { inventName } from '#engine/core/names.ts';
+import {
+  clearContainer,
+  draftContainer,
+  type Makings,
+  makeContainer,
+  sharesWhatItHolds,
+  signalOf,
+  unmakeContainer,
+} from '#engine/core/making.ts';
 import { limits } from '#engine/core/oci-resources.ts';
 import type { ExitStatus, FoundImage, RunningProcess } from '#engine/core/parts.ts';
-import {
-  type ContainerRecord,
-  type ContainerState,
-  FRESH_STATE,
-  type HealthState,
-  isRunning,
-  phaseAtRest,
-} from '#engine/core/record.ts';
-import { afterExit, startsWithDaemon } from '#engine/core/restart.ts';
+import { type ContainerRecord, type ContainerState, type HealthState, isRunning } from '#engine/core/record.ts';
+import { type RecoveryHands, recoverContainer } from '#engine/core/recovery.ts';
+import { afterExit } from '#engine/core/restart.ts';
 import { type Run, Runs } from '#engine/core/runs.ts';
 import type { Runtimes } from '#engine/core/runtimes.ts';
 import type { ContainerSpec, ResourceSpec, RestartPolicy } from '#engine/core/spec.ts';
@@ -53,6 +53,7 @@ const SIGKILL = 9;
  *     launch.ts    what a run of it holds, from start to end; joining.ts: what it shares with others
  *     runs.ts      what runs now, watched until it ends
  *     waiters.ts   who waits for that
+ *     recovery.ts  what becomes of it when the daemon starts
  */
 export class Containers {
   readonly execs: Execs;
@@ -125,33 +126,13 @@ export class Containers {
     return run.process;
   }
 
-  /** The container that a create would make, of which nothing exists yet. */
+  /** See `draftContainer`. */
   async draft(
     wishedName: string | undefined,
-    wished: ContainerSpec,
+    wish: ContainerSpec,
   ): Promise<{ record: ContainerRecord; image: FoundImage }> {
-    const { parts, registry, random, clock, settings } = this.#o;
-    const spec = settings.runtimes?.settle(wished) ?? wished;
-    const image = await parts.images.find(spec.image, spec.platform);
-    const process = applyImage(spec, image.config);
-    stopSignalOf(process.stopSignal);
-    const id = newId(random);
-    const name = wishedName?.replace(/^\//, '') ?? inventName(random, (taken) => registry.isTaken(taken));
-    const record: ContainerRecord = {
-      id,
-      name,
-      createdAtMs: clock.now(),
-      spec,
-      process,
-      image: { id: image.id, reference: spec.image },
-      hostname: spec.hostname ?? id.slice(0, 12),
-      state: { ...FRESH_STATE },
-      mounts: [],
-      endpoints: {},
-      ports: [],
-    };
-    registry.checkName(name);
-    return { record, image };
+    const spec = this.#o.settings.runtimes?.settle(wish) ?? wish;
+    return draftContainer(this.#o, wishedName, spec);
   }
 
   async create(wishedName: string | undefined, spec: ContainerSpec): Promise<ContainerRecord> {
@@ -229,7 +210,7 @@ export class Containers {
   /** Past the queue: it must reach a container that a `stop` waits for. */
   async kill(wish: string, signal = 'SIGKILL'): Promise<void> {
     const record = this.find(wish);
-    const number = stopSignalOf(signal);
+    const number = signalOf(signal);
     if (record.state.phase === 'paused' && number !== SIGKILL)
       throw new WrongPhase({
         message: `Container ${record.id} is paused. Unpause the container before stopping or killing`,
@@ -362,8 +343,17 @@ export class Containers {
       ({ id, name }: ContainerRecord) =>
       (error: unknown): void =>
         this.#o.log.error('a container could not be recovered', { id, name, error: describeChain(error) });
+    const hands: RecoveryHands = {
+      ...this.#o,
+      release: (id) => this.#launcher.release(id),
+      watch: (id, process) => this.#runs.watch(id, process),
+      remove: (record, removeAnonymous) => this.#remove(record, removeAnonymous),
+      runAgain: (record) => this.#runAgain(record),
+    };
     await Promise.all(
-      this.list().map((record) => this.#queue.run(record.id, () => this.#recover(record)).catch(failed(record))),
+      this.list().map((record) =>
+        this.#queue.run(record.id, () => recoverContainer(hands, record)).catch(failed(record)),
+      ),
     );
     await this.#launcher.allReleased();
     await this.execs.recover();
@@ -379,43 +369,6 @@ export class Containers {
     for (const id of [...this.#restarts.keys()]) this.#cancelRestart(id);
     this.#runs.close();
     await this.#launcher.allReleased();
-  }
-
-  async #recover(record: ContainerRecord): Promise<void> {
-    const { phase } = record.state;
-    if (phase === 'creating' || phase === 'removing') return this.#remove(record, phase === 'creating');
-    if (phase === 'created' || phase === 'dead') return;
-    const wantsToRun = startsWithDaemon(record.spec.restart, record.state);
-    if (phase === 'exited' || phase === 'restarting') {
-      await this.#launcher.release(record.id); // its end was recorded first
-      if (record.spec.autoRemove) await this.#remove(record, true);
-      else if (wantsToRun) await this.#runAgain(record);
-      else if (phase === 'restarting') await this.#o.registry.saveState(record, { phase: 'exited' });
-      return;
-    }
-    // The program of one that was being started has not run: its start is taken back, as if it had failed.
-    const process = phase === 'starting' ? undefined : await this.#o.parts.processes.find(record.id);
-    if (process) {
-      this.#runs.watch(record.id, process);
-      await this.#o.registry.saveState(record, {
-        phase: phase === 'paused' ? 'paused' : 'running',
-        pid: process.pid,
-        startTicks: process.startTicks,
-      });
-      return;
-    }
-    await this.#launcher.release(record.id);
-    if (phase === 'starting') await this.#o.registry.saveState(record, { phase: phaseAtRest(record.state), pid: 0 });
-    else
-      await this.#o.registry.saveState(record, {
-        phase: 'exited',
-        pid: 0,
-        exitCode: 255,
-        finishedAtMs: this.#o.clock.now(),
-        error: '',
-      });
-    if (record.spec.autoRemove) await this.#remove(this.find(record.id), true);
-    else if (wantsToRun) await this.#runAgain(this.find(record.id));
   }
 
   /** The end of a run: its record says how it ended, what it held goes, and its policy says what follows. */
@@ -460,7 +413,7 @@ export class Containers {
       how.graceMs ?? (timeoutSeconds === undefined ? this.#o.settings.stopGraceMs : timeoutSeconds * 1000);
     if (record.state.phase === 'paused') await run.process.resume();
     const sent = (signal: number): void => this.tell(record, 'kill', { signal: String(signal) });
-    await this.#runs.stop(id, { signal: stopSignalOf(how.signal ?? process.stopSignal), graceMs, sent });
+    await this.#runs.stop(id, { signal: signalOf(how.signal ?? process.stopSignal), graceMs, sent });
   }
 
   async #remove(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
@@ -535,20 +488,7 @@ export class Containers {
   }
 }
 
-/** Others may be about to remove that, or to use it: volumes, memory, the cgroup around its own. All else start finds by itself. */
-function sharesWhatItHolds({ mounts, spec }: ContainerRecord): boolean {
-  return mounts.length > 0 || spec.namespaces.ipc.kind === 'shareable' || spec.resources.cgroupParent !== undefined;
-}
-
 function hintIfLost({ phase }: ContainerState): { hint?: string } {
   if (phase !== 'running' && phase !== 'paused') return {};
   return { hint: `the daemon's log says why it lost hold of a container; \`rm -f\` ends and removes it` };
-}
-
-function stopSignalOf(text: string): number {
-  try {
-    return signalNumber(text);
-  } catch (error) {
-    throw new BadSignal({ signal: text }, { cause: error });
-  }
 }

@@ -1,8 +1,14 @@
+import type { Clock } from '#base/clock.ts';
+import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
+import { BadSignal } from '#engine/core/errors.ts';
+import { applyImage } from '#engine/core/image-defaults.ts';
+import { inventName } from '#engine/core/names.ts';
 import type { FoundImage, NodeParts } from '#engine/core/parts.ts';
-import type { ContainerRecord } from '#engine/core/record.ts';
+import { type ContainerRecord, FRESH_STATE } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
 import type { ContainerSpec } from '#engine/core/spec.ts';
+import { signalNumber } from '#kernel/linux/names.ts';
 import type { Step } from '#kernel/plan/plan.ts';
 
 export interface Makings {
@@ -10,6 +16,34 @@ export interface Makings {
   registry: ContainerRegistry;
   /** What removes all that was logged, with what a log stands in: when the container goes. */
   logLeavings: (id: string) => Step[];
+}
+
+/** The container that a create would make, of which nothing exists yet. */
+export async function draftContainer(
+  { parts, registry, random, clock }: Pick<Makings, 'parts' | 'registry'> & { random: Random; clock: Clock },
+  wishedName: string | undefined,
+  spec: ContainerSpec,
+): Promise<{ record: ContainerRecord; image: FoundImage }> {
+  const image = await parts.images.find(spec.image, spec.platform);
+  const process = applyImage(spec, image.config);
+  signalOf(process.stopSignal);
+  const id = newId(random);
+  const name = wishedName?.replace(/^\//, '') ?? inventName(random, (taken) => registry.isTaken(taken));
+  const record: ContainerRecord = {
+    id,
+    name,
+    createdAtMs: clock.now(),
+    spec,
+    process,
+    image: { id: image.id, reference: spec.image },
+    hostname: spec.hostname ?? id.slice(0, 12),
+    state: { ...FRESH_STATE },
+    mounts: [],
+    endpoints: {},
+    ports: [],
+  };
+  registry.checkName(name);
+  return { record, image };
 }
 
 /** What a container holds from its creation to its removal: record, addresses, volumes, the layer of its own. */
@@ -82,4 +116,18 @@ async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: strin
 export function imageVolumes(spec: ContainerSpec, volumes: readonly string[]): ContainerSpec['mounts'] {
   const free = volumes.filter((target) => !spec.mounts.some((m) => m.target === target));
   return free.map((target) => ({ type: 'volume', name: '', target, readonly: false, noCopy: false, labels: {} }));
+}
+
+/** Others may be about to remove that, or to use it: volumes, memory, the cgroup around its own. All else start finds by itself. */
+export function sharesWhatItHolds({ mounts, spec }: ContainerRecord): boolean {
+  return mounts.length > 0 || spec.namespaces.ipc.kind === 'shareable' || spec.resources.cgroupParent !== undefined;
+}
+
+/** Throws BAD_SIGNAL. */
+export function signalOf(text: string): number {
+  try {
+    return signalNumber(text);
+  } catch (error) {
+    throw new BadSignal({ signal: text }, { cause: error });
+  }
 }
