@@ -242,7 +242,9 @@ const RUNTIME_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 
 function runtimesOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): RuntimeSettings {
   const said = (flags['add-runtime'] ?? []).map((text) => {
-    const [, name = '', path = ''] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    const [, name, path] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    if (name === undefined || path === undefined)
+      throw new DaemonUsage({ why: `--add-runtime ${text} is not NAME=PATH` });
     return { name, path, args: [] as string[] };
   });
   const written = Object.entries(file.runtimes ?? {}).map(([name, { path, runtimeArgs }]) => ({
@@ -253,9 +255,9 @@ function runtimesOf(flags: ReturnType<typeof parseFlags>, file: ConfigFile): Run
   const named = [...said, ...written.filter(({ name }) => !said.some((runtime) => runtime.name === name))];
   for (const { name, path } of named) {
     const what = `--add-runtime ${name}=${path}`;
-    if (!RUNTIME_NAME.test(name)) throw new DaemonUsage({ why: `${what} is not NAME=PATH` });
+    if (!RUNTIME_NAME.test(name)) throw new DaemonUsage({ why: `${what}: a name is of letters, digits and ._-` });
     if (name === OUR_RUNTIME) throw new DaemonUsage({ why: `${what}: runtime name '${name}' is reserved` });
-    absolute(path, `--add-runtime ${name}`);
+    absolute(path, `--add-runtime ${name}=`);
   }
   const fallback = flags['default-runtime'] ?? file['default-runtime'] ?? OUR_RUNTIME;
   return { named, fallback, searchPath: process.env['PATH'] ?? '' };

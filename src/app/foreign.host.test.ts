@@ -7,8 +7,8 @@ import { Room, RUNTIME, waitFor } from '../../test/suites/room/room.ts';
 const NAME = `fgn${process.pid % 100_000}`;
 const PORT = 18_411;
 
-/** Ours as another's, which any machine with our build has; and runc, as packages install it. */
-const RUNTIMES = ['ours', 'runc'] as const;
+/** Ours as another's, which any machine with our build has; runc, as packages install it; crun, as on a host of cgroup v1 alone. */
+const RUNTIMES = ['ours', 'runc', 'crun1'] as const;
 
 /** Containers of other OCI runtimes under `estiba daemon`; every line is one of the docker CLI. */
 describe('containers on another OCI runtime', () => {
@@ -26,12 +26,9 @@ describe('containers on another OCI runtime', () => {
     until(() => inspect(name, '.State.Status') === 'exited', `the end of ${name}`);
   const inRun = (name: string): string => join(room.dir, 'estiba-run', name);
   const start = async (): Promise<void> => {
-    server = await startEstiba(
-      room,
-      NAME,
-      ...['--add-runtime', `ours=${RUNTIME}`, '--add-runtime', `gone=${join(room.dir, 'gone')}`],
-      ...['--add-runtime', `late=${join(room.dir, 'late')}`, '--add-runtime', `stray=${join(room.dir, 'stray')}`],
-    );
+    const others = ['crun1', 'gone', 'late', 'stray'].map((name) => `${name}=${join(room.dir, name)}`);
+    const flags = [`ours=${RUNTIME}`, ...others].flatMap((text) => ['--add-runtime', text]);
+    server = await startEstiba(room, NAME, ...flags);
   };
   const kill9 = async (): Promise<void> => {
     const pid = Number(readFileSync(inRun('daemon.lock'), 'utf8').split(' ')[0]);
@@ -59,9 +56,13 @@ describe('containers on another OCI runtime', () => {
 
   beforeAll(async () => {
     room = await Room.open('foreign');
+    // crun refuses a host that has cgroup v1 and v2 side by side.
+    const hide = 'grep -q " /sys/fs/cgroup/unified " /proc/self/mountinfo && umount -l /sys/fs/cgroup/unified';
+    program('crun1', `exec unshare -m --propagation private sh -c '${hide}; exec crun "$@"' crun "$@"`);
     await start();
-    if (room.run('runc', ['--version']).code !== 0)
-      throw new Error('runc is missing: tools/setup.sh suites installs it');
+    for (const name of ['runc', 'crun'])
+      if (room.run(name, ['--version']).code !== 0)
+        throw new Error(`${name} is missing: tools/setup.sh suites installs it`);
   });
   afterEach(async () => {
     run('docker rm -fv $(docker ps -aq)');
@@ -126,7 +127,10 @@ describe('containers on another OCI runtime', () => {
       expect(sh('echo typed | docker exec -i box cat')).toBe('typed');
       expect(sh('docker exec -t box tty').trim()).toMatch(/^\/dev\/pts\/\d/);
       const { code, out } = run('docker exec box nosuch 2>&1');
-      expect([code, out]).toEqual([127, expect.stringMatching(/^OCI runtime exec failed: exec failed: .*"nosuch"/)]);
+      expect([code, out]).toEqual([
+        127,
+        expect.stringMatching(/^OCI runtime exec failed: .*nosuch.* not found in \$PATH/),
+      ]);
       expect(readdirSync(inRun(`bundles/${inspect('box', '.Id')}`)).filter((f) => f.startsWith('exec-'))).toEqual([]);
       sh('docker rm -f box');
     });
@@ -217,7 +221,7 @@ describe('containers on another OCI runtime', () => {
       sh(`docker create --name bad ${flags} busybox nosuch`);
       const { code, err } = run('docker start bad');
       expect(code).toBe(1);
-      expect(err).toMatch(/OCI runtime create failed: .*"nosuch": executable file not found/);
+      expect(err).toMatch(/OCI runtime create failed: .*nosuch.* not found in \$PATH/);
       expect(inspect('bad', '.State.ExitCode')).toBe('127');
       expect(left()).toEqual([]);
       expect(run(`docker run --rm ${flags} --sysctl kernel.nosuch=1 busybox true`).code).not.toBe(0);
@@ -271,6 +275,11 @@ describe('containers on another OCI runtime', () => {
     const { err } = run('docker run --rm --runtime gone busybox true');
     expect(err).toMatch(/OCI runtime create failed: .*gone.*no such file or directory/);
     await nothingLeft();
+  });
+
+  it('one that refuses this host says so itself, and leaves nothing', () => {
+    const { code, err } = run('docker run --rm --runtime crun busybox true');
+    if (code !== 0) expect(err).toMatch(/OCI runtime create failed: .*cgroup.* \(runtime crun\)/);
   });
 
   it('a process that is not the runtime’s child is not taken for the container', async () => {
