@@ -30,7 +30,8 @@ function podSpec(spec: JsonObject, at: string): string[] {
     say('resourceClaims', 'devices are not allocated here, no node will run it');
   if (spec['hostUsers'] === false)
     say('hostUsers', 'user namespaces for pods are not served here, no node will run it');
-  if (spec['runtimeClassName'] !== undefined) say('runtimeClassName', 'there is one runtime, no node will run it');
+  if (spec['runtimeClassName'] !== undefined)
+    say('runtimeClassName', 'pods run on the runtime of their node, no node will run it');
   const security = part(spec, 'securityContext');
   if (security['seLinuxOptions'] !== undefined) say('securityContext.seLinuxOptions', NO_SELINUX);
   for (const field of ['initContainers', 'containers'])
