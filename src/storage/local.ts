@@ -139,11 +139,15 @@ export class LocalStore<R> implements Store {
   async compact(revision: number): Promise<void> {
     this.#checkOpen();
     await this.#settled();
+    await this.#compact(revision);
+    await this.#journal.synced();
+  }
+
+  async #compact(revision: number): Promise<void> {
     const slices = this.#index.compact(revision);
     slices.next();
     this.#journal.append({ kind: 'compact', revision });
     for (const _ of slices) await pause();
-    await this.#journal.synced();
   }
 
   async status(): Promise<StoreStatus> {
@@ -286,8 +290,8 @@ export class LocalStore<R> implements Store {
   #forgetOldHistory(): void {
     const oldest = this.#durable - this.#keepRevisions;
     if (this.#closed || oldest - this.#index.compactedRevision < this.#keepRevisions) return;
-    // Nobody waits for it. A broken journal refuses the next write with its own error.
-    this.compact(oldest).catch(() => undefined);
+    // Nobody waits for it, nor for its record, which goes to the disk with the next one. A broken journal refuses that with its own error.
+    this.#compact(oldest).catch(() => undefined);
   }
 
   // -- values
