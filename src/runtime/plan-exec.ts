@@ -5,7 +5,7 @@ import type { Files } from '#kernel/files.ts';
 import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow, namespaceFlags } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
-import { O_CLOEXEC, O_DIRECTORY, O_PATH, PlanBuilder, utf8 } from '#runtime/builder.ts';
+import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
 import { BadExecCgroup } from '#runtime/errors.ts';
 import type { Host } from '#runtime/host.ts';
 import { type ProcessContext, planAffinity, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
@@ -70,10 +70,20 @@ export function planExec(
   const container = b.slot();
   b.host('default', { op: 'openProcess', into: container, pid: init.pid, startTime: BigInt(init.startTime) });
   const cgroup = planExecCgroups(b, record.cgroups, options, files, proc);
+  const joins = v1Joins(record.cgroups, options.cgroups ?? []);
+  // A middle process in there would need a place of its own beside init's: an exec into the last free one would fail. Moving in is
+  // never refused (kernel: cgroup-v1/pids.rst), so even a full container can be entered, and what fills it be killed.
+  const counted = joins
+    .filter((join) => join.counts)
+    .map(({ dir, because }) => {
+      const slot = b.slot();
+      b.host(because, { op: 'open', into: slot, path: `${dir}/tasks`, flags: O_WRONLY | O_CLOEXEC, mode: 0 });
+      return { dir, because, slot };
+    });
   b.host('default', { op: 'fork' });
   planAffinity(b, 'middle', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
-  for (const { dir, because } of v1Joins(record.cgroups, options.cgroups ?? []))
-    b.middle(because, { op: 'joinCgroup', path: dir, slot: NO_SLOT });
+  for (const { dir, because, counts } of joins)
+    if (!counts) b.middle(because, { op: 'joinCgroup', path: dir, slot: NO_SLOT });
   // Its child has it too, and need not wait for the host to write it.
   if (process.oomScoreAdj !== undefined)
     b.middle(`${path}.oomScoreAdj`, {
@@ -87,6 +97,10 @@ export function planExec(
   b.close('middle', 'default', container);
   const flags = cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP;
   b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
+  for (const { dir, because, slot } of counted) {
+    b.init(because, { op: 'joinCgroup', path: dir, slot });
+    b.close('init', 'default', slot);
+  }
   b.close('init', 'default', cgroup);
 
   if (userns) {
@@ -143,7 +157,14 @@ function planExecCgroups(
   return into;
 }
 
-function v1Joins(places: readonly CgroupPlace[], wishes: readonly string[]): { dir: string; because: string }[] {
+interface Join {
+  dir: string;
+  because: string;
+  /** Its processes are: the pids controller's. */
+  counts: boolean;
+}
+
+function v1Joins(places: readonly CgroupPlace[], wishes: readonly string[]): Join[] {
   const paths = new Map<string, string>();
   let all: string | undefined;
   for (const wish of wishes) {
@@ -164,9 +185,10 @@ function v1Joins(places: readonly CgroupPlace[], wishes: readonly string[]): { d
       const own =
         place.controllers.map((c) => paths.get(c)).find((p) => p !== undefined) ?? paths.get(place.name ?? '');
       const wished = own ?? all;
+      const counts = place.controllers.includes('pids');
       return wished === undefined
-        ? { dir: dirOf(place), because: 'the container’s cgroup' }
-        : { dir: subCgroup(place, wished), because: 'flag --cgroup' };
+        ? { dir: dirOf(place), because: 'the container’s cgroup', counts }
+        : { dir: subCgroup(place, wished), because: 'flag --cgroup', counts };
     });
 }
 

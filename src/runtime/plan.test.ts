@@ -108,6 +108,31 @@ describe('a configuration becomes a plan', () => {
     await expect(golden(plan)).toMatchFileSnapshot('./case/exec/plan.txt');
   });
 
+  it('and an exec one in which only init takes a place among the counted', () => {
+    const place = (controller: string) =>
+      ({ version: 1, mount: `/sys/fs/cgroup/${controller}`, path: '/c1', controllers: [controller] }) as const;
+    const config = caseConfig('minimal');
+    const { record } = planCreate(config, OPTIONS, paperHost());
+    const { plan } = planExec(
+      { ...record, cgroups: [place('memory'), place('pids')] },
+      config,
+      { cwd: '/', args: ['sh'], user: { uid: 1, gid: 1 }, env: ['HOME=/'] },
+      { init: { pid: 77, startTime: 4711 }, path: 'flags' },
+      paperHost(),
+      NO_FILES,
+    );
+    encodePlan(plan);
+    const at = plan.steps.flatMap((step) => (step.op === 'joinCgroup' ? [`${step.where} ${step.path}`] : step.op));
+    const order = at.filter((step) => /joinCgroup|clone|^middle |^init |setuid|openProcess/.test(step));
+    expect(order).toEqual([
+      'openProcess',
+      'middle /sys/fs/cgroup/memory/c1',
+      'clone',
+      'init /sys/fs/cgroup/pids/c1',
+      'setuid',
+    ]);
+  });
+
   it('with a wish behind every step', () => {
     const { plan } = planCreate(caseConfig('rich'), OPTIONS, paperHost());
     expect(plan.steps.filter((step) => step.because === '')).toEqual([]);

@@ -75,8 +75,8 @@ export function explain(failure: StepFailure, plan: Plan): string {
   if (step?.op === 'seccomp' && step.listener !== '')
     return `failed to connect with seccomp agent or to install the filter: ${own}`;
   if (step?.op === 'joinCgroup' || (step?.op === 'open' && step.because === 'flag --cgroup')) {
-    const path = step.op === 'open' ? step.path : step.path;
-    return `adding pid to cgroups: adding pid 0 to ${path}/cgroup.procs: ${errno} (${own})`;
+    const dir = step.path.replace(/\/tasks$/, '');
+    return `adding pid to cgroups: adding pid 0 to ${dir}/cgroup.procs: ${errno} (${own})`;
   }
   return own;
 }
