@@ -4,7 +4,6 @@ import { waitFor } from './cluster/machine.ts';
 
 /** Deep enough for a suite that makes its cgroups inside its own. */
 const DEPTH = 6;
-/** A process that was killed leaves its cgroup a moment after it has left /proc: EBUSY until then. */
 const GONE_MS = 10_000;
 
 /**
@@ -20,7 +19,8 @@ export function cgroupsLeftBy(made: RegExp): () => Promise<void> {
   };
 }
 
-function removed(cgroup: string): boolean {
+/** False while a process is still in it: one that was killed leaves its cgroup a moment after it has left /proc. */
+export function removed(cgroup: string): boolean {
   try {
     rmdirSync(cgroup);
     return true;

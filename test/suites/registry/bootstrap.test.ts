@@ -3,12 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { systemClock } from '#base/clock.ts';
-import { logger, silentSink } from '#base/log.ts';
-import { systemRandom } from '#base/random.ts';
 import { DiskContentStore } from '#image/content-disk.ts';
 import { BOOTSTRAP_LABEL, bootstrapper } from '#registry/bootstrap.ts';
 import type { Progress } from '#registry/client/progress.ts';
-import { Registries } from '#registry/registries.ts';
+import { plainRegistries } from '#registry/testing.ts';
 import { parseImageConfig } from '#spec/image/manifest.ts';
 import { run } from './room.ts';
 
@@ -23,16 +21,9 @@ it.each([
   ['debian:bookworm-slim', 'etc/debian_version'],
 ])('%s comes into being where no registry can be reached, says how, and is whole', async (name, file) => {
   const content = await DiskContentStore.open(mkdtempSync(join(folder, 'n-')), systemClock);
-  const registries = new Registries({
-    content,
+  const registries = plainRegistries(content, {
     // Nobody listens at port 1: the hub is out of reach.
     table: { registries: { 'docker.io': { mirrors: ['http://127.0.0.1:1'], only: 'mirrors' } } },
-    clock: systemClock,
-    random: systemRandom,
-    log: logger('registry', silentSink),
-    credentials: async () => undefined,
-    env: {},
-    certsFolders: [],
     bootstrap: bootstrapper({ content, clock: systemClock, platform: AMD64 }),
   });
   const events: Progress[] = [];

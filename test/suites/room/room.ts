@@ -8,7 +8,6 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
-  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -18,6 +17,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { errnoOf } from '#base/errors.ts';
+import { removed } from '../../left-cgroups.ts';
 
 export const RUNTIME = process.env['ESTIBA_OCI'] ?? fileURLToPath(new URL('../../../bin/estiba-oci', import.meta.url));
 
@@ -228,17 +228,6 @@ async function removeCgroups(name: string): Promise<void> {
   for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
     const dir = join('/sys/fs/cgroup', hierarchy, name);
     if (existsSync(dir)) await remove(dir);
-  }
-}
-
-/** A process that was killed leaves its cgroup a moment after it has left /proc: EBUSY until then. */
-function removed(cgroup: string): boolean {
-  try {
-    rmdirSync(cgroup);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false;
-    throw error;
   }
 }
 
