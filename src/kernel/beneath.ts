@@ -80,6 +80,8 @@ export interface Root {
   directory: string;
   /** Where something is mounted over it, path inside → path on the host, when the kernel does not show it so already. */
   over?: ReadonlyMap<string, string>;
+  /** Directories that a walk shows as empty. */
+  empty?: ReadonlySet<string>;
 }
 
 /** Where a path leads. The last name may be missing; the directory that it would be in is there. */
@@ -235,7 +237,7 @@ export interface Seen {
 export async function* walkTree(root: Root, top: Place): AsyncGenerator<Seen> {
   if (!top.stat) return;
   yield { path: '', stat: top.stat, access: top.access };
-  if (top.stat.isDirectory()) {
+  if (top.stat.isDirectory() && !root.empty?.has(top.path)) {
     const directory = top.parent ? await top.parent.directory.child(top.parent.name) : await OpenDir.open(top.access);
     yield* walkBelow(root, directory, top.path, '');
   }
@@ -259,7 +261,7 @@ async function* walkBelow(root: Root, directory: OpenDir, inside: string, path: 
       if (!found) continue;
       const relative = path === '' ? name : `${path}/${name}`;
       yield { path: relative, stat: found, access };
-      if (!found.isDirectory()) continue;
+      if (!found.isDirectory() || root.empty?.has(here)) continue;
       const child = await (over === undefined ? directory.child(name) : OpenDir.open(access)).catch(changed);
       if (child) yield* walkBelow(root, child, here, relative);
     }

@@ -68,6 +68,15 @@ describe('archives of a container', () => {
     expect(namesIn(await pack(path)).join(' ')).toBe(names);
   });
 
+  it('of what holds the kernel’s own files have them as empty directories', async () => {
+    mkdirSync(join(root, 'proc/1'), { recursive: true });
+    const running = { ...view, empty: new Set(['/proc']) };
+    view = running;
+    expect(namesIn(await pack('/')).filter((name) => name.includes('proc'))).toEqual(['/proc/']);
+    expect(namesIn(await pack('/proc'))).toEqual(['proc/']);
+    expect(namesIn(await pack('/proc/1'))).toEqual(['1/']);
+  });
+
   it('tell what a link leads to, in the container', async () => {
     expect(await statPath(view, '/lnk', 'c1')).toMatchObject({ linkTarget: '/foo', mode: 134218239, size: 3 });
     expect(await statPath(view, '/flnk', 'c1')).toMatchObject({ linkTarget: '/foo/a' });

@@ -20,6 +20,9 @@ export interface RootView extends Root {
   readonlyAt(path: string): 'root' | 'volume' | undefined;
 }
 
+/** Not the container's: the kernel's own files, many of which cannot be read, or wait for what never comes (`/proc/kmsg`). */
+const KERNELS = new Set(['/proc', '/sys']);
+
 /**
  * While it runs: the kernel's own view, through a process of it, volumes, memory and all. While it does not: its root mounted for
  * as long as `use` takes, with its volumes and binds laid over in the walk, so that nothing else has to be mounted or swept.
@@ -33,7 +36,7 @@ export async function withRootView<T>(
   const running = isRunning(record.state) ? await openRunning(record) : undefined;
   if (!running) return withStopped(record, parts, how, use);
   try {
-    return await use({ directory: running.self, readonlyAt: (path) => readonlyAt(record, path) });
+    return await use({ directory: running.self, empty: KERNELS, readonlyAt: (path) => readonlyAt(record, path) });
   } finally {
     await running.close();
   }
