@@ -14,6 +14,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#base/clock.ts';
@@ -185,6 +186,32 @@ describe('the engine on real shims', () => {
       ),
     );
     await containers.remove(id, { force: false, volumes: true });
+    await containers.close();
+  });
+
+  it('executes again as the container’s users are now, in the last place of its pids limit', async () => {
+    const containers = await engine();
+    const { id } = await containers.create(
+      'guests',
+      spec({ Cmd: ['sleep', '1000'], HostConfig: { NetworkMode: 'none', PidsLimit: 2 } }),
+    );
+    await containers.start(id);
+    const attach = { stdin: false, stdout: true, stderr: true };
+    const run = async (user: string, script: string): Promise<string> => {
+      const asked = { argv: ['sh', '-c', script], env: [], tty: false, privileged: false, attach, user };
+      const { id: exec } = containers.execs.create(id, asked);
+      let said: Promise<string> | undefined;
+      await containers.execs.start(exec, ({ streams }) => {
+        said = text(streams.stdout);
+      });
+      return `${await containers.execs.wait(exec)} ${(await said)?.trim()}`;
+    };
+    const whoami = 'exec id -u';
+    for (const uid of [1234, 1234, 1235]) {
+      expect(await run('0', `echo guest:x:${uid}:7::/:/bin/sh > /etc/passwd`)).toBe('0 ');
+      expect(await run('guest', whoami)).toBe(`0 ${uid}`);
+    }
+    await containers.remove(id, { force: true, volumes: true });
     await containers.close();
   });
 
