@@ -5,11 +5,14 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { OciConfig } from '#spec/oci/config.ts';
 import { type Bundle, makeBundle } from './bundle.ts';
 
-// config-linux.md, "Network Devices". A network namespace of the test's own plays the host: its links are nobody else's.
+// config-linux.md, "Network Devices". A network namespace of the test's own plays the host: its links are nobody else's. Nor are the
+// names in /run/netns: for a veth whose peer is elsewhere (as long as the container's namespace takes to go) `ip` looks there for the
+// peer's, and a name that was made after our mount namespace, or is left over, is a plain file to it: "Peer netns reference is invalid".
 
 const OCI = fileURLToPath(new URL('../../bin/estiba-oci', import.meta.url));
 const ID = `estiba-netdev-${process.pid}`;
 const LINKS = `
+  mount -t tmpfs tmpfs /run
   ip link set lo up
   ip link add host0 type veth peer name other0
   ip address add 10.77.0.1/24 dev host0
