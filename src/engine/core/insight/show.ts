@@ -10,7 +10,7 @@ export type ShowForm = (typeof SHOW_FORMS)[number];
 /** Read when somebody asks: it takes the start of a daemon 30 ms. */
 const yaml = (): Promise<typeof import('yaml')> => import('yaml');
 
-/** Text to be run or applied as it stands; what that form cannot say stands in comments at its end. */
+/** Text to be run or applied as it stands; what that form cannot say stands in comments at its head. */
 export async function show(record: ContainerRecord, form: ShowForm): Promise<string> {
   switch (form) {
     case 'docker-run':
@@ -19,18 +19,19 @@ export async function show(record: ContainerRecord, form: ShowForm): Promise<str
       const { stringify } = await yaml();
       const { file, unsaid } = composeService(record);
       // docker-compose 1.29 reads YAML 1.1, to which 5:10 and 22:22 may be numbers of base sixty: quoted, they are text for all.
-      return stringify(file, { version: '1.1' }) + comments(unsaid);
+      return comments(unsaid) + stringify(file, { version: '1.1' });
     }
     case 'kubernetes': {
       const { stringify } = await yaml();
       const { objects, unsaid } = pod(record);
-      return objects.map((object) => stringify(object)).join('---\n') + comments(unsaid);
+      return comments(unsaid) + objects.map((object) => stringify(object)).join('---\n');
     }
   }
 }
 
 function comments(unsaid: readonly string[]): string {
-  return unsaid.map((what) => `# not said here: ${what}\n`).join('');
+  // On one line each, whatever names it quotes: what comes after a line's end would be read as part of the file.
+  return unsaid.map((what) => `# not said here: ${what.replaceAll(/\s+/g, ' ')}\n`).join('');
 }
 
 /** One option a line, the image and its arguments on the last; quoted where a shell would take a word apart. */
