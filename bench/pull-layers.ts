@@ -94,9 +94,8 @@ async function coldPull(round: number): Promise<object> {
   await registries.push(`${empty}/estiba/image${round}:1`, pulled.root.digest, { onProgress: () => undefined });
   const pushMs = performance.now() - pushing;
 
-  await layers.idle();
+  await layers.close();
   await layers.unmountAll();
-  await unpacker.close();
   await registries.close();
   await store.close();
   await rm(root, { recursive: true });

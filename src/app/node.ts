@@ -129,13 +129,12 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
   const [store, spawner, driver, content] = await Promise.all([opensStore, startsSpawner, choosesDriver, opensContent]);
   const runPlan: Spawner['run'] = (plan) => spawner.run(plan);
 
-  const unpacker = new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST));
   const layers = await LayerStore.open({
     driver,
     dataRoot,
     runRoot,
     store,
-    unpacker,
+    unpacker: new WorkerPool(layerWorker(), Math.min(availableParallelism(), LAYER_THREADS_MOST)),
     runPlan,
     blobPath: async (digest) => {
       const info = await content.info(digest);
@@ -145,7 +144,6 @@ async function openFloors(options: NodeOptions, undo: Undo, log: Logger): Promis
     log: logger('image'),
   });
   undo.add('layers', () => layers.close());
-  undo.add('layer threads', () => unpacker.close());
   const snapshots = await SnapshotStore.open({ dataRoot, store, layers, runPlan });
   const events = new Events(() => BigInt(Math.floor(clock.now() * 1e6)));
   const platform = hostPlatform(process.arch);

@@ -52,6 +52,7 @@ export interface LayerStoreOptions {
   dataRoot: string;
   runRoot: string;
   store: Store;
+  /** The store's own from now on: it has no threads before its first work, and closes with the store. */
   unpacker: Unpacker;
   /** How layers lie on disk; `erofsDriver` when absent, `chooseDriver` finds the one that works here. */
   driver?: LayerDriver;
@@ -242,7 +243,9 @@ export class LayerStore {
     await this.#checksums.finish();
   }
 
+  /** What is still being unpacked is given up; what is unpacked gets its checksum. */
   async close(): Promise<void> {
+    await this.#options.unpacker.close();
     await this.idle();
   }
 
