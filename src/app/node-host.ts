@@ -1,8 +1,7 @@
-import { readFileSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { availableParallelism, hostname, networkInterfaces, release, totalmem } from 'node:os';
 import type { Duplex } from 'node:stream';
-import { errnoOf } from '#base/errors.ts';
 import type { HostFacts, NodeHost, Usage } from '#cluster/node/seams.ts';
 import { dirOf, hierarchiesFor, placesFor } from '#kernel/cgroup/place.ts';
 import { planCgroup, removeOps } from '#kernel/cgroup/plan.ts';
@@ -140,7 +139,8 @@ function machineUsage(files: Files): Usage {
   };
 }
 
-function readFacts({ dataRoot, daemon, version }: LinuxNodeHostOptions): HostFacts {
+function readFacts({ files, dataRoot, daemon, version }: LinuxNodeHostOptions): HostFacts {
+  const textOf = (path: string): string => files.read(path) ?? '';
   const disk = statfsSync(dataRoot);
   return {
     cpus: availableParallelism(),
@@ -149,12 +149,12 @@ function readFacts({ dataRoot, daemon, version }: LinuxNodeHostOptions): HostFac
     address: hostAddress(daemon),
     hostname: hostname(),
     kernelVersion: release(),
-    osImage: /^PRETTY_NAME="?([^"\n]*)/m.exec(readOr('/etc/os-release'))?.[1] ?? 'Linux',
-    machineId: readOr('/etc/machine-id').trim(),
-    bootId: readOr('/proc/sys/kernel/random/boot_id').trim(),
+    osImage: /^PRETTY_NAME="?([^"\n]*)/m.exec(textOf('/etc/os-release'))?.[1] ?? 'Linux',
+    machineId: textOf('/etc/machine-id').trim(),
+    bootId: textOf('/proc/sys/kernel/random/boot_id').trim(),
     architecture: process.arch === 'x64' ? 'amd64' : process.arch,
     version,
-    lowestOomScoreAdj: Number(readOr('/proc/self/oom_score_adj') || 0),
+    lowestOomScoreAdj: Number(textOf('/proc/self/oom_score_adj') || 0),
   };
 }
 
@@ -166,15 +166,6 @@ function hostAddress(daemon: string): string {
     for (const address of addresses ?? []) if (address.family === 'IPv4' && !address.internal) return address.address;
   }
   return '127.0.0.1';
-}
-
-function readOr(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return '';
-    throw error;
-  }
 }
 
 /** As long as in a namespace of its own: see native/net/dial.c. */

@@ -1,6 +1,6 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { errnoOf, isCode, messageOf } from '#base/errors.ts';
+import { isCode, messageOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { RuntimeFailed } from '#engine/core/errors.ts';
 import {
@@ -19,17 +19,11 @@ import {
   wishedPlaces,
 } from '#engine/core/foreign-plan.ts';
 import type { Attached, CreatedProcess, ExecProcess, ExitStatus, IoWish, RunningProcess } from '#engine/core/parts.ts';
-import {
-  attached,
-  endShim,
-  exitStatus,
-  logOptions,
-  ShimExec,
-  type ShimProcessesOptions,
-} from '#engine/core/processes.ts';
+import { attached, endShim, exitOf, logOptions, ShimExec, type ShimProcessesOptions } from '#engine/core/processes.ts';
 import type { ForeignRuntime, Runtimes } from '#engine/core/runtimes.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
 import { freezerState } from '#kernel/cgroup/state.ts';
+import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import type { ProcessIdentity } from '#runtime/state.ts';
 import { isAlive } from '#runtime/store.ts';
@@ -59,7 +53,7 @@ export class ForeignProcesses {
 
   constructor(options: ForeignProcessesOptions) {
     this.#o = options;
-    this.#known = new Set(listOr(join(options.runRoot, 'bundles')));
+    this.#known = new Set(options.files.list(join(options.runRoot, 'bundles')) ?? []);
   }
 
   has(id: string): boolean {
@@ -80,7 +74,7 @@ export class ForeignProcesses {
       mkdirSync(shims, { recursive: true, mode: 0o700 });
       if (io.log.format !== 'none') mkdirSync(dirname(io.log.path), { recursive: true, mode: 0o700 });
       const oomCgroup = memoryGroup(wishedPlaces(container, host().cgroups));
-      const shim = await told(container, 'create', 'create', () =>
+      const shim = await told(this.#o.files, container, 'create', 'create', () =>
         spawner.create(planForeignCreate(container), {
           dir: shims,
           terminal: io.terminal,
@@ -194,7 +188,9 @@ export class ForeignProcesses {
     const { spawner, files, log } = this.#o;
     const { id, runtime } = container;
     try {
-      await told(container, 'delete', 'delete', () => spawner.run(planVerb(container, 'delete', ['--force', id])));
+      await told(files, container, 'delete', 'delete', () =>
+        spawner.run(planVerb(container, 'delete', ['--force', id])),
+      );
     } catch (error) {
       const init = this.#inits.get(id);
       if (init && isAlive(init, files)) throw error;
@@ -233,17 +229,11 @@ class ForeignProcess implements CreatedProcess {
   }
 
   async start(): Promise<void> {
-    await told(this.#container, 'start', 'start', () => this.#shim.start());
+    await told(this.#o.files, this.#container, 'start', 'start', () => this.#shim.start());
   }
 
-  /** As of a container of ours: 255 for an end that nobody saw. */
-  async wait(): Promise<ExitStatus> {
-    try {
-      return exitStatus(await this.#shim.wait());
-    } catch (error) {
-      if (!isCode(error, 'SHIM_VANISHED')) throw error;
-      return { code: 255, oomKilled: false, atMs: this.#o.clock.now() };
-    }
+  wait(): Promise<ExitStatus> {
+    return exitOf(this.#shim, this.#o.clock);
   }
 
   /** One that has ended meanwhile needs no signal any more. SIGKILL comes through in any case: its runtime may be gone. */
@@ -287,7 +277,7 @@ class ForeignProcess implements CreatedProcess {
     const plan = planForeignExec(this.#container, name, io.terminal);
     writeFileSync(files.process, stringifyJson(process), { mode: 0o600 });
     try {
-      const attachment = await told(this.#container, 'exec', `exec-${name}`, () =>
+      const attachment = await told(this.#o.files, this.#container, 'exec', `exec-${name}`, () =>
         this.#shim.exec(plan, { name, terminal: io.terminal, stdin: io.stdin }),
       );
       return new ShimExec(attachment, () => unlinkSync(join(this.#shim.dir, `exec.${name}`)));
@@ -299,7 +289,9 @@ class ForeignProcess implements CreatedProcess {
   /** `moot`: asked when it fails; then there was nothing left to do. */
   async #verb(verb: string, args: readonly string[], moot: () => boolean = () => false): Promise<void> {
     try {
-      await told(this.#container, verb, verb, () => this.#o.spawner.run(planVerb(this.#container, verb, args)));
+      await told(this.#o.files, this.#container, verb, verb, () =>
+        this.#o.spawner.run(planVerb(this.#container, verb, args)),
+      );
     } catch (error) {
       if (!moot()) throw error;
     }
@@ -319,35 +311,23 @@ class ForeignProcess implements CreatedProcess {
 }
 
 /** A step that fails does so by the runtime: its own words say why, from its log, or else what it wrote as it went. */
-async function told<T>(container: ForeignContainer, verb: string, log: string, run: () => Promise<T>): Promise<T> {
+async function told<T>(
+  files: Files,
+  container: ForeignContainer,
+  verb: string,
+  log: string,
+  run: () => Promise<T>,
+): Promise<T> {
   const path = logPath(container, log);
   rmSync(path, { force: true });
   try {
     return await run();
   } catch (error) {
     if (!isCode(error, 'PLAN_FAILED')) throw error;
-    const says = lastComplaint(readOr(path));
+    const says = lastComplaint(files.read(path) ?? '');
     const runtime = container.runtime.name;
     if (says !== undefined) throw new RuntimeFailed({ runtime, verb, says });
     const { detail } = error.data as { detail?: string };
     throw new RuntimeFailed({ runtime, verb, says: detail || messageOf(error) }, { cause: error });
-  }
-}
-
-function readOr(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return '';
-    throw error;
-  }
-}
-
-function listOr(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
   }
 }

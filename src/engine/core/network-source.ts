@@ -24,20 +24,23 @@ const OF_FILES = { where: 'host', because: 'names and resolvers, as the containe
 /** In place: a container that runs has the very file mounted. */
 const REWRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
 
+/** The part of the network layer that containers have to do with. */
+type NetworksOfSource = Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'beginDetach' | 'sandbox' | 'sandboxesOn'>;
+
 /**
  * A container's wishes in the network layer's words, and its answers in the container's record. The files a container sees as
  * `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` are written below `filesDir`, one directory a container: by a plan, one
  * request where each file would take three turns through threads.
  */
 export class NodeNetworkSource implements NetworkSource {
-  readonly #networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'beginDetach' | 'sandbox' | 'sandboxesOn'>;
+  readonly #networks: NetworksOfSource;
   readonly #filesDir: string;
   readonly #runPlan: (plan: Plan) => Promise<unknown>;
   readonly #tell: (action: 'connect' | 'disconnect', networkId: string, containerId: string) => void;
   readonly #hostResolv: string;
 
   constructor(options: {
-    networks: Pick<Networks, 'find' | 'beginAttach' | 'foresee' | 'beginDetach' | 'sandbox' | 'sandboxesOn'>;
+    networks: NetworksOfSource;
     filesDir: string;
     runPlan: (plan: Plan) => Promise<unknown>;
     hostResolv?: string;

@@ -299,14 +299,8 @@ class ShimProcess implements CreatedProcess {
     return this.#shim.start();
   }
 
-  /** A shim that was killed takes its container's exit status with it: 255, as Docker says for an end nobody saw. */
-  async wait(): Promise<ExitStatus> {
-    try {
-      return exitStatus(await this.#shim.wait());
-    } catch (error) {
-      if (!isCode(error, 'SHIM_VANISHED')) throw error;
-      return { code: 255, oomKilled: false, atMs: this.#o.clock.now() };
-    }
+  wait(): Promise<ExitStatus> {
+    return exitOf(this.#shim, this.#o.clock);
   }
 
   /** One that has just ended needs no signal any more; `wait` tells of its end. */
@@ -449,7 +443,17 @@ export function logOptions({ log: { format, path, maxBytes, maxFiles } }: IoWish
     : { log: { driver: format === 'json' ? 'json-file' : 'cri', path, maxBytes, maxFiles } };
 }
 
-export function exitStatus(exit: Exit): ExitStatus {
+/** A shim that was killed takes its container's exit status with it: 255, as Docker says for an end nobody saw. */
+export async function exitOf(shim: Shim, clock: Clock): Promise<ExitStatus> {
+  try {
+    return exitStatus(await shim.wait());
+  } catch (error) {
+    if (!isCode(error, 'SHIM_VANISHED')) throw error;
+    return { code: 255, oomKilled: false, atMs: clock.now() };
+  }
+}
+
+function exitStatus(exit: Exit): ExitStatus {
   return { code: exit.code, oomKilled: exit.oomKilled, atMs: exit.atMs };
 }
 
