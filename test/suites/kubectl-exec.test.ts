@@ -120,6 +120,10 @@ describe.each([
     });
   });
 
+  it('a command that ends at once says so to a client with a terminal too', async () => {
+    expect(await room.kubectlAtTerminal('exec -it p -c a -- echo brief')).toEqual({ code: 0, text: 'brief\n' });
+  });
+
   it('a megabyte goes there and comes back', async () => {
     const big = 'x'.repeat(1_000_000);
     const { code, text } = await room.kubectl('exec -i p -c a -- cat', { stdin: big });

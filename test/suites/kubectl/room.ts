@@ -51,6 +51,15 @@ export class Room {
 
   /** Runs `kubectl ARGS` through a shell, in the room's directory, so that quoting is what a person would type. */
   kubectl(args: string, more: { stdin?: string; env?: Record<string, string> } = {}): Promise<Outcome> {
+    return this.#shell(`"$KUBECTL" ${args}`, more);
+  }
+
+  /** The same at a terminal of its own. */
+  kubectlAtTerminal(args: string): Promise<Outcome> {
+    return this.#shell(`script -qec '"$KUBECTL" ${args}' /dev/null`, {});
+  }
+
+  #shell(line: string, more: { stdin?: string; env?: Record<string, string> }): Promise<Outcome> {
     const env = {
       PATH: process.env['PATH'] ?? '',
       HOME: this.directory,
@@ -58,7 +67,7 @@ export class Room {
       KUBECTL: this.#binary,
       ...more.env,
     };
-    const child = run('/bin/bash', ['-c', `"$KUBECTL" ${args}`], {
+    const child = run('/bin/bash', ['-c', line], {
       env,
       cwd: this.directory,
       timeout: 60_000,

@@ -44,9 +44,10 @@ export function serveExecOverSpdy(
   clock: Clock,
   onError: (error: unknown) => void,
 ): void {
-  const names = ['error', 'stdin', 'stdout', 'stderr'].filter(
-    (name) => name === 'error' || wanted[name as 'stdin' | 'stdout' | 'stderr'],
-  );
+  // A client waits for our answer to each of them, the sizes of its terminal too: a command that ends at once must not end before.
+  const { stdin, stdout, stderr, tty } = wanted;
+  const asked = { error: true, stdin, stdout, stderr, resize: tty };
+  const names = Object.entries(asked).flatMap(([name, wants]) => (wants ? [name] : []));
   const streams = new Map<string, SpdyStream>();
   const spdy = new SpdySession(connection, head, {
     stream(stream) {
