@@ -136,20 +136,20 @@ describe('many platforms, many tags', () => {
   it('a platform of an image is inspected, told, saved, pushed and loaded alone', () => {
     const id = (name: string): string => sh(`docker image inspect --format '{{.Id}}' ${name}`);
     const arm = id(`${REGISTRY}/multi/app:arm64`);
-    expect(sh(`docker image inspect --platform linux/arm64 --format '{{.Id}} {{.Architecture}}' ${MULTI}`)).toBe(
+    expect(sh(`${ESTIBA} image inspect --platform linux/arm64 --format '{{.Id}} {{.Architecture}}' ${MULTI}`)).toBe(
       `${arm} arm64`,
     );
     expect(id(MULTI)).toBe(id(`${REGISTRY}/multi/app:amd64`));
-    expect(sh(`docker history -q --no-trunc --platform linux/arm64 ${MULTI}`)).toBe(arm);
-    sh(`docker save --platform linux/arm64 -o arm.tar ${MULTI}`);
+    expect(sh(`${ESTIBA} history -q --no-trunc --platform linux/arm64 ${MULTI}`)).toBe(arm);
+    sh(`${ESTIBA} save --platform linux/arm64 -o arm.tar ${MULTI}`);
     expect(sh('tar -xOf arm.tar manifest.json')).toContain(arm.slice(7));
     sh(`docker tag ${MULTI} ${PEER}/multi/app:1`);
     // The attestation is not here, so the whole index cannot be sent: that is said, with what can be done.
     expect(server.sh(`docker push -q ${PEER}/multi/app:1`).err).toContain('or push the image of one platform');
-    sh(`docker push -q --platform linux/arm64 ${PEER}/multi/app:1`);
+    sh(`${ESTIBA} push -q --platform linux/arm64 ${PEER}/multi/app:1`);
     const pushed = sh(`skopeo inspect --tls-verify=false --override-arch arm64 --config docker://${PEER}/multi/app:1`);
     expect(JSON.parse(pushed)).toMatchObject({ architecture: 'arm64' });
-    sh(`docker rmi ${PEER}/multi/app:1; docker load -q --platform linux/arm64 -i layout.tar`);
+    sh(`docker rmi ${PEER}/multi/app:1; ${ESTIBA} load -q --platform linux/arm64 -i layout.tar`);
     expect(id(MULTI)).toBe(arm);
     sh('docker load -q -i layout.tar');
   });
@@ -168,8 +168,10 @@ describe('many platforms, many tags', () => {
   });
 
   it('what no platform is, or is not here, is said; and no image goes for one of its platforms', () => {
-    expect(server.sh(`docker image inspect --platform linux/s390x ${MULTI}`).err).toContain('nothing for linux/s390x');
-    expect(server.sh(`docker save --platform linux/s390x -o x.tar ${MULTI}`).code).not.toBe(0);
+    expect(server.sh(`${ESTIBA} image inspect --platform linux/s390x ${MULTI}`).err).toContain(
+      'nothing for linux/s390x',
+    );
+    expect(server.sh(`${ESTIBA} save --platform linux/s390x -o x.tar ${MULTI}`).code).not.toBe(0);
     const removed = sh(
       `curl -sS -X DELETE --unix-socket ${server.socket} 'http://x/v1.51/images/${MULTI}?platforms=%5B%22%7B%7D%22%5D'`,
     );

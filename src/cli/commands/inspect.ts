@@ -2,7 +2,7 @@ import { isCode } from '#base/errors.ts';
 import { ExitWith } from '#cli/errors.ts';
 import { printInspected } from '#cli/output.ts';
 import type { Command, Invocation } from '#cli/verb.ts';
-import { refusedStatus } from '#engine/client/client.ts';
+import { type Query, refusedStatus } from '#engine/client/client.ts';
 
 const PATHS: Readonly<Record<string, (name: string) => string>> = {
   container: (name) => `/containers/${encodeURIComponent(name)}/json`,
@@ -32,18 +32,26 @@ export const inspectCommand: Command = async (call) => {
 
 async function find({ engine, flags }: Invocation, name: string, kinds: readonly string[]): Promise<unknown> {
   for (const kind of kinds) {
-    const query =
-      kind === 'container'
-        ? { size: flags.on('size') || undefined }
-        : kind === 'network'
-          ? { verbose: flags.on('verbose') || undefined }
-          : {};
     try {
-      return await engine.json({ path: (PATHS[kind] ?? String)(name), query });
+      return await engine.json({ path: (PATHS[kind] ?? String)(name), query: queryOf(kind, flags) });
     } catch (error) {
-      // A name that is no name of this kind is none at all.
-      if (!isCode(error, 'REQUEST_REFUSED') || ![400, 404].includes(refusedStatus(error) ?? 0)) throw error;
+      // A name that is no name of this kind is none at all. Which platforms an image has instead, only the daemon can say.
+      const absent = isCode(error, 'REQUEST_REFUSED') && [400, 404].includes(refusedStatus(error) ?? 0);
+      if (!absent || flags.has('platform')) throw error;
     }
   }
   return undefined;
+}
+
+function queryOf(kind: string, flags: Invocation['flags']): Query {
+  switch (kind) {
+    case 'container':
+      return { size: flags.on('size') || undefined };
+    case 'network':
+      return { verbose: flags.on('verbose') || undefined };
+    case 'image':
+      return { platform: flags.text('platform') };
+    default:
+      return {};
+  }
 }

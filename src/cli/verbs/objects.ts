@@ -105,7 +105,7 @@ export const IMAGE_VERBS: readonly Verb[] = [
     summary: 'Print all that is known of images',
     usage: 'IMAGE [IMAGE...]',
     args: args(1, MANY, 'image'),
-    flags: [INSPECT_FORMAT],
+    flags: [INSPECT_FORMAT, PLATFORM],
     load: async () => (await inspect()).inspectCommand,
   },
   {
