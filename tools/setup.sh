@@ -5,7 +5,8 @@ set -euo pipefail
 here=$(dirname "$0")
 missing=()
 for set in "$@"; do
-  while read -r name; do
+  while IFS='|' read -r name command; do
+    [ -z "$command" ] || ! command -v "$command" > /dev/null || continue
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
   done < <(sed -n "s/^$set[[:space:]]\+\([^[:space:]#]\+\).*/\1/p" "$here/packages.txt")
 done

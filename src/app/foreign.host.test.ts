@@ -243,7 +243,7 @@ describe('containers on another OCI runtime', () => {
     });
 
     it('what it would leave undone is refused', () => {
-      const refused = (wish: string): string => run(`docker create ${flags} ${wish} busybox true`).err;
+      const refused = (wish: string): string => run(`${ESTIBA} create ${flags} ${wish} busybox true`).err;
       expect(refused('--annotation estiba.landlock.ro=/bin')).toContain(
         `estiba.landlock.ro is not for runtime ${runtime}`,
       );

@@ -124,7 +124,10 @@ describe('what pods may ask for, with real pods', () => {
       pod('modest', filler(1), mounted, { volumes }),
       pod('writer', `dd if=/dev/zero of=/x bs=1M count=3 2>/dev/null; ${FOREVER}`, { resources: limits }),
     );
-    await machine.kubectl('wait --for=jsonpath={.status.reason}=Evicted pod/greedy pod/writer --timeout=60s');
+    await waitFor('two evictions', 60_000, async () => {
+      const reasons = await machine.kubectl("get pod greedy writer -o jsonpath='{.items[*].status.reason}'");
+      return reasons === 'Evicted Evicted';
+    });
     const greedy = await machine.get<Pod>('pod greedy');
     expect(greedy.status).toMatchObject({
       phase: 'Failed',

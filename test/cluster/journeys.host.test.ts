@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Job, Pod } from '#spec/kubernetes/types.gen.ts';
+import type { CronJob, Job, Pod } from '#spec/kubernetes/types.gen.ts';
 import { Machine, waitFor } from './machine.ts';
 
 const FOREVER = 'trap exit TERM; while :; do sleep 0.05; done';
@@ -139,8 +139,16 @@ describe('what the controllers ask for, with real pods', () => {
     const said = await machine.kubectl('logs -l app=sum --prefix=false');
     expect(said.split('\n').filter(Boolean).sort()).toEqual(['index 0', 'index 1', 'index 2']);
     await machine.kubectl('wait --for=condition=Failed job/fails --timeout=30s');
+    // As `kubectl create job --from` does, which before 1.21 looks for an older API.
+    const tick = await machine.get<CronJob>('cronjob tick');
+    const owner = { apiVersion: 'batch/v1', kind: 'CronJob', name: 'tick', uid: tick.metadata.uid, controller: true };
     for (const n of [1, 2]) {
-      await machine.kubectl(`create job --from=cronjob/tick by-hand-${n}`);
+      await machine.apply({
+        apiVersion: 'batch/v1',
+        kind: 'Job',
+        metadata: { name: `by-hand-${n}`, ownerReferences: [owner] },
+        spec: tick.spec.jobTemplate.spec,
+      });
       await machine.kubectl(`wait --for=condition=Complete job/by-hand-${n} --timeout=30s`);
     }
     await waitFor('the first minute', 90_000, async () =>
