@@ -1,8 +1,8 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, type Stats, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type Changed, withoutMountPoints } from '#engine/core/changes.ts';
+import { type Changed, hidesBottomAlone, withoutMountPoints } from '#engine/core/changes.ts';
 
 describe('what a container changed', () => {
   let directory: string;
@@ -43,5 +43,14 @@ describe('what a container changed', () => {
       ]),
     ).toEqual(['deleted /dev', 'changed /etc', 'added /etc/hosts']);
     expect(await seen([{ path: '/etc', kind: 'changed' }])).toEqual(['changed /etc']);
+  });
+
+  it('is, in an image of it, no removal of what every root has and its image had not', async () => {
+    const whiteout = { isCharacterDevice: () => true, rdev: 0 } as Stats;
+    const lower = [join(directory, 'lower')];
+    expect(await hidesBottomAlone('/etc/mtab', whiteout, lower)).toBe(true);
+    expect(await hidesBottomAlone('/etc/motd', whiteout, lower)).toBe(false);
+    writeFileSync(join(directory, 'lower/etc/mtab'), 'old');
+    expect(await hidesBottomAlone('/etc/mtab', whiteout, lower)).toBe(false);
   });
 });

@@ -2,6 +2,7 @@ import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
+import { existsInLayers, isWhiteout } from '#image/diff.ts';
 
 export interface Changed {
   path: string;
@@ -9,8 +10,8 @@ export interface Changed {
 }
 
 /**
- * Made by the runtime to mount something on, in images that do not have them. They are no change of the container's: Docker
- * makes the same in a layer of its own, which neither diff nor commit shows.
+ * What every root has below its image (`root-bottom.ts`), or the runtime made to mount something on. They are no change of the
+ * container's: Docker makes the same in a layer of its own, which neither diff nor commit shows.
  */
 const MOUNT_POINTS = new Set([
   '/.dockerenv',
@@ -27,10 +28,18 @@ const MOUNT_POINTS = new Set([
   '/sys',
 ]);
 
-/** True for a file in the upper directory that is only there to be mounted on. */
+/** True for a file in the upper directory that is only there to be mounted on, as it is where the bottom's was hidden. */
 export function isMountPoint(path: string, stat: Stats, isEmptyDirectory: boolean): boolean {
   if (!MOUNT_POINTS.has(path)) return false;
   return stat.isDirectory() ? isEmptyDirectory : stat.isFile() && stat.size === 0;
+}
+
+/**
+ * True for a whiteout of what only the bottom has. In an image it would hide the next container's; Docker's are above an image's
+ * layers, and there whatever it removes.
+ */
+export async function hidesBottomAlone(path: string, stat: Stats, lower: readonly string[]): Promise<boolean> {
+  return isWhiteout(stat) && MOUNT_POINTS.has(path) && !(await existsInLayers(lower, path.slice(1)));
 }
 
 /** Leaves mount points out, and directories that are in the upper directory for the sake of one alone. */

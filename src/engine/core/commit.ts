@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import type { Clock } from '#base/clock.ts';
 import { isCode } from '#base/errors.ts';
 import type { Random } from '#base/random.ts';
-import { isMountPoint } from '#engine/core/changes.ts';
+import { hidesBottomAlone, isMountPoint } from '#engine/core/changes.ts';
 import type { Containers } from '#engine/core/containers.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { HealthSpec } from '#engine/core/spec.ts';
@@ -100,8 +100,8 @@ async function changesLayer(
   id: string,
   lease: Parameters<typeof makeLayer>[0]['lease'],
 ): Promise<MadeLayer | undefined> {
-  const { upper, opaqueXattr } = await parts.snapshots.rootfs(id);
-  const changed = withoutMountPoints(upper);
+  const { upper, lower, opaqueXattr } = await parts.snapshots.rootfs(id);
+  const changed = withoutMountPoints(upper, lower);
   const first = await changed.next();
   if (first.done) return undefined;
   const all = (async function* (): AsyncGenerator<Seen> {
@@ -113,10 +113,11 @@ async function changesLayer(
 }
 
 /** The upper directory as a layer of Docker's has it: without its own top, and without what the runtime made to mount on. */
-async function* withoutMountPoints(upper: string): AsyncGenerator<Seen> {
+async function* withoutMountPoints(upper: string, lower: readonly string[]): AsyncGenerator<Seen> {
   for await (const seen of walkDirectory(upper)) {
-    if (seen.path === '') continue;
-    if (!isMountPoint(`/${seen.path}`, seen.stat, await isEmpty(seen))) yield seen;
+    const path = `/${seen.path}`;
+    if (seen.path === '' || (await hidesBottomAlone(path, seen.stat, lower))) continue;
+    if (!isMountPoint(path, seen.stat, await isEmpty(seen))) yield seen;
   }
 }
 

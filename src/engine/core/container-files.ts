@@ -59,7 +59,7 @@ export class ContainerFiles {
   async export(wish: string, write: Write): Promise<void> {
     const { containers, roots, tools } = this.#o;
     const record = containers.find(wish);
-    const directory = await roots.mount(record.id);
+    const directory = await roots.mount(record.id, { by: record.spec.origin.by });
     try {
       const xattrs = await xattrsOf({ directory }, '/', tools);
       for await (const chunk of inPieces(tarOf(below(directory), xattrs, { whiteouts: false }))) await write(chunk);

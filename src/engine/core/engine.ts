@@ -131,6 +131,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
     snapshots: floors.snapshots,
     runPlan: (plan) => floors.spawner.run(plan),
     dir: join(runRoot, 'roots'),
+    bottoms: join(dataRoot, 'bottoms'),
     kernelRelease: floors.ociHost.kernelRelease,
     readInside: floors.host.readInside,
   });
@@ -239,6 +240,7 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
         containers,
         images: floors.images,
         snapshots: floors.snapshots,
+        roots,
         volumes: volumeSource,
         network,
         processes,

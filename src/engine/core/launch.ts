@@ -226,7 +226,7 @@ export class Launcher {
       ...sharedNetwork(record.spec, this.#neighbours),
     };
     const [root, network, cgroups] = await Promise.allSettled([
-      parts.roots.mount(id, { volatile: record.spec.autoRemove }),
+      parts.roots.mount(id, { by: record.spec.origin.by, volatile: record.spec.autoRemove }),
       nextTurn().then(() => parts.network.attach(id, wish)),
       nextTurn().then(() => this.#cgroupsAhead(record)),
     ]);

@@ -63,7 +63,7 @@ export async function makeContainer(
   undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
   const root = await parts.roots.prepare(id, image);
   undo.add('root', () => parts.roots.remove(id));
-  await parts.volumes.populate(id, mounts, (use) => withRoot(parts, id, use));
+  await parts.volumes.populate(id, mounts, (use) => withRoot(parts, record, use));
   const created = await registry.saveState({ ...record, endpoints, mounts }, { phase: 'created' }, root);
   undo.keep();
   return created;
@@ -103,8 +103,12 @@ export async function clearContainer({ parts, logLeavings }: Makings, id: string
   ]);
 }
 
-async function withRoot<T>({ roots }: NodeParts, id: string, use: (rootfs: string) => Promise<T>): Promise<T> {
-  const rootfs = await roots.mount(id);
+async function withRoot<T>(
+  { roots }: NodeParts,
+  { id, spec }: ContainerRecord,
+  use: (rootfs: string) => Promise<T>,
+): Promise<T> {
+  const rootfs = await roots.mount(id, { by: spec.origin.by });
   try {
     return await use(rootfs);
   } finally {

@@ -1,6 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
 import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
+import type { ContainerSpec, MountSpec, Origin } from '#engine/core/spec.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
 import type { CgroupPlan } from '#kernel/cgroup/plan.ts';
 import type { Step } from '#kernel/plan/plan.ts';
@@ -44,11 +44,8 @@ export interface RootSource {
   shareMemory(id: string, bytes: number): Promise<void>;
   unshareMemory(id: string): Promise<void>;
   memoryOf(id: string): string;
-  /**
-   * Where config.json's root is; mounted when the container starts. `volatile`: what is written need not outlive a power cut,
-   * as with a container that goes when it ends, and so nobody waits for the disk.
-   */
-  mount(id: string, wish?: { volatile?: boolean }): Promise<string>;
+  /** Where config.json's root is; mounted when the container starts. */
+  mount(id: string, wish: RootWish): Promise<string>;
   unmount(id: string): Promise<void>;
   /**
    * Given up: nobody mounts it again, and it is there until `remove`, or until the next start when a crash comes between. What is
@@ -59,6 +56,13 @@ export interface RootSource {
   remove(id: string, turn?: Promise<void>, beside?: readonly Step[]): Promise<void>;
   /** A small file of the mounted root as text, links resolved inside it; '' when there is none. */
   readFile(id: string, path: string): Promise<string>;
+}
+
+export interface RootWish {
+  /** Whose container it is: a few files tell one of Docker's from a pod's. Of one container it is always the same. */
+  by: Origin['by'];
+  /** What is written need not outlive a power cut, as with a container that goes when it ends, and so nobody waits for the disk. */
+  volatile?: boolean;
 }
 
 export interface VolumeSource {

@@ -63,10 +63,10 @@ async function withStopped<T>(
   how: { reads: boolean },
   use: (view: RootView) => Promise<T>,
 ): Promise<T> {
-  const { id } = record;
+  const { id, spec } = record;
   const user = `${id}:view-${++views}`;
   const closing: (() => Promise<void>)[] = [];
-  const directory = await roots.mount(id);
+  const directory = await roots.mount(id, { by: spec.origin.by });
   try {
     // Written in the root itself, where the next start hides it: nobody may replace the files of a network that is not there.
     const over = new Map(how.reads ? networkFiles(record, directory) : []);

@@ -3,7 +3,9 @@ import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isCode } from '#base/errors.ts';
 import { KeyedSerial } from '#base/queue.ts';
-import type { FoundImage, RootSource } from '#engine/core/parts.ts';
+import type { FoundImage, RootSource, RootWish } from '#engine/core/parts.ts';
+import { type Bottoms, bottomOf, openBottoms } from '#engine/core/root-bottom.ts';
+import type { Origin } from '#engine/core/spec.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Rootfs, SnapshotStore } from '#image/snapshots.ts';
 import { overlayMount } from '#kernel/overlay.ts';
@@ -19,6 +21,8 @@ export interface OverlayRootsOptions {
   runPlan(plan: Plan): Promise<unknown>;
   /** `R/roots`: one mount point a container, by id. */
   dir: string;
+  /** `D/bottoms`: the lowest layer of each (`root-bottom.ts`). */
+  bottoms: string;
   kernelRelease: string;
   /** A small file below a root, links resolved inside it; undefined when there is none. */
   readInside(root: string, path: string): string | undefined;
@@ -29,7 +33,8 @@ const MNT_DETACH = 2;
 const SHM_FLAGS = 2n | 4n | 8n;
 
 /**
- * Root file systems as overlays: the image's layers below, a directory of the container's own on top.
+ * Root file systems as overlays: the image's layers below, a directory of the container's own on top, and under all of them what
+ * every root has.
  *
  *     R/roots/ID        where it is mounted, from its first user to its last
  *     R/roots/ID.shm    /dev/shm of a container with a shareable IPC namespace, while it runs
@@ -40,18 +45,22 @@ export class OverlayRoots implements RootSource {
   readonly #o: OverlayRootsOptions;
   readonly #uses = new Map<string, number>();
   readonly #serial = new KeyedSerial<string>('root');
+  readonly #bottoms: Bottoms;
 
-  private constructor(options: OverlayRootsOptions) {
+  private constructor(options: OverlayRootsOptions, bottoms: Bottoms) {
     this.#o = options;
+    this.#bottoms = bottoms;
   }
 
   /** Mounts of an earlier daemon are taken over, one user each: the run that goes on, or `sweep` finds that none does. */
   static async open(options: OverlayRootsOptions): Promise<OverlayRoots> {
-    const roots = new OverlayRoots(options);
     await mkdir(options.dir, { recursive: true, mode: 0o711 });
-    for (const mount of parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8')))
-      if (dirname(mount.mountPoint) === options.dir && !mount.mountPoint.endsWith('.shm'))
-        roots.#uses.set(basename(mount.mountPoint), 1);
+    const mounted = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))
+      .map(({ mountPoint }) => mountPoint)
+      .filter((point) => dirname(point) === options.dir && !point.endsWith('.shm'));
+    const bottoms = await openBottoms(options.bottoms, { mayBeInUse: mounted.length > 0 });
+    const roots = new OverlayRoots(options, bottoms);
+    for (const point of mounted) roots.#uses.set(basename(point), 1);
     return roots;
   }
 
@@ -61,10 +70,10 @@ export class OverlayRoots implements RootSource {
     return snapshots.begin(id, layers);
   }
 
-  mount(id: string, wish: { volatile?: boolean } = {}): Promise<string> {
+  mount(id: string, wish: RootWish): Promise<string> {
     return this.#serial.run(id, async () => {
       const uses = this.#uses.get(id) ?? 0;
-      if (uses === 0) await this.#mount(id, wish.volatile ?? false);
+      if (uses === 0) await this.#mount(id, wish);
       this.#uses.set(id, uses + 1);
       return this.#point(id);
     });
@@ -128,9 +137,10 @@ export class OverlayRoots implements RootSource {
   }
 
   /** Directories of an overlay, for `docker inspect`; undefined while it is made, and when it goes. */
-  async describe(id: string): Promise<(Rootfs & { merged: string }) | undefined> {
+  async describe(id: string, by: Origin['by']): Promise<(Rootfs & { merged: string }) | undefined> {
     try {
-      return { ...(await this.#o.snapshots.toMount(id)).rootfs, merged: this.#point(id) };
+      const { rootfs } = await this.#o.snapshots.toMount(id);
+      return { ...rootfs, lower: this.lowerOf(rootfs.lower, by), merged: this.#point(id) };
     } catch (error) {
       if (isCode(error, 'SNAPSHOT_NOT_FOUND')) return undefined;
       throw error;
@@ -142,9 +152,15 @@ export class OverlayRoots implements RootSource {
     return this.#o.snapshots.usage(id);
   }
 
-  async #mount(id: string, volatile: boolean): Promise<void> {
+  /** An image's layers, with what every root of that origin has under them. */
+  lowerOf(layers: readonly string[], by: Origin['by']): string[] {
+    return [...layers, bottomOf(this.#bottoms, by)];
+  }
+
+  async #mount(id: string, { by, volatile = false }: RootWish): Promise<void> {
     const { rootfs, missing } = await this.#o.snapshots.toMount(id);
-    const { lower, upper, work } = rootfs;
+    const { upper, work } = rootfs;
+    const lower = this.lowerOf(rootfs.lower, by);
     // Linux 5.10. An unmount syncs the whole file system below otherwise, with all that others have written there.
     const options = [
       ...rootfs.options,

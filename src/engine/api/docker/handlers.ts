@@ -56,7 +56,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
 async function placesOf(engine: Engine, record: ContainerRecord, withSizes: boolean): Promise<InspectPlaces> {
   const { containers, roots } = engine;
   const files = engine.filesDir(record.id);
-  const root = await roots.describe(record.id);
+  const root = await roots.describe(record.id, record.spec.origin.by);
   return {
     logPath: record.spec.logging.driver === 'none' ? '' : engine.logPath(record.id),
     hostsPath: join(files, 'hosts'),

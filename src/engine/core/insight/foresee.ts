@@ -6,6 +6,7 @@ import type { NodeNetworkSource } from '#engine/core/network-source.ts';
 import type { NodeProcesses } from '#engine/core/node-processes.ts';
 import { limits } from '#engine/core/oci-resources.ts';
 import { isRunning } from '#engine/core/record.ts';
+import type { OverlayRoots } from '#engine/core/roots.ts';
 import type { ContainerSpec, ResourceSpec } from '#engine/core/spec.ts';
 import { resolveUser } from '#engine/core/user.ts';
 import type { NodeVolumeSource } from '#engine/core/volume-source.ts';
@@ -22,6 +23,7 @@ export interface ForeseeParts {
   containers: Containers;
   images: ImageStore;
   snapshots: SnapshotStore;
+  roots: Pick<OverlayRoots, 'lowerOf'>;
   volumes: NodeVolumeSource;
   network: NodeNetworkSource;
   processes: Pick<NodeProcesses, 'foresee'>;
@@ -61,7 +63,8 @@ export async function foreseeCreate(
 ): Promise<Foreseen> {
   const { record, image } = await parts.containers.draft(wishedName, spec);
   const { id, name, process } = record;
-  const lower = await parts.snapshots.view(await parts.images.layersOf(await parts.images.get(image.target)));
+  const layers = await parts.images.layersOf(await parts.images.get(image.target));
+  const lower = parts.roots.lowerOf(await parts.snapshots.view(layers), spec.origin.by);
   const { mounts, volumes } = await parts.volumes.foresee([...spec.mounts, ...imageVolumes(spec, process.volumes)]);
   const wish = { ...record, exposedPorts: process.exposedPorts, ...parts.containers.sharedNetwork(record) };
   const { network, steps: plugs } = parts.network.foresee(id, wish);
