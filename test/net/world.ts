@@ -7,6 +7,12 @@ import { type NetHand, spawnNetHand } from '#kernel/netlink/hand.ts';
 import { ownedDirectory } from './owned.ts';
 
 /**
+ * What a server's socket may hold: twice the kernel's default, as the relay's own. In that one 200 datagrams of a byte just do not fit
+ * while they are read (each counts as a KiB, and what was read counts on until a quarter is free): the server would lose some.
+ */
+const SERVER_BYTES = 212_992;
+
+/**
  * Network namespaces for tests, with the helper beside them: nothing touches the host's own network. `run` runs a command
  * in a namespace as `ip netns exec` would, without the file system games of it.
  */
@@ -65,7 +71,10 @@ export class NetWorld {
       const tell = (a) => '${says}' + a.replace(/^::ffff:/, '');
       require('net').createServer((s) => s.on('error', () => 0).end(tell(s.remoteAddress))).listen(${port}, '::', () => {
         const u = require('dgram').createSocket('udp6');
-        u.on('message', (m, r) => u.send(tell(r.address), r.port, r.address)).bind(${port}, () => console.log('up'));
+        u.on('message', (m, r) => u.send(tell(r.address), r.port, r.address)).bind(${port}, () => {
+          u.setRecvBufferSize(${SERVER_BYTES});
+          console.log('up');
+        });
       });`;
     const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', script], {
       stdio: ['ignore', 'pipe', 'inherit'],
