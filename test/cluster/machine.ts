@@ -1,19 +1,9 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmdirSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { noteCgroup, ownedDirectory, removeCgroups } from '../net/owned.ts';
 
 export const ESTIBA = process.env['ESTIBA'] ?? fileURLToPath(new URL('../../bin/estiba', import.meta.url));
 const READY_MS = 20_000;
@@ -41,7 +31,8 @@ export class Machine {
 
   private constructor(tag: string, flags: readonly string[], env: Record<string, string>) {
     this.name = `t${tag}${process.pid % 10_000}`.slice(0, 8);
-    this.dir = mkdtempSync(join(tmpdir(), `estiba-machine-${tag}-`));
+    this.dir = ownedDirectory(`estiba-machine-${tag}-`);
+    noteCgroup(this.dir, this.name);
     this.#flags = flags;
     this.#env = env;
     mkdirSync(join(this.dir, 'D'));
@@ -86,8 +77,9 @@ export class Machine {
 
   async boot(): Promise<void> {
     const script = `mount -t tmpfs tmpfs ${this.runRoot} && ip link set lo up && echo up && exec sleep 1000000`;
-    const args = ['-m', '-n', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
-    const holder = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // A test that is killed takes its machine along: the next run finds its directory and cgroups, with nothing in them.
+    const unshare = ['unshare', '-m', '-n', '-p', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
+    const holder = spawn('setpriv', ['--pdeathsig', 'KILL', ...unshare], { stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     holder.stderr?.on('data', (chunk: Buffer) => {
       said += chunk.toString('utf8');
@@ -219,18 +211,6 @@ export async function waitFor(what: string, ms: number, check: () => boolean | P
   while (!(await check())) {
     if (performance.now() > end) throw new Error(`waited ${ms} ms for ${what}`);
     await sleep(10);
-  }
-}
-
-function removeCgroups(name: string): void {
-  const remove = (dir: string): void => {
-    for (const entry of readdirSync(dir, { withFileTypes: true }))
-      if (entry.isDirectory()) remove(join(dir, entry.name));
-    rmdirSync(dir);
-  };
-  for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
-    const dir = join('/sys/fs/cgroup', hierarchy, name);
-    if (existsSync(dir)) remove(dir);
   }
 }
 

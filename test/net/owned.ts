@@ -1,7 +1,18 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { errnoOf } from '#base/errors.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { type Mount, parseMountInfo } from '#kernel/proc/mountinfo.ts';
 import { isAlive, readStat } from '#kernel/proc/process.ts';
@@ -10,8 +21,10 @@ import { isAlive, readStat } from '#kernel/proc/process.ts';
 // serves in them. So the directory says whose it is, and the next run removes those whose owner has ended:
 //
 //   estiba-NAME-XXXXXX/.owner     pid · start time in clock ticks · the PID namespace in which that pid counts
+//                      .cgroup    a name in the root of each hierarchy, of what runs there and ends with its owner
 
 const OWNER = '.owner';
+const CGROUP = '.cgroup';
 
 /** A new directory for temporary files, this process's. */
 export function ownedDirectory(prefix: string): string {
@@ -26,11 +39,17 @@ export function noteOwner(dir: string, pid: number): void {
   writeFileSync(join(dir, OWNER), `${pid} ${stat.startTicks} ${pidNamespace()}\n`);
 }
 
+/** What has run in cgroups of this name goes with the directory. */
+export function noteCgroup(dir: string, name: string): void {
+  writeFileSync(join(dir, CGROUP), name);
+}
+
 /** Removes what dead owners left in `parent`, with the processes in namespaces pinned there; answers with their directories. */
 export function sweepDead(parent = tmpdir()): string[] {
   const dead = readdirSync(parent)
     .map((name) => join(parent, name))
-    .filter(isDead);
+    .filter(isDead)
+    .filter(withoutCgroups);
   for (const dir of dead) {
     const mounts = mountsBelow(dir);
     for (const { fsType, mountPoint } of mounts) if (fsType === 'nsfs') endProcessesIn(mountPoint);
@@ -38,6 +57,31 @@ export function sweepDead(parent = tmpdir()): string[] {
     rmSync(dir, { recursive: true, force: true });
   }
   return dead;
+}
+
+/** Not while what was killed still ends: the next run's to remove. */
+function withoutCgroups(dir: string): boolean {
+  try {
+    const name = textOf(join(dir, CGROUP));
+    if (name) removeCgroups(name);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) !== 'EBUSY') throw error;
+    return false;
+  }
+}
+
+/** Of this name in each hierarchy, or in the only one, with those inside; nothing runs there any more. */
+export function removeCgroups(name: string): void {
+  const remove = (dir: string): void => {
+    for (const entry of readdirSync(dir, { withFileTypes: true }))
+      if (entry.isDirectory()) remove(join(dir, entry.name));
+    rmdirSync(dir);
+  };
+  for (const hierarchy of ['', ...readdirSync('/sys/fs/cgroup')]) {
+    const dir = join('/sys/fs/cgroup', hierarchy, name);
+    if (existsSync(dir)) remove(dir);
+  }
 }
 
 /** Not one that says nothing of an owner, nor one whose owner counts in another PID namespace: nobody here can tell. */
