@@ -20,6 +20,7 @@ import { inlineUnpacker } from '#image/layer/pool.ts';
 import type { SnapshotStore } from '#image/snapshots.ts';
 import { runPlan } from '#kernel/plan/execute.ts';
 import type { Digest } from '#spec/image/digest.ts';
+import { LAYERS_MAX } from '#spec/image/manifest.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'estiba-roots-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -155,6 +156,12 @@ describe.each([erofsDriver, directoryDriver('keep')])('what every root has, belo
     const next = await rootOn([]);
     expect(lstatSync(join(next, 'etc/hosts')).size).toBe(0);
     expect(existsSync(join(next, '.dockerenv'))).toBe(true);
+  });
+
+  it('gives way to an image of as many layers as the kernel stacks', () => {
+    const layers = Array.from({ length: LAYERS_MAX }, (_, i) => `/layers/${i}`);
+    expect(roots.lowerOf(layers, 'docker')).toEqual(layers);
+    expect(roots.lowerOf(layers.slice(1), 'docker')).toHaveLength(LAYERS_MAX);
   });
 
   it('of another version goes at a start, unless a root may stand on it', async () => {

@@ -13,6 +13,7 @@ import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { parseMountInfo } from '#kernel/proc/mountinfo.ts';
 import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
+import { LAYERS_MAX } from '#spec/image/manifest.ts';
 import type { TxnOp } from '#storage/store.ts';
 
 export interface OverlayRootsOptions {
@@ -152,9 +153,9 @@ export class OverlayRoots implements RootSource {
     return this.#o.snapshots.usage(id);
   }
 
-  /** An image's layers, with what every root of that origin has under them. */
+  /** An image's layers, with what every root of that origin has under them, unless they are as many as the kernel stacks. */
   lowerOf(layers: readonly string[], by: Origin['by']): string[] {
-    return [...layers, bottomOf(this.#bottoms, by)];
+    return layers.length < LAYERS_MAX ? [...layers, bottomOf(this.#bottoms, by)] : [...layers];
   }
 
   async #mount(id: string, { by, volatile = false }: RootWish): Promise<void> {
