@@ -284,12 +284,14 @@ int op_closeFds(struct run *run, const union args *a)
 	return negative(syscall(NR_close_range, (unsigned)a->closeFds.from.n, ~0u, CLOSE_ON_EXEC));
 }
 
-/* The standard streams belong to the user who runs: a program that opens /dev/stdout again would get EACCES. */
+/* The standard streams belong to the user who runs: a program that opens /dev/stdout again would get EACCES. They are init's 0 to 2; who
+   comes before it has those that init will be given. */
 int op_ownStdio(struct run *run, const union args *a)
 {
 	struct stat st, null = { 0 };
 	stat("/dev/null", &null);
-	for (int fd = 0; fd < 3; fd++) {
+	for (int i = 0; i < 3; i++) {
+		int fd = run->me == INIT || run->stdio[i] < 0 ? i : run->stdio[i];
 		if (fstat(fd, &st) < 0 || st.st_uid == a->ownStdio.uid.n) continue;
 		if (S_ISCHR(st.st_mode) && (st.st_rdev == makedev(1, 3) || st.st_rdev == null.st_rdev)) continue;
 		if (fchown(fd, (uid_t)a->ownStdio.uid.n, (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)

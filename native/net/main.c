@@ -82,6 +82,7 @@ static void handle(uint32_t id, uint32_t op, struct in *in) {
   switch (op) {
   case OP_NETLINK: return op_netlink(id, in);
   case OP_NETNS_MAKE: return op_netns_make(id, in);
+  case OP_NETNS_MAKE_OWNED: return op_netns_make_owned(id, in);
   case OP_NETNS_DROP: return op_netns_drop(id, in);
   case OP_SYSCTL: return op_sysctl(id, in);
   case OP_DNS_OPEN: return op_dns_open(id, in);

@@ -5,12 +5,16 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { ANSWER_MAX = 1 << 24, CHUNK = 1 << 16 };
@@ -120,6 +124,50 @@ void op_netns_make(uint32_t id, struct in *in) {
   if (!err && mount("/proc/self/ns/net", path, 0, MS_BIND, 0)) err = errno;
   netns_leave();
   if (err) unlink(path);
+  reply(id, err, 0, 0);
+}
+
+static int write_proc(pid_t pid, const char *file, const char *value) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+  int fd = open(path, O_WRONLY | O_CLOEXEC), err = 0;
+  if (fd < 0 || write(fd, value, strlen(value)) < 0) err = errno;
+  if (fd >= 0) close(fd);
+  return err;
+}
+
+static int keep(pid_t pid, const char *type, const char *path) {
+  char source[64];
+  snprintf(source, sizeof source, "/proc/%d/ns/%s", pid, type);
+  int fd = open(path, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0444), err = 0;
+  if (fd < 0) return errno;
+  close(fd);
+  if (mount(source, path, 0, MS_BIND, 0)) { err = errno; unlink(path); }
+  return err;
+}
+
+static void unkeep(const char *path) {
+  umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+  unlink(path);
+}
+
+/* make owned: path, path of the user namespace, its map of ids. A network namespace belongs to the user namespace that its maker is in
+   (network_namespaces(7)): a child is born in both, and has nothing to do but to be there until both are kept. */
+void op_netns_make_owned(uint32_t id, struct in *in) {
+  const char *path = in_str(in), *user = in_str(in), *map = in_str(in);
+  if (in->bad) return reply(id, EBADMSG, 0, 0);
+  pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0);
+  if (pid < 0) return reply(id, errno, 0, 0);
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) pause();
+  }
+  int err = write_proc(pid, "uid_map", map);
+  if (!err) err = write_proc(pid, "gid_map", map);
+  if (!err) err = keep(pid, "user", user);
+  if (!err && (err = keep(pid, "net", path))) unkeep(user);
+  kill(pid, SIGKILL);
+  while (waitpid(pid, 0, 0) < 0 && errno == EINTR) {}
   reply(id, err, 0, 0);
 }
 

@@ -5,6 +5,7 @@ import { errnoOf } from '#base/errors.ts';
 import { type EntryType, entryWith, type TarEntry } from '#image/tar/entry.ts';
 import { endOfArchive, header, padding } from '#image/tar/writer.ts';
 import { openAny, openFile, type Seen, walkDirectory } from '#kernel/beneath.ts';
+import { type IdMapping, toContainerId } from '#kernel/idmap.ts';
 
 /**
  * What a container changed, from overlayfs' upper directory alone, without reading the layers below: a character device
@@ -53,6 +54,8 @@ export interface TarOptions {
   whiteouts: string | false;
   /** What a path of the tree is called in the archive; itself when absent. */
   rename?: (path: string) => string;
+  /** Of a container with a user namespace: owners are written as they are inside. */
+  ids?: readonly IdMapping[] | undefined;
   /** Nothing is written as younger than this (SOURCE_DATE_EPOCH). */
   newestSec?: number;
 }
@@ -62,7 +65,7 @@ export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options:
   const { newestSec = Number.MAX_SAFE_INTEGER, rename = (path: string): string => path } = options;
   const clamp = (entry: TarEntry): TarEntry => ({ ...entry, mtimeSec: Math.min(entry.mtimeSec, newestSec) });
   const ahead = new ReadAhead();
-  for await (const { seen, entry } of members(tree, xattrs)) {
+  for await (const { seen, entry } of members(tree, xattrs, options.ids)) {
     const { path, stat } = seen;
     if (options.whiteouts !== false && isWhiteout(stat)) {
       ahead.add(header(clamp(emptyFile(rename(whiteoutOf(path)), stat))));
@@ -88,6 +91,7 @@ export async function* tarOf(tree: AsyncIterable<Seen>, xattrs: Xattrs, options:
 export async function* members(
   tree: AsyncIterable<Seen>,
   xattrs: Xattrs,
+  ids?: readonly IdMapping[],
 ): AsyncGenerator<{ seen: Seen; entry: TarEntry }> {
   const links = new Map<string, string>();
   for await (const seen of tree) {
@@ -98,8 +102,14 @@ export async function* members(
     if (first === undefined && stat.nlink > 1) links.set(inode, path);
     const linkTarget = stat.isSymbolicLink() && first === undefined ? await readlink(seen.access).catch(gone) : '';
     if (linkTarget === undefined) continue; // something else now
-    yield { seen, entry: entryOf(seen, xattrs.get(path), linkTarget, first) };
+    const entry = entryOf(seen, xattrs.get(path), linkTarget, first);
+    yield { seen, entry: ids ? { ...entry, uid: insideId(ids, entry.uid), gid: insideId(ids, entry.gid) } : entry };
   }
+}
+
+/** What is mounted with ids of the host's own (a bind of a host directory) is left as it is: such ids never lie in a container's range. */
+export function insideId(ids: readonly IdMapping[], id: number): number {
+  return toContainerId(ids, id) ?? id;
 }
 
 function entryOf(

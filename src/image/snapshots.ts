@@ -1,12 +1,13 @@
 import { existsSync, lstatSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { array, object, oneOf, string } from '#base/shape.ts';
+import { array, integer, object, oneOf, optional, string } from '#base/shape.ts';
 import { type Change, changes, existsInLayers, tarOf } from '#image/diff.ts';
 import { LayerInUse, SnapshotExists, SnapshotNotFound, TooManyLayers } from '#image/errors.ts';
 import type { LayerStore } from '#image/layers.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import { walkDirectory } from '#kernel/beneath.ts';
+import { type IdMapping, toHostId } from '#kernel/idmap.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
 import { type Digest, parseDigest } from '#spec/image/digest.ts';
@@ -35,14 +36,26 @@ export interface Rootfs {
   /** What overlayfs has to be told beside, and how it marks opaque directories then. */
   options: readonly string[];
   opaqueXattr: string;
+  /**
+   * Of a container with a user namespace: what is in `upper` belongs to ids as they are outside of it. The layers are everybody's, and so
+   * they are mounted with this map (mount_setattr(2), MOUNT_ATTR_IDMAP) for the overlay to stand on.
+   */
+  ids?: readonly IdMapping[];
 }
 
 const recordShape = object({
   name: string({ match: /^[0-9a-z]{1,8}$/ }),
   state: oneOf('ready', 'going'),
   layers: array(string(), { max: LAYERS_MAX }),
+  ids: optional(array(object({ containerID: integer(), hostID: integer(), size: integer() }))),
 });
 type SnapshotRecord = ReturnType<typeof recordShape>;
+
+export interface SnapshotWish {
+  volatile?: boolean;
+  /** See `Rootfs.ids`. */
+  ids?: readonly IdMapping[] | undefined;
+}
 
 export interface SnapshotStoreOptions {
   dataRoot: string;
@@ -77,7 +90,7 @@ export class SnapshotStore {
    * A root file system over these layers, lowest first, which are mounted from here on. Undone whole when it fails. `volatile`: nobody
    * looks for it after a restart, and so nothing about it has to reach the disk.
    */
-  async prepare(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<void> {
+  async prepare(id: string, layers: readonly Digest[], wish: SnapshotWish = {}): Promise<void> {
     const ops = await this.begin(id, layers, wish);
     try {
       if (ops.length > 0) await this.#options.store.txn({ ops, lazy: true });
@@ -88,10 +101,12 @@ export class SnapshotStore {
   }
 
   /** As `prepare`, with its record answered instead of written: for an owner who writes it with his own. */
-  async begin(id: string, layers: readonly Digest[], wish: { volatile?: boolean } = {}): Promise<TxnOp[]> {
+  async begin(id: string, layers: readonly Digest[], wish: SnapshotWish = {}): Promise<TxnOp[]> {
     if (this.#known.has(id)) throw new SnapshotExists({ id });
     if (layers.length > LAYERS_MAX) throw new TooManyLayers({ count: layers.length, limit: LAYERS_MAX });
-    const record: SnapshotRecord = { name: (this.#nextName++).toString(36), state: 'ready', layers: [...layers] };
+    const name = (this.#nextName++).toString(36);
+    const ids = wish.ids ? { ids: [...wish.ids] } : {};
+    const record: SnapshotRecord = { name, state: 'ready', layers: [...layers], ...ids };
     this.#known.set(id, record); // from here its layers are in use
     if (wish.volatile) this.#volatile.add(id);
     try {
@@ -168,9 +183,10 @@ export class SnapshotStore {
 
   /** What was written, as an OCI layer (tar, not compressed); nothing in it younger than `newestSec`. */
   async *diff(id: string, wish: { newestSec?: number } = {}): AsyncGenerator<Buffer> {
-    const { upper } = await this.rootfs(id);
+    const { upper, ids } = await this.rootfs(id);
     const { layers, runPlan } = this.#options;
-    yield* tarOf(walkDirectory(upper), await readXattrs(upper, runPlan), { whiteouts: layers.opaqueXattr, ...wish });
+    const how = { whiteouts: layers.opaqueXattr, ids, ...wish };
+    yield* tarOf(walkDirectory(upper), await readXattrs(upper, runPlan), how);
   }
 
   /**
@@ -212,7 +228,8 @@ export class SnapshotStore {
   async #rootfs(record: SnapshotRecord): Promise<Rootfs> {
     const lower = await this.#lower(record.layers.map(parseDigest));
     const { overlayOptions: options, opaqueXattr } = this.#options.layers;
-    return { lower, upper: this.#path(record, 'fs'), work: this.#path(record, 'work'), options, opaqueXattr };
+    const own = { upper: this.#path(record, 'fs'), work: this.#path(record, 'work') };
+    return { lower, ...own, options, opaqueXattr, ...(record.ids ? { ids: record.ids } : {}) };
   }
 
   async #lower(layers: readonly Digest[]): Promise<string[]> {
@@ -262,15 +279,20 @@ function topmost(layers: readonly Digest[]): Digest[] {
 }
 
 /** The last of them tells that all are there: whoever was cut off in their middle begins again. */
-function directories(id: string, { lower, upper, work }: Rootfs): Step[] {
+function directories(id: string, { lower, upper, work, ids }: Rootfs): Step[] {
   // The upper directory is the container's `/`: it looks as the lowest layer's root does.
   const { uid, gid, mode } = lstatSync(lower.at(-1) ?? '/');
   const common = { where: 'host', because: `what ${id} writes` } as const;
   return [
     { op: 'mkdir', ...common, path: dirname(upper), mode: 0o777, flags: MKDIR_MAY_EXIST },
     { op: 'mkdir', ...common, path: upper, mode: 0o755, flags: MKDIR_MAY_EXIST },
-    { op: 'chown', ...common, path: upper, uid, gid },
+    { op: 'chown', ...common, path: upper, uid: outside(uid, ids), gid: outside(gid, ids) },
     { op: 'chmod', ...common, path: upper, mode: mode & 0o7777 },
     { op: 'mkdir', ...common, path: work, mode: 0o700, flags: MKDIR_MAY_EXIST },
   ];
+}
+
+/** An id that the map does not have is nobody's inside, whichever it is outside. */
+function outside(id: number, ids: readonly IdMapping[] | undefined): number {
+  return (ids && toHostId(ids, id)) ?? id;
 }

@@ -113,14 +113,14 @@ export async function withPlace<T>(
 
 /**
  * A directory below the root, with its path free of links; the caller closes it. `make`: what is missing of it is made, with that
- * mode.
+ * mode; `made` is told of each.
  */
 export async function openBeneath(
   root: Root,
   path: string,
-  how: { make?: number } = {},
+  how: { make?: number; made?: (directory: OpenDir) => Promise<void> } = {},
 ): Promise<{ directory: OpenDir; path: string }> {
-  const walk = new Walk(root, how.make);
+  const walk = new Walk(root, how);
   try {
     const { path: found } = await walk.to(`${path}/.`, true);
     return { directory: walk.release(), path: found };
@@ -132,12 +132,12 @@ export async function openBeneath(
 /** Directories from the root to where we stand, each held open: `..` is the one before, whatever was moved meanwhile. */
 class Walk {
   readonly #root: Root;
-  readonly #make: number | undefined;
+  readonly #how: { make?: number; made?: (directory: OpenDir) => Promise<void> };
   #stack: { name: string; directory: OpenDir }[] = [];
 
-  constructor(root: Root, make?: number) {
+  constructor(root: Root, how: { make?: number; made?: (directory: OpenDir) => Promise<void> } = {}) {
     this.#root = root;
-    this.#make = make;
+    this.#how = how;
   }
 
   async to(path: string, follow: boolean): Promise<Place> {
@@ -152,8 +152,9 @@ class Walk {
         continue;
       }
       let place = await this.#look(name);
-      if (!place.stat && this.#make !== undefined) {
-        await mkdir(place.access, { mode: this.#make }).catch(unlessThere);
+      const missing = !place.stat && this.#how.make !== undefined;
+      if (missing) {
+        await mkdir(place.access, { mode: this.#how.make }).catch(unlessThere);
         place = await this.#look(name);
       }
       const last = todo.every((rest) => rest === '');
@@ -165,7 +166,10 @@ class Walk {
       } else if (last && !(todo.length > 0 && place.stat?.isDirectory())) {
         if (todo.length > 0 && place.stat) throw new NotBeneath({ path, why: 'not a directory' }); // `file/`
         return place;
-      } else await this.#enter(name, place, path);
+      } else {
+        await this.#enter(name, place, path);
+        if (missing) await this.#how.made?.(this.#top().directory);
+      }
     }
   }
 

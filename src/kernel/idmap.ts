@@ -62,6 +62,18 @@ export function toContainerId(map: readonly IdMapping[], id: number): number | u
   return range && range.containerID + (id - range.hostID);
 }
 
+/** The map of a user namespace laid over another one, as for an idmapped mount in it: what the first leads to, seen from outside. */
+export function composeIdMaps(inner: readonly IdMapping[], outer: readonly IdMapping[]): IdMapping[] {
+  return inner.flatMap((line) =>
+    outer.flatMap((over) => {
+      const from = Math.max(line.hostID, over.containerID);
+      const size = Math.min(line.hostID + line.size, over.containerID + over.size) - from;
+      const containerID = line.containerID + from - line.hostID;
+      return size > 0 ? [{ containerID, hostID: over.hostID + from - over.containerID, size }] : [];
+    }),
+  );
+}
+
 /** Ranges that /etc/subuid or /etc/subgid give a user, by name or by number (subuid(5)). */
 export function subordinateIds(text: string, user: { name: string; id: number }): { start: number; count: number }[] {
   return text.split('\n').flatMap((line) => {

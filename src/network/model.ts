@@ -86,6 +86,8 @@ export interface Sandbox {
   /** For messages: the container's name. */
   name: string;
   netns: string;
+  /** Kept there: the user namespace that the network namespace belongs to. Absent: the host's. */
+  userns?: string | undefined;
   endpoints: readonly Endpoint[];
   ports: readonly PublishedPort[];
   dns: DnsSettings;

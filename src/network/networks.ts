@@ -29,6 +29,7 @@ import {
   type Plug,
   planBridgeAddresses,
   planNamespace,
+  planNamespaceGone,
   planNetworkDown,
   planNetworkUp,
   planPlug,
@@ -190,9 +191,10 @@ export class Networks {
     this.#chores.stir();
     const undo = new Undo();
     try {
-      const netns = await this.#pool.take();
-      undo.add('namespace', () => this.#o.kernel.dropNetns(netns));
-      const sandbox = await this.#withAddresses(request.endpoints, () => this.#boxes.reserve(request, netns));
+      const { idMap } = request;
+      const kept = idMap === undefined ? { netns: await this.#pool.take() } : await this.#pool.makeOwned(idMap);
+      undo.add('namespace', () => runSteps(this.#o.kernel, planNamespaceGone(kept, 'undo')));
+      const sandbox = await this.#withAddresses(request.endpoints, () => this.#boxes.reserve(request, kept));
       undo.add('reservation', () => this.#boxes.release(sandbox));
       await this.#note(putSandbox(sandbox));
       undo.add('record', () => this.#note(deleteSandbox(sandbox.id)));
@@ -232,16 +234,24 @@ export class Networks {
   }
 
   /** What `attach` would do now, with nothing made: addresses and ports are chosen, and let go again. */
-  foresee(request: AttachRequest): { netns: string; steps: NetStep[] } {
-    const netns = this.#pool.ready[0] ?? join(this.#o.netnsDir, 'next');
-    const sandbox = this.#boxes.reserve(request, netns);
+  foresee(request: AttachRequest): { netns: string; userns?: string; steps: NetStep[] } {
+    const { idMap: map } = request;
+    const next = join(this.#o.netnsDir, 'next');
+    const owner = map === undefined ? undefined : { path: `${next}.user`, map };
+    const netns = owner ? next : (this.#pool.ready[0] ?? next);
+    const sandbox = this.#boxes.reserve(request, { netns });
     try {
       const plugs = sandbox.endpoints.flatMap((endpoint) => planPlug(netns, this.#plug(endpoint)));
       const publish = planPublish(this.#o.daemon, sandbox, (port) => this.#boxes.sharersOf(port, sandbox));
       const because = 'a network of its own';
       return {
         netns,
-        steps: [...planNamespace(netns, because), ...plugs, ...(sandbox.ports.length > 0 ? [publish] : [])],
+        ...(owner ? { userns: owner.path } : {}),
+        steps: [
+          ...planNamespace(netns, because, undefined, owner),
+          ...plugs,
+          ...(sandbox.ports.length > 0 ? [publish] : []),
+        ],
       };
     } finally {
       this.#boxes.release(sandbox);
@@ -266,11 +276,11 @@ export class Networks {
     await this.#note(deleteSandbox(id));
     if (!this.#boxes.get(id)) return; // another call was quicker
     const freeAddresses = this.#boxes.leave(sandbox);
-    const { name, netns: path } = sandbox;
-    this.#leaving.add(path);
+    const { name, netns } = sandbox;
+    this.#leaving.add(netns);
     this.#chores.add(async () => {
-      await this.#teardown([{ do: 'dropNetns', what: `drop network namespace of ${name}`, because: 'it goes', path }]);
-      this.#leaving.delete(path);
+      await this.#teardown(planNamespaceGone(sandbox, `${name} goes`));
+      this.#leaving.delete(netns);
       freeAddresses();
     });
   }
@@ -453,7 +463,7 @@ export class Networks {
   }
 
   async #sweepStrangers(): Promise<void> {
-    const used = new Set(this.#boxes.all().map((box) => box.netns));
+    const used = new Set(this.#boxes.all().flatMap(({ netns, userns }) => [netns, ...(userns ? [userns] : [])]));
     const strangers = readdirSync(this.#o.netnsDir)
       .map((name) => join(this.#o.netnsDir, name))
       .filter((path) => !used.has(path));

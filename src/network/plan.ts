@@ -9,7 +9,7 @@ import { DNS_ADDRESS } from '#network/edge.ts';
 import { macBytes, macFor } from '#network/ipam.ts';
 import { type Endpoint, LINK_INDEX_BASE, type Network, type PublishedPort, type Sandbox } from '#network/model.ts';
 import { addAll, gateElement, networkElements, portElements, removeAll } from '#network/ruleset.ts';
-import type { NetStep } from '#network/steps.ts';
+import type { NamespaceOwner, NetStep } from '#network/steps.ts';
 
 /** The host's own namespace, as the helper sees it before it enters another. */
 const HOME = '/proc/self/ns/net';
@@ -102,14 +102,20 @@ export function planNetworkDown(daemon: string, network: Network): NetStep[] {
  * An empty namespace with its loopback up and the way to the embedded DNS laid: what a pool holds ready. `redirect` is the same for
  * all: who makes many encodes it once.
  */
-export function planNamespace(path: string, because: string, redirect = redirectDns()): NetStep[] {
+export function planNamespace(
+  path: string,
+  because: string,
+  redirect = redirectDns(),
+  owner?: NamespaceOwner,
+): NetStep[] {
   return [
     {
       do: 'netns',
       what: `make network namespace ${path}`,
       because,
       path,
-      undo: [{ do: 'dropNetns', what: `drop network namespace ${path}`, because, path }],
+      ...(owner ? { owner } : {}),
+      undo: planNamespaceGone({ netns: path, userns: owner?.path }, because),
     },
     {
       do: 'route',
@@ -120,6 +126,20 @@ export function planNamespace(path: string, because: string, redirect = redirect
     },
     { do: 'firewall', what: `lead ${DNS_ADDRESS}:53 to the edge`, because, netns: path, messages: redirect },
   ];
+}
+
+/** A namespace that is kept, with the user namespace that it belongs to. */
+export function planNamespaceGone(
+  { netns, userns }: { netns: string; userns?: string | undefined },
+  because: string,
+): NetStep[] {
+  const drop = (kind: string, path: string): NetStep => ({
+    do: 'dropNetns',
+    what: `drop ${kind} namespace ${path}`,
+    because,
+    path,
+  });
+  return [drop('network', netns), ...(userns === undefined ? [] : [drop('user', userns)])];
 }
 
 export interface Plug {

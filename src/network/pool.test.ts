@@ -16,6 +16,7 @@ function slowKernel() {
       });
       there.add(path);
     },
+    makeOwnedNetns: async () => undefined,
     dropNetns: async (path) => {
       there.delete(path);
     },

@@ -50,6 +50,14 @@ export class NamespacePool {
     return this.#ready.shift() ?? (await this.#make());
   }
 
+  /** In a user namespace with that map of ids, which belongs to nobody else: never made ahead. */
+  async makeOwned(map: string): Promise<{ netns: string; userns: string }> {
+    const netns = this.#newPath();
+    const userns = `${netns}.user`;
+    await streamSteps(this.#kernel, planNamespace(netns, 'flag --userns', this.#redirect, { path: userns, map }));
+    return { netns, userns };
+  }
+
   /** Makes what is missing, one at a time and behind everybody's back: later, as long as half of them are left. */
   fill(): void {
     if (!this.#isWanted) return;
@@ -94,8 +102,12 @@ export class NamespacePool {
   }
 
   async #make(): Promise<string> {
-    const path = join(this.#dir, Buffer.from(this.#random.bytes(8)).toString('hex'));
+    const path = this.#newPath();
     await streamSteps(this.#kernel, planNamespace(path, 'default', this.#redirect));
     return path;
+  }
+
+  #newPath(): string {
+    return join(this.#dir, Buffer.from(this.#random.bytes(8)).toString('hex'));
   }
 }

@@ -51,6 +51,7 @@ const sandboxShape = object({
   id: string(),
   name: string(),
   netns: string(),
+  userns: optional(string()),
   endpoints: array(
     object({
       network: string(),

@@ -28,6 +28,8 @@ export interface AttachRequest {
   endpoints: readonly EndpointRequest[];
   ports: readonly PortWish[];
   dns: DnsSettings;
+  /** Of ids (/proc/PID/uid_map): its namespace belongs to a user namespace of its own. Absent: to the host's. */
+  idMap?: string;
 }
 
 export interface SandboxesOptions {
@@ -79,7 +81,7 @@ export class Sandboxes {
   }
 
   /** Its addresses and ports belong to it from here on. Throws AddressTaken, PortTaken, NetworkNotFound, with nothing reserved. */
-  reserve(request: AttachRequest, netns: string): Sandbox {
+  reserve(request: AttachRequest, { netns, userns }: Pick<Sandbox, 'netns' | 'userns'>): Sandbox {
     assert(!this.#all.has(request.id), `sandbox ${request.id} is attached twice`);
     const endpoints: Endpoint[] = [];
     try {
@@ -96,7 +98,8 @@ export class Sandboxes {
           })
         : [];
       for (const port of ports) this.#anyPort = port.hostPort;
-      const sandbox: Sandbox = { id: request.id, name: request.name, netns, endpoints, ports, dns: request.dns };
+      const { id, name, dns } = request;
+      const sandbox: Sandbox = { id, name, netns, ...(userns ? { userns } : {}), endpoints, ports, dns };
       this.#all.set(request.id, sandbox);
       return sandbox;
     } catch (error) {

@@ -3,6 +3,12 @@ import type { NetKernel } from '#kernel/netlink/hand.ts';
 import { type Message, NETLINK_NETFILTER, NETLINK_ROUTE } from '#kernel/netlink/wire.ts';
 import { batch } from '#kernel/nft/message.ts';
 
+/** A user namespace that a network namespace belongs to: kept at `path`, with that map (/proc/PID/uid_map) of uids and gids. */
+export interface NamespaceOwner {
+  path: string;
+  map: string;
+}
+
 /**
  * A change of the kernel's network state as data: decided by pure functions (plan.ts), printed by `--plan`, compared with
  * golden files, and only then done. `undo` takes a step back when a later one fails; what is on disk as intent is swept
@@ -15,7 +21,7 @@ export type NetStep = {
   because: string;
   undo?: readonly NetStep[];
 } & (
-  | { do: 'netns'; path: string }
+  | { do: 'netns'; path: string; owner?: NamespaceOwner }
   | { do: 'dropNetns'; path: string }
   | { do: 'route'; netns?: string; otherNetns?: string; messages: readonly Message[] }
   | { do: 'firewall'; netns?: string; messages: readonly Message[] }
@@ -64,7 +70,9 @@ export async function runAll(
 export async function runStep(kernel: NetKernel, step: NetStep): Promise<void> {
   switch (step.do) {
     case 'netns':
-      return kernel.makeNetns(step.path);
+      return step.owner
+        ? kernel.makeOwnedNetns(step.path, step.owner.path, step.owner.map)
+        : kernel.makeNetns(step.path);
     case 'dropNetns':
       return kernel.dropNetns(step.path);
     case 'sysctl':

@@ -50,7 +50,14 @@ import {
   usernsKind,
 } from '#runtime/namespaces.ts';
 import { type NetDevice, planNetDevices } from '#runtime/net-devices.ts';
-import { type ProcessContext, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
+import {
+  type ProcessContext,
+  planExecve,
+  planLabels,
+  planLimits,
+  planStdioOutside,
+  planUser,
+} from '#runtime/process.ts';
 import { type ContainerRecord, type ProcessIdentity, paths, RECORD_VERSION } from '#runtime/state.ts';
 import { checkSysctls, planSysctls } from '#runtime/sysctl.ts';
 import { environmentOf } from '#runtime/users.ts';
@@ -278,6 +285,7 @@ function enterNamespaces(c: Create): void {
     b.host('default', { op: 'fork' });
     // Here, since the host's cgroups may be out of sight or out of reach from where init lives.
     for (const step of cgroups.join) b.step({ ...step, where: 'middle' });
+    if (c.userns === 'joined') planStdioOutside(b, c.processContext, config.linux?.uidMappings ?? []);
     for (const { slot, path, row, because } of opened) b.middle(because, { op: 'setns', slot, path, type: row.flag });
     const time = list.findIndex((ns) => ns.type === 'time' && !ns.path);
     if (time >= 0) planTimeNamespace(b, config, time);

@@ -2,13 +2,22 @@ import { posix } from 'node:path';
 import { type CgroupPlace, dirOf } from '#kernel/cgroup/place.ts';
 import { execDir } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
+import { parseIdMap } from '#kernel/idmap.ts';
 import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow, namespaceFlags } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
 import { BadExecCgroup } from '#runtime/errors.ts';
 import type { Host } from '#runtime/host.ts';
-import { type ProcessContext, planAffinity, planExecve, planLabels, planLimits, planUser } from '#runtime/process.ts';
+import {
+  type ProcessContext,
+  planAffinity,
+  planExecve,
+  planLabels,
+  planLimits,
+  planStdioOutside,
+  planUser,
+} from '#runtime/process.ts';
 import type { ContainerRecord, ProcessIdentity } from '#runtime/state.ts';
 import { environmentOf } from '#runtime/users.ts';
 import type { OciConfig, OciProcess } from '#spec/oci/config.ts';
@@ -91,6 +100,7 @@ export function planExec(
       file: 'oom_score_adj',
       data: utf8(String(process.oomScoreAdj)),
     });
+  if (userns) planStdioOutside(b, context, parseIdMap(files.read(`${proc}/uid_map`) ?? ''));
   const types = namespaceFlags(others.map((row) => row.type));
   if (types !== 0)
     b.middle('the container’s namespaces', { op: 'enterProcess', slot: container, pid: init.pid, types });

@@ -1,4 +1,5 @@
 import { fail } from '#base/shape.ts';
+import { type IdMapping, toHostId } from '#kernel/idmap.ts';
 import { LANDLOCK_PREFIX, landlockOp } from '#kernel/landlock.ts';
 import { capabilityNames, capabilityNumber, rlimitNumber } from '#kernel/linux/names.ts';
 import { CHDIR_IF_NOT_YET, CHDIR_INSIDE, CHDIR_OR_LATER } from '#kernel/plan/ops.ts';
@@ -37,6 +38,15 @@ export interface ProcessContext {
   preserveFds: number;
   /** Compiles, or takes from a cache. */
   seccomp?: (profile: NonNullable<NonNullable<OciConfig['linux']>['seccomp']>) => SeccompProgram;
+}
+
+/**
+ * The standard streams of a process that enters a user namespace, given to its user by somebody who is still the host's root: root in
+ * there has no right over what belongs to an id that the namespace does not have.
+ */
+export function planStdioOutside(b: PlanBuilder, { process }: ProcessContext, map: readonly IdMapping[]): void {
+  const uid = toHostId(map, process.user.uid);
+  if (uid !== undefined && !process.terminal) b.middle('default', { op: 'ownStdio', uid });
 }
 
 /** Limits and marks of the process that need rights its user will not have. */

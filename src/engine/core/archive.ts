@@ -85,7 +85,11 @@ export async function packPath(
     withPlace(view, inside, { follow }, async (place) => {
       if (!place.stat) throw new NoSuchFile({ path, container });
       const xattrs = place.stat.isDirectory() ? await xattrsOf(view, place.path, tools) : new Map();
-      const archive = tarOf(walkTree(view, place), xattrs, { whiteouts: false, rename: renamer(base) });
+      const archive = tarOf(walkTree(view, place), xattrs, {
+        whiteouts: false,
+        rename: renamer(base),
+        ids: view.ids?.map,
+      });
       for await (const chunk of inPieces(archive)) await write(chunk);
     }),
   );
@@ -120,7 +124,14 @@ export async function unpackInto(
   if (!place.stat.isDirectory()) throw new NotADirectory({ path });
   const readonly = view.readonlyAt(place.path);
   if (readonly) throw new IsReadonly({ what: readonly });
-  const writer = new TreeWriter({ root: view, base: place.path, runPlan, keepKinds, ...(owner ? { owner } : {}) });
+  const writer = new TreeWriter({
+    root: view,
+    base: place.path,
+    runPlan,
+    keepKinds,
+    ...(owner ? { owner } : {}),
+    ...(view.ids ? { ids: view.ids } : {}),
+  });
   try {
     await unpack(body, writer);
     await writer.finish();

@@ -2,7 +2,8 @@ import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
-import { existsInLayers, isWhiteout } from '#image/diff.ts';
+import { existsInLayers, insideId, isWhiteout } from '#image/diff.ts';
+import type { IdMapping } from '#kernel/idmap.ts';
 
 export interface Changed {
   path: string;
@@ -47,6 +48,7 @@ export async function withoutMountPoints(
   changes: readonly Changed[],
   upper: string,
   lower: readonly string[],
+  ids: readonly IdMapping[] = [],
 ): Promise<Changed[]> {
   const kept: Changed[] = [];
   const suspects: Changed[] = [];
@@ -58,7 +60,7 @@ export async function withoutMountPoints(
   }
   for (const suspect of suspects) {
     const hasOther = kept.some(({ path }) => path.startsWith(`${suspect.path}/`));
-    if (hasOther || !(await looksAsBelow(upper, lower, suspect.path))) kept.push(suspect);
+    if (hasOther || !(await looksAsBelow(upper, lower, suspect.path, ids))) kept.push(suspect);
   }
   return kept.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
@@ -75,11 +77,18 @@ async function isPointIn(upper: string, path: string): Promise<boolean> {
   );
 }
 
-async function looksAsBelow(upper: string, lower: readonly string[], path: string): Promise<boolean> {
+async function looksAsBelow(
+  upper: string,
+  lower: readonly string[],
+  path: string,
+  ids: readonly IdMapping[],
+): Promise<boolean> {
   const above = await lstat(join(upper, path)).catch(absent);
   for (const layer of lower) {
     const below = await lstat(join(layer, path)).catch(absent);
-    if (below) return above?.mode === below.mode && above.uid === below.uid && above.gid === below.gid;
+    if (!below) continue;
+    const isSame = (a: number, b: number): boolean => insideId(ids, a) === b;
+    return above?.mode === below.mode && isSame(above.uid, below.uid) && isSame(above.gid, below.gid);
   }
   return false;
 }

@@ -100,7 +100,7 @@ async function changesLayer(
   id: string,
   lease: Parameters<typeof makeLayer>[0]['lease'],
 ): Promise<MadeLayer | undefined> {
-  const { upper, lower, opaqueXattr } = await parts.snapshots.rootfs(id);
+  const { upper, lower, opaqueXattr, ids } = await parts.snapshots.rootfs(id);
   const changed = withoutMountPoints(upper, lower);
   const first = await changed.next();
   if (first.done) return undefined;
@@ -109,7 +109,7 @@ async function changesLayer(
     yield* changed;
   })();
   const xattrs = await readXattrs(upper, parts.runPlan);
-  return makeLayer({ ...parts, lease }, tarOf(all, xattrs, { whiteouts: opaqueXattr }));
+  return makeLayer({ ...parts, lease }, tarOf(all, xattrs, { whiteouts: opaqueXattr, ids }));
 }
 
 /** The upper directory as a layer of Docker's has it: without its own top, and without what the runtime made to mount on. */

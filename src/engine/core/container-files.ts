@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream';
 import { inPieces, type PathStat, packPath, statPath, unpackInto } from '#engine/core/archive.ts';
 import { type Changed, withoutMountPoints } from '#engine/core/changes.ts';
 import type { Containers } from '#engine/core/containers.ts';
+import { idsOf } from '#engine/core/id-ranges.ts';
 import { type RootViewParts, withRootView } from '#engine/core/root-view.ts';
 import { type TreeTools, xattrsOf } from '#engine/core/volume-content.ts';
 import { tarOf } from '#image/diff.ts';
@@ -62,7 +63,8 @@ export class ContainerFiles {
     const directory = await roots.mount(record.id, { by: record.spec.origin.by });
     try {
       const xattrs = await xattrsOf({ directory }, '/', tools);
-      for await (const chunk of inPieces(tarOf(below(directory), xattrs, { whiteouts: false }))) await write(chunk);
+      const archive = tarOf(below(directory), xattrs, { whiteouts: false, ids: idsOf(record.spec) });
+      for await (const chunk of inPieces(archive)) await write(chunk);
     } finally {
       await roots.unmount(record.id);
     }
@@ -75,8 +77,8 @@ export class ContainerFiles {
     const { id } = containers.find(wish);
     const found: Changed[] = [];
     for await (const { path, kind } of snapshots.changes(id)) found.push({ path: `/${path}`, kind });
-    const { upper, lower } = await snapshots.rootfs(id);
-    return withoutMountPoints(found, upper, lower);
+    const { upper, lower, ids } = await snapshots.rootfs(id);
+    return withoutMountPoints(found, upper, lower, ids);
   }
 }
 

@@ -12,6 +12,7 @@ import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '
 import { linkVariables, oldLinks } from '#engine/core/links.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import { ociResources } from '#engine/core/oci-resources.ts';
+import { withOwners } from '#engine/core/owner-map.ts';
 import type { Attachment, CreatedProcess, IoWish, NodeParts, RunningProcess } from '#engine/core/parts.ts';
 import { type ContainerRecord, phaseAtRest } from '#engine/core/record.ts';
 import type { ContainerRegistry } from '#engine/core/registry.ts';
@@ -40,7 +41,7 @@ export interface LaunchOptions {
 /** What a run holds, as its configuration names it. */
 export interface Holdings {
   rootfs: string;
-  network: Pick<Attachment, 'namespace' | 'files'>;
+  network: Pick<Attachment, 'namespace' | 'userNamespace' | 'files'>;
   user: ResolvedUser;
   mounts: OciMount[];
 }
@@ -271,7 +272,7 @@ export class Launcher {
   async configOf(record: ContainerRecord, { rootfs, network, user, mounts }: Holdings): Promise<OciConfig> {
     const { settings, host } = this.#o;
     const { id, spec, process } = record;
-    const { namespace } = network;
+    const { namespace, userNamespace } = network;
     return ociConfig({
       id,
       spec,
@@ -279,11 +280,12 @@ export class Launcher {
       user,
       hostname: record.hostname,
       rootfs,
-      mounts: mounts.sort((a, b) => (a.destination < b.destination ? -1 : 1)),
+      mounts: withOwners(mounts, record).sort((a, b) => (a.destination < b.destination ? -1 : 1)),
       files: network.files,
       join: {
         ...joinedNamespaces(spec, this.#neighbours),
         ...(namespace === undefined ? {} : { network: namespace }),
+        ...(userNamespace === undefined ? {} : { user: userNamespace }),
       },
       ...sharedMemory(record, this.#neighbours),
       cgroupsPath: this.#cgroupsPath(id, spec),

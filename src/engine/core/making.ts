@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts';
 import { newId, type Random } from '#base/random.ts';
 import { Undo } from '#base/undo.ts';
 import { BadSignal } from '#engine/core/errors.ts';
+import { idsOf, withOwnIds } from '#engine/core/id-ranges.ts';
 import { applyImage } from '#engine/core/image-defaults.ts';
 import { inventName } from '#engine/core/names.ts';
 import type { FoundImage, NodeParts } from '#engine/core/parts.ts';
@@ -49,11 +50,13 @@ export async function draftContainer(
 /** What a container holds from its creation to its removal: record, addresses, volumes, the layer of its own. */
 export async function makeContainer(
   { parts, registry }: Makings,
-  record: ContainerRecord,
+  draft: ContainerRecord,
   image: FoundImage,
 ): Promise<ContainerRecord> {
   await using undo = new Undo();
+  const record = withOwnIds(draft, () => registry.holders()); // nothing is awaited until `add` has it
   const { id, spec, process } = record;
+  const ids = idsOf(spec);
   const wishes = [...spec.mounts, ...imageVolumes(spec, process.volumes)];
   // From an intent a crash is swept. Without volumes nothing is there before the record that stays.
   await registry.add(record, { written: wishes.length > 0 });
@@ -61,9 +64,9 @@ export async function makeContainer(
   const endpoints = await parts.network.reserve(id, spec);
   const mounts = await parts.volumes.resolve(id, wishes);
   undo.add('volumes', () => parts.volumes.release(id, mounts, { removeAnonymous: true }));
-  const root = await parts.roots.prepare(id, image);
+  const root = await parts.roots.prepare(id, image, ids);
   undo.add('root', () => parts.roots.remove(id));
-  await parts.volumes.populate(id, mounts, (use) => withRoot(parts, record, use));
+  await parts.volumes.populate(id, mounts, (use) => withRoot(parts, record, use), ids);
   const created = await registry.saveState({ ...record, endpoints, mounts }, { phase: 'created' }, root);
   undo.keep();
   return created;

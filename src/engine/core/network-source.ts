@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import { constants, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { idsOf } from '#engine/core/id-ranges.ts';
 import { parseLink } from '#engine/core/links.ts';
 import type { Attachment, AttachWish, NetworkSource } from '#engine/core/parts.ts';
 import type { EndpointRecord, PortRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, EndpointSpec } from '#engine/core/spec.ts';
+import { formatIdMap } from '#kernel/idmap.ts';
 import { formatIp } from '#kernel/netlink/ip.ts';
 import { MKDIR_MAY_EXIST, MKDIR_PARENTS } from '#kernel/plan/ops.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
@@ -85,10 +87,10 @@ export class NodeNetworkSource implements NetworkSource {
     const begun = await this.#networks.beginAttach(this.#requestOf(id, wish));
     try {
       const files = await this.#writeFiles(id, wish, begun.sandbox);
-      const { netns: namespace } = begun.sandbox;
+      const { netns: namespace, userns: userNamespace } = begun.sandbox;
       const endpoints = this.#endpointRecords(spec, begun.sandbox);
       const ports = portRecords(begun.sandbox, wish.exposedPorts);
-      return { namespace, endpoints, ports, files, plug: this.#telling(begun) };
+      return { namespace, userNamespace, endpoints, ports, files, plug: this.#telling(begun) };
     } catch (error) {
       await Promise.allSettled([begun.plug()]);
       await this.#networks.beginDetach(id);
@@ -118,7 +120,10 @@ export class NodeNetworkSource implements NetworkSource {
   }
 
   /** What `attach` would do now, with nothing made. */
-  foresee(id: string, wish: AttachWish): { network: Pick<Attachment, 'namespace' | 'files'>; steps: NetStep[] } {
+  foresee(
+    id: string,
+    wish: AttachWish,
+  ): { network: Pick<Attachment, 'namespace' | 'userNamespace' | 'files'>; steps: NetStep[] } {
     const { spec, sharedWith } = wish;
     const mode = spec.namespaces.network.kind;
     if (sharedWith)
@@ -128,8 +133,8 @@ export class NodeNetworkSource implements NetworkSource {
       };
     if (mode === 'sandbox') return { network: { namespace: undefined, files: [] }, steps: [] };
     if (mode === 'host') return { network: { namespace: undefined, files: this.filesOf(id) }, steps: [] };
-    const { netns, steps } = this.#networks.foresee(this.#requestOf(id, wish));
-    return { network: { namespace: netns, files: this.filesOf(id) }, steps };
+    const { netns, userns, steps } = this.#networks.foresee(this.#requestOf(id, wish));
+    return { network: { namespace: netns, userNamespace: userns, files: this.filesOf(id) }, steps };
   }
 
   async detach(id: string): Promise<void> {
@@ -153,12 +158,14 @@ export class NodeNetworkSource implements NetworkSource {
   }
 
   #requestOf(id: string, wish: AttachWish): AttachRequest {
+    const ids = idsOf(wish.spec);
     return {
       id,
       name: wish.name,
       endpoints: ownEndpoints(wish.spec).map((e) => requestOf(id, wish, e)),
       ports: portWishes(wish.spec, wish.exposedPorts),
       dns: dnsOf(wish.spec),
+      ...(ids ? { idMap: Buffer.from(formatIdMap(ids)).toString() } : {}),
     };
   }
 

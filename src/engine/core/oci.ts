@@ -1,4 +1,5 @@
 import { containerCapabilities } from '#engine/core/capabilities.ts';
+import { idsOf } from '#engine/core/id-ranges.ts';
 import type { ProcessPlan } from '#engine/core/image-defaults.ts';
 import { ociResources } from '#engine/core/oci-resources.ts';
 import type { SeccompProfiles } from '#engine/core/seccomp-profiles.ts';
@@ -69,6 +70,7 @@ export function ociConfig(inputs: OciInputs): OciConfig {
   const { spec, process, user, host } = inputs;
   const { security } = spec;
   const capabilities = containerCapabilities(security, host.bounding);
+  const moved = movedDevices(inputs);
   const config = checkConfig({
     ociVersion: OCI_VERSION,
     root: { path: inputs.rootfs, readonly: security.readonlyRoot },
@@ -90,14 +92,14 @@ export function ociConfig(inputs: OciInputs): OciConfig {
       rlimits: spec.ulimits.map((u) => ({ type: `RLIMIT_${u.name.toUpperCase()}`, soft: u.soft, hard: u.hard })),
       oomScoreAdj: spec.oomScoreAdj,
     },
-    mounts: [...systemMounts(inputs), ...withFiles(inputs.mounts, fileMounts(inputs))],
+    mounts: [...systemMounts(inputs), ...moved.mounts, ...withFiles(inputs.mounts, fileMounts(inputs))],
     linux: {
       namespaces: namespaces(inputs),
-      ...userMappings(spec),
+      ...(inputs.join.user === undefined ? {} : { uidMappings: idsOf(spec), gidMappings: idsOf(spec) }),
       ...timeOffsets(spec),
       cgroupsPath: inputs.cgroupsPath,
       resources: ociResources(inputs),
-      devices: inputs.devices,
+      devices: moved.devices,
       sysctl: sysctls(spec),
       rootfsPropagation: rootPropagation(inputs.mounts),
       maskedPaths: security.privileged ? [] : (security.maskedPaths ?? MASKED_PATHS),
@@ -182,6 +184,7 @@ function isReplaced(destination: string, spec: ContainerSpec): boolean {
 }
 
 function fileMounts({ files, spec, host }: OciInputs): OciMount[] {
+  const ids = idsOf(spec);
   const binds = files
     .filter((file) => !spec.mounts.some((m) => m.target === file.path))
     .map(
@@ -190,6 +193,7 @@ function fileMounts({ files, spec, host }: OciInputs): OciMount[] {
         type: 'bind',
         source: file.source,
         options: ['rbind', 'rprivate', ...(spec.security.readonlyRoot ? ['ro'] : [])],
+        ...(ids ? { uidMappings: ids, gidMappings: ids } : {}),
       }),
     );
   if (!spec.init) return binds;
@@ -197,6 +201,20 @@ function fileMounts({ files, spec, host }: OciInputs): OciMount[] {
     ...binds,
     { destination: initPath(spec), type: 'bind', source: host.initBinary, options: ['bind', 'ro', 'rprivate'] },
   ];
+}
+
+/**
+ * In a user namespace nobody makes device nodes (mknod(2)), and a runtime binds the host's of the same path. What is to have another
+ * one inside is a mount of its own.
+ */
+function movedDevices({ spec, devices }: OciInputs): { mounts: OciMount[]; devices: LinuxDevice[] } {
+  if (spec.namespaces.user.kind === 'host') return { mounts: [], devices };
+  const mounts = devices.flatMap(({ path: destination }): OciMount[] => {
+    const wish = spec.devices.find(({ path }) => destination === path || destination.startsWith(`${path}/`));
+    const source = wish ? wish.hostPath + destination.slice(wish.path.length) : destination;
+    return source === destination ? [] : [{ destination, type: 'bind', source, options: ['bind', 'nosuid', 'noexec'] }];
+  });
+  return { mounts, devices: devices.filter(({ path }) => !mounts.some(({ destination }) => destination === path)) };
 }
 
 /** A volume at `/etc` comes before our `/etc/resolv.conf`, which it would hide; all others after: they may lie below. */
@@ -222,20 +240,10 @@ function namespaces({ spec, join }: OciInputs): LinuxNamespace[] {
     const path = join[type];
     list.push(path === undefined ? { type } : { type, path });
   }
-  if (spec.namespaces.user.kind === 'private')
-    list.push(join.user === undefined ? { type: 'user' } : { type: 'user', path: join.user });
+  // Made with the network's namespace, which has to belong to it; its map of ids was written there.
+  if (join.user !== undefined) list.push({ type: 'user', path: join.user });
   if (spec.namespaces.timeOffsets) list.push({ type: 'time' });
   return list;
-}
-
-function userMappings(spec: ContainerSpec): object {
-  if (spec.namespaces.user.kind !== 'private') return {};
-  const mappings = spec.namespaces.user.mappings.map((m) => ({
-    containerID: m.containerId,
-    hostID: m.hostId,
-    size: m.size,
-  }));
-  return { uidMappings: mappings, gidMappings: mappings };
 }
 
 function timeOffsets(spec: ContainerSpec): object {
@@ -250,8 +258,9 @@ function timeOffsets(spec: ContainerSpec): object {
 function sysctls(spec: ContainerSpec): Record<string, string> {
   const own = spec.namespaces.network.kind === 'private' && !spec.security.privileged;
   const defaults: Record<string, string> = own ? { 'net.ipv4.ip_unprivileged_port_start': '0' } : {};
-  // The range is of group ids in the initial user namespace; in a mapped one the kernel refuses it.
-  if (own && spec.namespaces.user.kind === 'host') defaults['net.ipv4.ping_group_range'] = '0 2147483647';
+  // Of group ids that there are: the kernel refuses others.
+  const last = Math.max(...(idsOf(spec) ?? []).map(({ containerID, size }) => containerID + size - 1));
+  if (own) defaults['net.ipv4.ping_group_range'] = `0 ${last > 0 ? last : 2_147_483_647}`;
   return { ...defaults, ...spec.sysctls };
 }
 

@@ -1,6 +1,9 @@
 import { stat } from 'node:fs/promises';
+import { idsOf } from '#engine/core/id-ranges.ts';
+import type { ContainerRecord } from '#engine/core/record.ts';
 import type { OwnerWish } from '#engine/core/spec.ts';
-import type { IdMapping } from '#kernel/idmap.ts';
+import { composeIdMaps, type IdMapping } from '#kernel/idmap.ts';
+import type { OciMount } from '#spec/oci/config.ts';
 
 /** (uid_t) −1 is no id. */
 const IDS = 0xffff_ffff;
@@ -33,4 +36,19 @@ export async function idMapFor(
   const { uid, gid } = await stat(source);
   if ((owner.uid ?? uid) === uid && (owner.gid ?? gid) === gid) return {};
   return { uidMappings: swapIds(uid, owner.uid ?? uid), gidMappings: swapIds(gid, owner.gid ?? gid) };
+}
+
+/**
+ * In a user namespace volumes show their files as an image would, whichever range of ids the container has, so that others can share
+ * them; host directories are the host's, and their files nobody's inside, unless an owner was wished.
+ */
+export function withOwners(mounts: readonly OciMount[], { spec, mounts: records }: ContainerRecord): OciMount[] {
+  const ids = idsOf(spec);
+  if (!ids) return [...mounts];
+  return mounts.map((mount) => {
+    const isVolume = records.some(({ target, type }) => target === mount.destination && type === 'volume');
+    if (!mount.uidMappings && !isVolume) return mount;
+    const over = (map: readonly IdMapping[] | undefined) => (map ? composeIdMaps(map, ids) : ids);
+    return { ...mount, uidMappings: over(mount.uidMappings), gidMappings: over(mount.gidMappings) };
+  });
 }

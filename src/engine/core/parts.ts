@@ -3,6 +3,7 @@ import type { EndpointRecord, MountRecord, PortRecord } from '#engine/core/recor
 import type { ContainerSpec, MountSpec, Origin } from '#engine/core/spec.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
 import type { CgroupPlan } from '#kernel/cgroup/plan.ts';
+import type { IdMapping } from '#kernel/idmap.ts';
 import type { Step } from '#kernel/plan/plan.ts';
 import type { PortWish } from '#network/ports.ts';
 import type { RunConfig } from '#spec/image/manifest.ts';
@@ -38,8 +39,8 @@ export interface FoundImage {
 
 /** Root file systems: an image's layers below, what the container writes on top. */
 export interface RootSource {
-  /** What is answered is to be written with the container that it is made for. */
-  prepare(id: string, image: FoundImage): Promise<TxnOp[]>;
+  /** What is answered is to be written with the container that it is made for. `ids`: those of its user namespace. */
+  prepare(id: string, image: FoundImage, ids?: readonly IdMapping[]): Promise<TxnOp[]>;
   /** `/dev/shm` of `id` for those that join its IPC namespace, from its start to its end; `memoryOf` is where. */
   shareMemory(id: string, bytes: number): Promise<void>;
   unshareMemory(id: string): Promise<void>;
@@ -69,7 +70,7 @@ export interface VolumeSource {
   /** Makes or finds what the mounts name. Anonymous volumes belong to the container. */
   resolve(id: string, mounts: readonly MountSpec[]): Promise<MountRecord[]>;
   /** Once, at create: what the image has at the targets goes into volumes that are empty. `withRoot` is called only if one is. */
-  populate(id: string, mounts: readonly MountRecord[], withRoot: WithRoot): Promise<void>;
+  populate(id: string, mounts: readonly MountRecord[], withRoot: WithRoot, ids?: readonly IdMapping[]): Promise<void>;
   /** Ready to be mounted: volumes with options are mounted, sub-paths resolved, missing sources of binds made. */
   attach(id: string, record: MountRecord): Promise<OciMount>;
   /** After a run, or a start that failed: unmounts what no other container that runs uses. */
@@ -105,6 +106,8 @@ export interface AttachWish {
 export interface Attachment {
   /** Path of the network namespace, which is there; undefined leaves the host's. */
   namespace: string | undefined;
+  /** Path of the user namespace that it belongs to, made for this run of a container that has its own. */
+  userNamespace?: string | undefined;
   endpoints: Record<string, EndpointRecord>;
   ports: PortRecord[];
   /** `/etc/hosts` and its like, written and kept up to date outside the root. */

@@ -16,6 +16,8 @@ export class ContainerRegistry {
   readonly #store: Store;
   readonly #byId = new Map<string, ContainerRecord>();
   readonly #byName = new Map<string, string>();
+  /** Being written for the first time. */
+  readonly #adding = new Set<ContainerRecord>();
   /** One write of a record after the other: memory has what the disk has. */
   readonly #line = new KeyedSerial<string>('record');
 
@@ -33,6 +35,11 @@ export class ContainerRegistry {
 
   list(): ContainerRecord[] {
     return [...this.#byId.values()];
+  }
+
+  /** Also those whose first write is under way: what they hold is nobody else's. */
+  holders(): ContainerRecord[] {
+    return [...this.#byId.values(), ...this.#adding];
   }
 
   /** By full id, by name with or without slash, or by a beginning of the id that only one has. */
@@ -68,11 +75,14 @@ export class ContainerRegistry {
   async add(record: ContainerRecord, { written }: { written: boolean }): Promise<void> {
     this.checkName(record.name);
     this.#byName.set(record.name, record.id);
+    this.#adding.add(record);
     try {
       if (written) await this.#write(record, { lazy: true });
     } catch (error) {
       this.#byName.delete(record.name);
       throw error;
+    } finally {
+      this.#adding.delete(record);
     }
     this.#remember(record);
   }

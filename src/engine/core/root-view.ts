@@ -1,6 +1,9 @@
+import { stat } from 'node:fs/promises';
 import { posix } from 'node:path';
+import { idsOf } from '#engine/core/id-ranges.ts';
 import type { RootSource } from '#engine/core/parts.ts';
 import { type ContainerRecord, isRunning, type MountRecord } from '#engine/core/record.ts';
+import type { RootIds } from '#engine/core/tree-writer.ts';
 import { OpenDir, type Root } from '#kernel/beneath.ts';
 import { hostFiles } from '#kernel/files.ts';
 import { isAlive } from '#kernel/proc/process.ts';
@@ -18,6 +21,7 @@ export interface RootViewParts {
 export interface RootView extends Root {
   /** Why nothing may be written there; undefined when it may. */
   readonlyAt(path: string): 'root' | 'volume' | undefined;
+  ids?: RootIds;
 }
 
 /** Not the container's: the kernel's own files, many of which cannot be read, or wait for what never comes (`/proc/kmsg`). */
@@ -36,10 +40,19 @@ export async function withRootView<T>(
   const running = isRunning(record.state) ? await openRunning(record) : undefined;
   if (!running) return withStopped(record, parts, how, use);
   try {
-    return await use({ directory: running.self, empty: KERNELS, readonlyAt: (path) => readonlyAt(record, path) });
+    const view = { directory: running.self, empty: KERNELS, readonlyAt: (path: string) => readonlyAt(record, path) };
+    const ids = await rootIds(record, running.self);
+    if (!ids) return await use(view);
+    // Through its own mounts nothing could be written: the kernel makes no file for an id that a mount's map does not have (EOVERFLOW).
+    return await withSources(record, parts, (over) => use({ ...view, over, ids }));
   } finally {
     await running.close();
   }
+}
+
+async function rootIds({ spec }: ContainerRecord, directory: string): Promise<RootIds | undefined> {
+  const map = idsOf(spec);
+  return map && { map, device: (await stat(directory)).dev };
 }
 
 /** Held open before it is checked: a pid that is somebody else's by now shows another start time. Undefined when it has ended. */
@@ -55,30 +68,47 @@ async function openRunning({ state }: ContainerRecord): Promise<OpenDir | undefi
   return undefined;
 }
 
-let views = 0;
-
 async function withStopped<T>(
   record: ContainerRecord,
-  { roots, volumes, networkFiles }: RootViewParts,
+  parts: RootViewParts,
   how: { reads: boolean },
   use: (view: RootView) => Promise<T>,
 ): Promise<T> {
   const { id, spec } = record;
-  const user = `${id}:view-${++views}`;
-  const closing: (() => Promise<void>)[] = [];
-  const directory = await roots.mount(id, { by: spec.origin.by });
+  const directory = await parts.roots.mount(id, { by: spec.origin.by });
   try {
     // Written in the root itself, where the next start hides it: nobody may replace the files of a network that is not there.
-    const over = new Map(how.reads ? networkFiles(record, directory) : []);
-    for (const mount of record.mounts) {
+    const files = how.reads ? parts.networkFiles(record, directory) : [];
+    const ids = await rootIds(record, directory);
+    return await withSources(record, parts, (sources) => {
+      const over = new Map([...files, ...sources]);
+      return use({ directory, over, readonlyAt: (path) => readonlyAt(record, path), ...(ids ? { ids } : {}) });
+    });
+  } finally {
+    await parts.roots.unmount(id);
+  }
+}
+
+let views = 0;
+
+/** Where what is mounted over the root comes from, by path inside. */
+async function withSources<T>(
+  { id, mounts }: ContainerRecord,
+  { volumes }: RootViewParts,
+  use: (over: Map<string, string>) => Promise<T>,
+): Promise<T> {
+  const user = `${id}:view-${++views}`;
+  const closing: (() => Promise<void>)[] = [];
+  try {
+    const over = new Map<string, string>();
+    for (const mount of mounts) {
       const source = await sourceOf(mount, volumes, user, closing);
       if (source !== undefined) over.set(mount.target, source);
     }
-    return await use({ directory, over, readonlyAt: (path) => readonlyAt(record, path) });
+    return await use(over);
   } finally {
     for (const close of closing) await close();
     await volumes.unmountAll(user);
-    await roots.unmount(id);
   }
 }
 

@@ -1,13 +1,15 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, readFile, rmdir } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { isCode } from '#base/errors.ts';
+import { defineError, isCode } from '#base/errors.ts';
 import { KeyedSerial } from '#base/queue.ts';
+import { mappedLayers, planLayersGone } from '#engine/core/mapped-layers.ts';
 import type { FoundImage, RootSource, RootWish } from '#engine/core/parts.ts';
 import { type Bottoms, bottomOf, openBottoms } from '#engine/core/root-bottom.ts';
 import type { Origin } from '#engine/core/spec.ts';
 import type { ImageStore } from '#image/images.ts';
 import type { Rootfs, SnapshotStore } from '#image/snapshots.ts';
+import type { IdMapping } from '#kernel/idmap.ts';
 import { overlayMount } from '#kernel/overlay.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
 import type { Plan, Step } from '#kernel/plan/plan.ts';
@@ -30,6 +32,18 @@ export interface OverlayRootsOptions {
 }
 
 const MNT_DETACH = 2;
+const LAYERS = '.layers';
+const OTHERS_ENTER = 0o001;
+
+export const NoMappedLayers = defineError('INVALID_ARGUMENT', (d: { kernelRelease: string }) => ({
+  message: `a user namespace of its own needs Linux 5.19, whose overlays stand on layers with mapped ids; this is ${d.kernelRelease}`,
+  hint: 'leave --userns private away',
+}));
+
+export const NotReachable = defineError('NOT_REACHABLE', (d: { dir: string }) => ({
+  message: `${d.dir} lets no other user pass, so the root of a user namespace cannot reach its files`,
+  hint: `chmod o+x ${d.dir}, or give the daemon another --run-root`,
+}));
 /** MS_NOSUID, MS_NODEV, MS_NOEXEC (mount(2)). */
 const SHM_FLAGS = 2n | 4n | 8n;
 
@@ -38,6 +52,7 @@ const SHM_FLAGS = 2n | 4n | 8n;
  * every root has.
  *
  *     R/roots/ID        where it is mounted, from its first user to its last
+ *     R/roots/ID.layers its layers, one directory each, with the ids of its user namespace, while the root is being mounted
  *     R/roots/ID.shm    /dev/shm of a container with a shareable IPC namespace, while it runs
  *
  * A run, an archive that is read and a volume that is filled each use the mount for a while; it goes with the last of them.
@@ -56,19 +71,20 @@ export class OverlayRoots implements RootSource {
   /** Mounts of an earlier daemon are taken over, one user each: the run that goes on, or `sweep` finds that none does. */
   static async open(options: OverlayRootsOptions): Promise<OverlayRoots> {
     await mkdir(options.dir, { recursive: true, mode: 0o711 });
-    const mounted = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))
-      .map(({ mountPoint }) => mountPoint)
-      .filter((point) => dirname(point) === options.dir && !point.endsWith('.shm'));
+    const mounts = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8')).map(({ mountPoint }) => mountPoint);
+    const mounted = mounts.filter((point) => dirname(point) === options.dir && !point.endsWith('.shm'));
     const bottoms = await openBottoms(options.bottoms, { mayBeInUse: mounted.length > 0 });
     const roots = new OverlayRoots(options, bottoms);
     for (const point of mounted) roots.#uses.set(basename(point), 1);
+    await roots.#sweepLayers(mounts);
     return roots;
   }
 
-  async prepare(id: string, { target }: FoundImage): Promise<TxnOp[]> {
+  async prepare(id: string, { target }: FoundImage, ids?: readonly IdMapping[]): Promise<TxnOp[]> {
     const { images, snapshots } = this.#o;
+    if (ids) await checkMappable(this.#o);
     const layers = await images.layersOf(await images.get(target));
-    return snapshots.begin(id, layers);
+    return snapshots.begin(id, layers, { ids });
   }
 
   mount(id: string, wish: RootWish): Promise<string> {
@@ -160,8 +176,8 @@ export class OverlayRoots implements RootSource {
 
   async #mount(id: string, { by, volatile = false }: RootWish): Promise<void> {
     const { rootfs, missing } = await this.#o.snapshots.toMount(id);
-    const { upper, work } = rootfs;
-    const lower = this.lowerOf(rootfs.lower, by);
+    const { upper, work, ids } = rootfs;
+    const layers = this.lowerOf(rootfs.lower, by);
     // Linux 5.10. An unmount syncs the whole file system below otherwise, with all that others have written there.
     const options = [
       ...rootfs.options,
@@ -169,11 +185,15 @@ export class OverlayRoots implements RootSource {
     ];
     const target = this.#point(id);
     const common = { where: 'host', because: `root of container ${id}` } as const;
+    const mapped = ids && mappedLayers(layers, ids, `${target}${LAYERS}`, common.because);
+    const lower = mapped?.lower ?? layers;
     await this.#o.runPlan({
       steps: [
         ...missing,
         { op: 'mkdir', ...common, path: target, mode: 0o711, flags: MKDIR_MAY_EXIST },
+        ...(mapped?.before ?? []),
         { ...overlayMount({ lower, upper, work, target, options }, this.#o.kernelRelease), ...common },
+        ...(mapped?.after ?? []),
       ],
     });
   }
@@ -194,6 +214,17 @@ export class OverlayRoots implements RootSource {
     this.#uses.delete(id);
   }
 
+  /** What mounts of roots that a crash cut off left. */
+  async #sweepLayers(mounted: readonly string[]): Promise<void> {
+    const left = (await readdir(this.#o.dir)).filter((name) => name.endsWith(LAYERS));
+    const steps = left.flatMap((name) => {
+      const dir = join(this.#o.dir, name);
+      const points = mounted.filter((point) => dirname(point) === dir);
+      return planLayersGone(dir, points, 'left by a daemon that was killed');
+    });
+    if (steps.length > 0) await this.#o.runPlan({ steps });
+  }
+
   #point(id: string): string {
     return join(this.#o.dir, id);
   }
@@ -201,4 +232,11 @@ export class OverlayRoots implements RootSource {
 
 function isMounted(path: string): boolean {
   return parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')).some((mount) => mount.mountPoint === path);
+}
+
+/** Root of a user namespace is an ordinary user on the way to its root. Throws NOT_REACHABLE, INVALID_ARGUMENT. */
+async function checkMappable({ dir, kernelRelease }: OverlayRootsOptions): Promise<void> {
+  if (!kernelAtLeast(kernelRelease, '5.19')) throw new NoMappedLayers({ kernelRelease });
+  for (let at = dir; at !== dirname(at); at = dirname(at))
+    if (((await stat(at)).mode & OTHERS_ENTER) === 0) throw new NotReachable({ dir: at });
 }

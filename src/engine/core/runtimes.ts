@@ -83,11 +83,12 @@ export class Runtimes {
 }
 
 /** What no field of config.json says, or not every runtime of these names looks at: taken without a word, it would be believed. */
-function refuseWhatItCannot({ annotations, mounts }: ContainerSpec, runtime: string): void {
+function refuseWhatItCannot({ annotations, mounts, namespaces }: ContainerSpec, runtime: string): void {
   const landlock = Object.keys(annotations).find((name) => name.startsWith(LANDLOCK_PREFIX));
   if (landlock !== undefined) throw new ForeignCannot({ runtime, what: `annotation ${landlock}` });
   const owned = mounts.find((mount) => mount.type !== 'tmpfs' && mount.owner !== undefined);
   if (owned) throw new ForeignCannot({ runtime, what: `another owner of the files at ${owned.target}` });
+  if (namespaces.user.kind === 'private') throw new ForeignCannot({ runtime, what: 'a user namespace of its own' });
 }
 
 function isProgram(path: string): boolean {

@@ -4,6 +4,7 @@ import { dirname, posix } from 'node:path';
 import { assert, defineError, errnoOf, isCode } from '#base/errors.ts';
 import type { TarEntry } from '#image/tar/entry.ts';
 import { OpenDir, openBeneath, type Root, withPlace } from '#kernel/beneath.ts';
+import { type IdMapping, toHostId } from '#kernel/idmap.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 
 export const CannotReplace = defineError(
@@ -13,6 +14,16 @@ export const CannotReplace = defineError(
   }),
 );
 
+export const IdNotMapped = defineError('INVALID_ARGUMENT', (d: { id: number; path: string }) => ({
+  message: `${d.path} belongs to id ${d.id}, which the container's user namespace does not have`,
+}));
+
+/** Of a root in a user namespace: what lies on its own device belongs to ids as they are outside; what is mounted from elsewhere does not. */
+export interface RootIds {
+  map: readonly IdMapping[];
+  device: number;
+}
+
 export interface TreeWriterOptions {
   /** Links in the tree that is written into lead nowhere but below it. */
   root: Root;
@@ -21,6 +32,7 @@ export interface TreeWriterOptions {
   runPlan: (plan: Plan) => Promise<unknown>;
   /** Whose all of it is, instead of who the archive says. */
   owner?: { uid: number; gid: number };
+  ids?: RootIds;
   /** A directory is not replaced by something else, nor something else by a directory. */
   keepKinds?: boolean;
 }
@@ -134,7 +146,7 @@ export class TreeWriter {
   async #completed({ entry, handle, directory, written }: WrittenFile): Promise<void> {
     try {
       if (written !== entry.size) await handle.truncate(entry.size); // a hole at the end, or a copy that was cut short
-      await handle.chown(this.#uid(entry), this.#gid(entry));
+      await handle.chown(...(await this.#owner(entry, directory)));
       await handle.chmod(entry.mode); // after chown(2), which takes set-id bits away
       if (entry.xattrs) await this.#attributes(entry, directory.outside(posix.basename(entry.path)));
       await handle.utimes(entry.mtimeSec, entry.mtimeSec);
@@ -188,7 +200,11 @@ export class TreeWriter {
     const parent = archivePath === '' ? '' : dirname(archivePath);
     if (this.#at?.archivePath === parent) return this.#at;
     await this.#leave();
-    const opened = await openBeneath(this.#o.root, posix.join(this.#o.base, parent), { make: IMPLIED_MODE });
+    const made = async (directory: OpenDir): Promise<void> => {
+      if (this.#o.ids)
+        await directory.handle.chown(...(await this.#owner({ path: parent, uid: 0, gid: 0 }, directory)));
+    };
+    const opened = await openBeneath(this.#o.root, posix.join(this.#o.base, parent), { make: IMPLIED_MODE, made });
     this.#at = { archivePath: parent, ...opened };
     return this.#at;
   }
@@ -222,14 +238,14 @@ export class TreeWriter {
 
   async #finishDirectory(entry: TarEntry, path: string, directory: OpenDir): Promise<void> {
     if (entry.type !== 'dir') throw new CannotReplace({ path, there: 'directory', come: 'non-directory' });
-    await directory.handle.chown(this.#uid(entry), this.#gid(entry));
+    await directory.handle.chown(...(await this.#owner(entry, directory)));
     await directory.handle.chmod(entry.mode);
     await this.#attributes(entry, directory.outside());
     this.#directoryTimes.push({ path, mtimeSec: entry.mtimeSec });
   }
 
   async #finishOther(entry: TarEntry, directory: OpenDir, name: string): Promise<void> {
-    await lchown(directory.at(name), this.#uid(entry), this.#gid(entry));
+    await lchown(directory.at(name), ...(await this.#owner(entry, directory)));
     await this.#attributes(entry, directory.outside(name));
     await lutimes(directory.at(name), entry.mtimeSec, entry.mtimeSec);
   }
@@ -257,12 +273,17 @@ export class TreeWriter {
     await this.#o.runPlan({ steps: [{ ...op, where: 'host', because: 'archive' }] });
   }
 
-  #uid(entry: TarEntry): number {
-    return this.#o.owner?.uid ?? entry.uid;
-  }
-
-  #gid(entry: TarEntry): number {
-    return this.#o.owner?.gid ?? entry.gid;
+  /** What the file is given, uid and gid, which lies in that directory or is it. */
+  async #owner(entry: Pick<TarEntry, 'path' | 'uid' | 'gid'>, directory: OpenDir): Promise<[number, number]> {
+    const { uid, gid } = this.#o.owner ?? entry;
+    const { ids } = this.#o;
+    if (!ids || (await directory.stat()).dev !== ids.device) return [uid, gid];
+    const outside = (id: number): number => {
+      const found = toHostId(ids.map, id);
+      if (found === undefined) throw new IdNotMapped({ id, path: entry.path });
+      return found;
+    };
+    return [outside(uid), outside(gid)];
   }
 }
 

@@ -1,8 +1,9 @@
 import { isCode } from '#base/errors.ts';
 import { TreeWriter } from '#engine/core/tree-writer.ts';
-import { members } from '#image/diff.ts';
+import { insideId, members } from '#image/diff.ts';
 import { readXattrs } from '#image/xattrs.ts';
 import { openBeneath, openFile, walkTree, withPlace } from '#kernel/beneath.ts';
+import type { IdMapping } from '#kernel/idmap.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import type { Content } from '#volume/fill.ts';
 
@@ -12,15 +13,21 @@ export interface TreeTools {
   scratch: string;
 }
 
-/** What an image has where a volume goes; undefined when there is no directory. */
-export async function imageContent(rootfs: string, target: string, tools: TreeTools): Promise<Content | undefined> {
+/** What an image has where a volume goes; undefined when there is no directory. `ids`: the root shows its owners as they are outside. */
+export async function imageContent(
+  rootfs: string,
+  target: string,
+  tools: TreeTools,
+  ids: readonly IdMapping[] = [],
+): Promise<Content | undefined> {
   const root = { directory: rootfs };
   try {
     const { directory } = await openBeneath(root, target);
     try {
       const { uid, gid, mode } = await directory.stat();
       const isEmpty = (await directory.names()).length === 0;
-      return { top: { uid, gid, mode }, ...(isEmpty ? {} : { copy: (to) => copyTree(rootfs, target, to, tools) }) };
+      const top = { uid: insideId(ids, uid), gid: insideId(ids, gid), mode };
+      return { top, ...(isEmpty ? {} : { copy: (to) => copyTree(rootfs, target, to, tools, ids) }) };
     } finally {
       await directory.close();
     }
@@ -31,13 +38,19 @@ export async function imageContent(rootfs: string, target: string, tools: TreeTo
 }
 
 /** A directory of a root with modes, owners, times, attributes, links and devices. */
-async function copyTree(rootfs: string, path: string, to: string, { runPlan, scratch }: TreeTools): Promise<void> {
+async function copyTree(
+  rootfs: string,
+  path: string,
+  to: string,
+  { runPlan, scratch }: TreeTools,
+  ids: readonly IdMapping[],
+): Promise<void> {
   const root = { directory: rootfs };
   const xattrs = await xattrsOf(root, path, { runPlan, scratch });
   const writer = new TreeWriter({ root: { directory: to }, base: '/', runPlan });
   try {
     await withPlace(root, path, { follow: true }, async (top) => {
-      for await (const { seen, entry } of members(walkTree(root, top), xattrs)) {
+      for await (const { seen, entry } of members(walkTree(root, top), xattrs, ids)) {
         const source = entry.type === 'file' ? await openFile(seen.access) : undefined;
         try {
           if (entry.type === 'file' && !source) continue;

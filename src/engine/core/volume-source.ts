@@ -7,6 +7,7 @@ import { type ContainerRecord, isRunning, type MountRecord } from '#engine/core/
 import type { MountSpec, ReadonlyMode } from '#engine/core/spec.ts';
 import { imageContent, type TreeTools } from '#engine/core/volume-content.ts';
 import type { NodeVolumes } from '#engine/core/volumes.ts';
+import type { IdMapping } from '#kernel/idmap.ts';
 import type { OciMount } from '#spec/oci/config.ts';
 import type { Volumes, VolumeUse } from '#volume/volumes.ts';
 
@@ -36,7 +37,12 @@ export class NodeVolumeSource implements VolumeSource {
     }
   }
 
-  async populate(_id: string, mounts: readonly MountRecord[], withRoot: WithRoot): Promise<void> {
+  async populate(
+    _id: string,
+    mounts: readonly MountRecord[],
+    withRoot: WithRoot,
+    ids?: readonly IdMapping[],
+  ): Promise<void> {
     const empty: { name: string; target: string }[] = [];
     for (const { wish, name, target } of mounts) {
       if (wish.type !== 'volume' || name === undefined || wish.noCopy || wish.subpath) continue;
@@ -45,7 +51,7 @@ export class NodeVolumeSource implements VolumeSource {
     if (empty.length === 0) return;
     await withRoot(async (rootfs) => {
       for (const { name, target } of empty)
-        await this.#volumes.fill(name, () => imageContent(rootfs, target, this.#tools));
+        await this.#volumes.fill(name, () => imageContent(rootfs, target, this.#tools, ids));
     });
   }
 

@@ -20,6 +20,8 @@ export interface NetKernel {
   netlink(request: NetlinkRequest): Promise<Received[]>;
   /** Makes a network namespace and keeps it at `path`, an absent file in an existing directory. */
   makeNetns(path: string): Promise<void>;
+  /** The same in a user namespace of its own, kept at `user`; `map` is its map of uids and of gids, as in /proc/PID/uid_map. */
+  makeOwnedNetns(path: string, user: string, map: string): Promise<void>;
   /** Absent is fine. Sockets in the namespace keep it alive without its name. */
   dropNetns(path: string): Promise<void>;
   /** `name` below /proc/sys/net, as a path: `ipv4/ip_forward`. */
@@ -52,6 +54,7 @@ const OP = {
   release: 9,
   sysctl: 10,
   relayDatagrams: 11,
+  netnsMakeOwned: 12,
 } as const;
 const EVENT_DNS_QUERY = 1;
 const SOCK_STREAM = 1;
@@ -108,6 +111,11 @@ export class NetHand implements NetKernel {
 
   async makeNetns(path: string): Promise<void> {
     await this.#ask(`make network namespace ${path}`, OP.netnsMake, [str(path)]);
+  }
+
+  async makeOwnedNetns(path: string, user: string, map: string): Promise<void> {
+    const fields = [str(path), str(user), str(map)];
+    await this.#ask(`make network namespace ${path} in a user namespace`, OP.netnsMakeOwned, fields);
   }
 
   async dropNetns(path: string): Promise<void> {

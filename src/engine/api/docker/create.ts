@@ -6,6 +6,7 @@ import { isTagTemplate } from '#engine/api/docker/log-details.ts';
 import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { NoSuchLogDriver } from '#engine/core/errors.ts';
+import { ID_RANGE_SIZE } from '#engine/core/id-ranges.ts';
 import { isUlimit, parseDeviceRule } from '#engine/core/oci-resources.ts';
 import type {
   ContainerSpec,
@@ -173,8 +174,7 @@ function checkTogether(spec: ContainerSpec, host: HostConfig): void {
     fail('$.HostConfig.AutoRemove', true, `contradicts the restart policy ${spec.restart.name}`);
   if (spec.hostname && spec.namespaces.uts.kind === 'host')
     fail('$.Hostname', spec.hostname, 'contradicts UTSMode host: it would rename the host');
-  if (spec.security.privileged && host.UsernsMode === 'private')
-    fail('$.HostConfig.Privileged', true, 'contradicts a user namespace of its own');
+  checkUserNamespace(spec, host);
   const { network } = spec.namespaces;
   if (network.kind === 'container') {
     const conflict = Object.values(spec.network.ports).some((b) => b.length > 0) || spec.network.publishAll;
@@ -198,6 +198,21 @@ function checkTogether(spec: ContainerSpec, host: HostConfig): void {
   for (const mount of spec.mounts) targets.set(mount.target, (targets.get(mount.target) ?? 0) + 1);
   for (const [target, count] of targets)
     if (count > 1) fail('$.HostConfig.Binds', target, 'is the target of two mounts: Duplicate mount point');
+}
+
+/** Docker refuses the first three under its `userns-remap`: what belongs to the host's user namespace gives no right to root of another. */
+function checkUserNamespace({ namespaces, security }: ContainerSpec, host: HostConfig): void {
+  if (namespaces.user.kind === 'host') return;
+  if (security.privileged)
+    fail('$.HostConfig.Privileged', true, 'contradicts a user namespace of its own: --userns host gives it the host’s');
+  const modes = { NetworkMode: namespaces.network, PidMode: namespaces.pid, IpcMode: namespaces.ipc };
+  for (const [field, { kind }] of Object.entries(modes))
+    if (kind === 'host' || kind === 'container')
+      fail(
+        `$.HostConfig.${field}`,
+        host[field as keyof typeof modes],
+        'contradicts a user namespace of its own, to which that namespace does not belong: leave away one of the two',
+      );
 }
 
 function workingDir(path: string): string {
@@ -247,17 +262,26 @@ function mode(text: string, path: string, allowed: readonly ('host' | 'container
   );
 }
 
-const PRIVATE_USERNS = { containerId: 0, hostId: 100_000, size: 65_536 };
-
-/** `private` is ours: a user namespace for this container alone. Docker knows `host` only, for a daemon that remaps. */
+/**
+ * `private` is ours: a user namespace for this container alone, over a range of ids that no other has, or over the one that is named.
+ * Docker knows `host` only, for a daemon that remaps.
+ */
 function userMode(text: string): NamespaceSpec['user'] {
   if (text === '' || text === 'host') return { kind: 'host' };
-  if (text === 'private') return { kind: 'private', mappings: [PRIVATE_USERNS] };
-  const [, start, size] = /^private:(\d{1,10}):(\d{1,10})$/.exec(text) ?? [];
-  if (start !== undefined && size !== undefined)
-    return { kind: 'private', mappings: [{ containerId: 0, hostId: Number(start), size: Number(size) }] };
-  return fail('$.HostConfig.UsernsMode', text, 'is none of host, private, private:FIRST:COUNT');
+  if (text === 'private') return { kind: 'private', mappings: [] };
+  const [, first, count] = /^private:(\d{1,10}):(\d{1,10})$/.exec(text) ?? [];
+  if (first === undefined || count === undefined)
+    return fail('$.HostConfig.UsernsMode', text, 'is none of host, private, private:FIRST:COUNT');
+  const [hostId, size] = [Number(first), Number(count)];
+  if (size < ID_RANGE_SIZE) fail('$.HostConfig.UsernsMode', text, `has ${size} ids, and images use ${ID_RANGE_SIZE}`);
+  // An id is either one inside or one outside, and the host's own users are nobody's.
+  if (hostId < size || hostId + size > IDS_END)
+    fail('$.HostConfig.UsernsMode', text, 'has to begin above as many ids as it has, and to end below 4294967295');
+  return { kind: 'private', mappings: [{ containerId: 0, hostId, size }] };
 }
+
+/** (uid_t) −1 is no id. */
+const IDS_END = 0xffff_ffff;
 
 function mountsOf(body: Bodies['ContainerCreate'], host: HostConfig): MountSpec[] {
   const binds = (host.Binds ?? []).map((text, i) =>

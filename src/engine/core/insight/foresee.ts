@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Containers } from '#engine/core/containers.ts';
 import { WrongPhase } from '#engine/core/errors.ts';
+import { withOwnIds } from '#engine/core/id-ranges.ts';
 import { imageVolumes } from '#engine/core/making.ts';
 import type { NodeNetworkSource } from '#engine/core/network-source.ts';
 import type { NodeProcesses } from '#engine/core/node-processes.ts';
@@ -61,7 +62,8 @@ export async function foreseeCreate(
   wishedName: string | undefined,
   spec: ContainerSpec,
 ): Promise<Foreseen> {
-  const { record, image } = await parts.containers.draft(wishedName, spec);
+  const { record: draft, image } = await parts.containers.draft(wishedName, spec);
+  const record = withOwnIds(draft, () => parts.containers.list());
   const { id, name, process } = record;
   const layers = await parts.images.layersOf(await parts.images.get(image.target));
   const lower = parts.roots.lowerOf(await parts.snapshots.view(layers), spec.origin.by);

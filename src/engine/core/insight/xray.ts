@@ -1,4 +1,5 @@
 import { containerCapabilities } from '#engine/core/capabilities.ts';
+import { idsOf } from '#engine/core/id-ranges.ts';
 import type { KernelView, Namespaces } from '#engine/core/insight/kernel-view.ts';
 import { limitLines } from '#engine/core/insight/xray-limits.ts';
 import { compared, type XrayLine } from '#engine/core/insight/xray-line.ts';
@@ -83,7 +84,15 @@ function namespaceLines({ record, kernel, neighbours }: XrayInputs): XrayLine[] 
     value: namespaces.user.kind === 'host' ? 'of the host' : 'its own',
   };
   const actual = kernel && shownNamespace('user', kernel, neighbours);
-  return [...lines, compared(user, user.value, actual)];
+  return [...lines, withMap(compared(user, user.value, actual), record.spec)];
+}
+
+/** Which ids the container's are on the host. */
+function withMap(line: XrayLine, spec: ContainerSpec): XrayLine {
+  const maps = (idsOf(spec) ?? []).map(
+    ({ containerID, hostID, size }) => `, ${containerID} is ${hostID} of the host, ${size} ids`,
+  );
+  return { ...line, value: line.value + maps.join('') };
 }
 
 function becauseOfMode(flag: string, mode: IpcMode): string {

@@ -44,6 +44,7 @@ const ELSEWHERE: Readonly<Record<string, readonly string[]>> = {
     'Labels',
     'name',
   ],
+  'making.ts chooses its ids, the network makes it; userns.host.test.ts': ['HostConfig.UsernsMode'],
   'runtimes.ts; foreign.host.test.ts': ['HostConfig.Runtime', 'Runtime'],
   'the shim, in log-reader.ts and shim.host.test.ts': ['HostConfig.LogConfig'],
   'the wish is answered by a warning: Linux has no such limit': [
