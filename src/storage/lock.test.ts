@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { build } from 'esbuild';
 import { afterAll, describe, expect, it } from 'vitest';
 import { lockDirectory } from './lock.ts';
 
@@ -39,4 +40,46 @@ describe('the lock of a directory', () => {
       parent.kill('SIGKILL');
     }
   });
+
+  it('is taken over from the dead by one alone, also when another died as it took it over', async () => {
+    const outfile = join(room, 'contender.mjs');
+    const contents = `
+      import { lockDirectory } from './lock.ts';
+      let unlock;
+      process.on('message', ({ path, atMs }) => {
+        if (!path) return unlock = void unlock?.(), process.send('free');
+        while (Date.now() < atMs); // all at once
+        try { unlock = lockDirectory(path); process.send('held'); }
+        catch (error) { process.send(error.code ?? String(error)); }
+      });`;
+    await build({
+      stdin: { contents, resolveDir: import.meta.dirname, loader: 'ts' },
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      outfile,
+    });
+    const contenders = Array.from({ length: 4 }, () => fork(outfile));
+    const ask = (order: object): Promise<unknown[]> =>
+      Promise.all(
+        contenders.map(async (child) => {
+          child.send(order);
+          return (await once(child, 'message'))[0];
+        }),
+      );
+    try {
+      await ask({});
+      for (let round = 0; round < 100; round++) {
+        const path = join(room, `left-${round}`);
+        writeFileSync(path, '4194303 1\n');
+        if (round % 2 === 1) writeFileSync(`${path}.after-4194303-1`, '4194302 1\n');
+        const answers = await ask({ path, atMs: Date.now() + 5 });
+        expect(answers.toSorted()).toEqual(['STORE_LOCKED', 'STORE_LOCKED', 'STORE_LOCKED', 'held']);
+        await ask({});
+        expect(readdirSync(room).filter((name) => name.startsWith(`left-${round}`))).toEqual([]);
+      }
+    } finally {
+      for (const child of contenders) child.kill();
+    }
+  }, 60_000);
 });

@@ -1,7 +1,9 @@
-import { linkSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { errnoOf } from '#base/errors.ts';
 import { StoreLocked } from '#storage/errors.ts';
 
+/** Of others' comings and goings between two looks. */
+const ATTEMPTS_MOST = 10;
 const DYING_MS = 5_000;
 const DYING_POLL_MS = 10;
 /** include/linux/sched.h */
@@ -13,43 +15,62 @@ const PF_EXITING = 0x4;
  */
 export function lockDirectory(path: string): () => void {
   const mine = `${path}.${process.pid}`;
-  const text = `${process.pid} ${statOf(process.pid)?.started ?? 0}\n`;
-  writeFileSync(mine, text, { mode: 0o600 });
+  writeFileSync(mine, `${process.pid} ${statOf(process.pid)?.started ?? 0}\n`, { mode: 0o600 });
   try {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        linkSync(mine, path); // fails when it exists, on every file system
-        break;
-      } catch (error) {
-        if (errnoOf(error) !== 'EEXIST' || attempt > 10) throw error;
-      }
-      const holder = livingHolder(path);
-      if (holder !== undefined) throw new StoreLocked({ path, holder });
-      rmSync(path, { force: true });
-    }
+    take(path, mine);
   } finally {
-    unlinkSync(mine);
+    rmSync(mine, { force: true });
   }
   return () => rmSync(path, { force: true });
 }
 
-function livingHolder(path: string): string | undefined {
-  let text: string;
+/**
+ * A dead holder's file is taken over by whoever holds `PATH.after-PID-START`, a lock of its own: were it only removed, the slower
+ * of two who find it dead would remove the lock that the faster has taken meanwhile. Nobody who gets that right late can use it, since
+ * the file does not name that holder any more.
+ */
+function take(path: string, mine: string): void {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      linkSync(mine, path); // fails when it exists, on every file system
+      return;
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST' || attempt > ATTEMPTS_MOST) throw error;
+    }
+    const text = readOr(path);
+    if (text === undefined) continue;
+    if (isHolding(text)) throw new StoreLocked({ path, holder: text.split(' ')[0] ?? '' });
+    const right = `${path}.after-${text.trim().replace(/\W+/g, '-')}`;
+    take(right, mine);
+    const isStill = readOr(path) === text;
+    if (isStill) {
+      copyFileSync(mine, `${mine}.next`); // a link of it lies at what we hold already: a rename between links does nothing
+      renameSync(`${mine}.next`, path);
+    }
+    rmSync(right, { force: true });
+    if (isStill) return;
+  }
+}
+
+function readOr(path: string): string | undefined {
   try {
-    text = readFileSync(path, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** After a SIGKILL a process with much memory or a sync under way takes a while to go: who starts its successor does not wait. */
+function isHolding(text: string): boolean {
   const [pid = '', started] = text.trim().split(' ');
-  // After a SIGKILL a process with much memory or a sync under way takes a while to go: who starts its successor does not wait.
   for (let waited = 0; waited < DYING_MS; waited += DYING_POLL_MS) {
     const found = statOf(Number(pid));
-    if (!found || found.started !== started || found.ended) return undefined;
-    if (!found.dying) return pid;
+    if (!found || found.started !== started || found.ended) return false;
+    if (!found.dying) return true;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DYING_POLL_MS);
   }
-  return pid;
+  return true;
 }
 
 interface ProcessStat {
