@@ -86,7 +86,8 @@ describe('the dashboard in a real browser', () => {
     const answer = await page.goto(address);
     expect(answer?.status()).toBe(401);
     await sees('estiba ui');
-    complaints.length = 0; // the browser complains of the 401, rightly
+    await until('the browser to complain of the 401, rightly', async () => complaints.length > 0);
+    complaints.length = 0;
   });
 
   it('lets in who has a link of `estiba ui`, once', async () => {
