@@ -156,10 +156,11 @@ static void unkeep(const char *path) {
 void op_netns_make_owned(uint32_t id, struct in *in) {
   const char *path = in_str(in), *user = in_str(in), *map = in_str(in);
   if (in->bad) return reply(id, EBADMSG, 0, 0);
-  pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0);
+  pid_t parent = getpid(), pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0);
   if (pid < 0) return reply(id, errno, 0, 0);
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0); /* it went before the word: no signal will come */
     for (;;) pause();
   }
   int err = write_proc(pid, "uid_map", map);
