@@ -10,6 +10,7 @@ enum kind {
 	ASK_RUN = 1,	/* plan                                    → RESULT */
 	ASK_SHIM = 2,	/* options strs, plan                      → RESULT, once the container is created */
 	ASK_QUIT = 3,	/* nothing; shims live on */
+	ASK_WHO = 4,	/* nothing                                 → RESULT with its pid */
 	/* to a shim */
 	ASK_START = 10,	  /*                                       → RESULT */
 	ASK_SIGNAL = 11,  /* process u32, signal u32                → RESULT */
@@ -18,7 +19,8 @@ enum kind {
 	ASK_ATTACH = 14,  /* process u32, streams u32 (bits)        → RESULT, then OUTPUT … */
 	ASK_STDIN = 15,	  /* bytes, for the attached process; no answer: a full pipe stops reading from this socket */
 	ASK_STDIN_END = 16,
-	ASK_WATCH = 17,	  /*                                       → RESULT with the container's pid, then EXIT and OOM, also what has been */
+	ASK_WATCH = 17,	  /*                                       → RESULT with the container's pid; detail: the operations it knows, a bit
+			     each by code. Then EXIT and OOM, also what has been */
 	ASK_REOPEN = 18,  /*                                       → RESULT: the log is opened again by its path */
 	ASK_END = 19,	  /* kills all, ends the shim              → RESULT */
 	/* answers */

@@ -224,11 +224,14 @@ bool stdin_waits(const struct shim *shim, const struct conn *conn)
 	return conn_frame(conn, &frame) && frame.kind == ASK_STDIN;
 }
 
-/* Nobody is heard before the container is made: the answer, with its pid, says that it is. */
+/* Nobody is heard before the container is made: the answer, with its pid, says that it is. A daemon of a later build may have operations
+ * that we lack: it learns here which ones we can be asked for. */
 static int ask_watch(struct shim *shim, struct conn *conn, const struct frame *frame)
 {
+	unsigned char known[KNOWN_SIZE];
+	struct record record = { .kind = RECORD_DONE, .pid = (uint32_t)shim->processes[0].pid, .detail = known, .detail_size = ops_known(known) };
 	conn->watches = true;
-	int rc = conn_record(conn, frame->id, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)shim->processes[0].pid });
+	int rc = conn_record(conn, frame->id, &record);
 	for (size_t i = 0; rc == 0 && i < MOST_PROCESSES; i++)
 		if (shim->processes[i].used && shim->processes[i].exited && shim->over) rc = send_exit(shim, conn, &shim->processes[i]);
 	return rc;

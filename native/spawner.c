@@ -314,7 +314,9 @@ static bool serve(struct spawner *s, struct conn *conn)
 	struct frame frame;
 	while (conn->fd >= 0 && conn_frame(conn, &frame)) {
 		if (frame.kind == ASK_QUIT) return false;
-		if (frame.kind != ASK_RUN && frame.kind != ASK_SHIM) {
+		if (frame.kind == ASK_WHO) {
+			conn_record(conn, frame.id, &(struct record){ .kind = RECORD_DONE, .pid = (uint32_t)getpid() });
+		} else if (frame.kind != ASK_RUN && frame.kind != ASK_SHIM) {
 			refuse(conn, frame.id, 0, EOPNOTSUPP, "the spawner knows no such request");
 		} else {
 			struct request request;

@@ -36,6 +36,9 @@ uint32_t plan_offsets(const void *bytes, size_t size);
 /* Decodes the arguments of an operation that plan_check has seen. */
 void op_args(struct op op, union args *out);
 const char *op_name(uint32_t code);
+/* Which operations this executor has: bit CODE % 8 of byte CODE / 8. Gives how many bytes are to be told. */
+#define KNOWN_SIZE (MAX_OP_CODE / 8 + 1)
+uint32_t ops_known(unsigned char bits[KNOWN_SIZE]);
 
 static inline const char *str(struct arg a) { return (const char *)a.p; }
 static inline uint32_t u32_at(const unsigned char *p)

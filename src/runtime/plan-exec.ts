@@ -3,10 +3,12 @@ import { type CgroupPlace, dirOf } from '#kernel/cgroup/place.ts';
 import { execDir } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
 import { parseIdMap } from '#kernel/idmap.ts';
-import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow, namespaceFlags } from '#kernel/linux/namespaces.ts';
+import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { OWN_VOCABULARY, type Vocabulary } from '#kernel/plan/vocabulary.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
+import { entranceFor } from '#runtime/entrance.ts';
 import { BadExecCgroup } from '#runtime/errors.ts';
 import type { Host } from '#runtime/host.ts';
 import {
@@ -36,6 +38,8 @@ export interface ExecOptions {
   seccomp?: ProcessContext['seccomp'];
   /** `namespacesToJoin`, when it has been asked already: of a container, it does not change. */
   joins?: readonly NamespaceRow[];
+  /** What the executor knows that carries the plan out: a shim may be of an older build. Absent: as this build's. */
+  knows?: Vocabulary;
 }
 
 export interface ExecPlan {
@@ -75,9 +79,8 @@ export function planExec(
     ...(options.seccomp ? { seccomp: options.seccomp } : {}),
   };
 
-  // Of the process that was recorded, and of no other that got its pid.
-  const container = b.slot();
-  b.host('default', { op: 'openProcess', into: container, pid: init.pid, startTime: BigInt(init.startTime) });
+  const entrance = entranceFor(options.knows ?? OWN_VOCABULARY)(b, init, others);
+  entrance.open();
   const cgroup = planExecCgroups(b, record.cgroups, options, files, proc);
   const joins = v1Joins(record.cgroups, options.cgroups ?? []);
   // A middle process in there would need a place of its own beside init's: an exec into the last free one would fail. Moving in is
@@ -101,12 +104,10 @@ export function planExec(
       data: utf8(String(process.oomScoreAdj)),
     });
   if (userns) planStdioOutside(b, context, parseIdMap(files.read(`${proc}/uid_map`) ?? ''));
-  const types = namespaceFlags(others.map((row) => row.type));
-  if (types !== 0)
-    b.middle('the container’s namespaces', { op: 'enterProcess', slot: container, pid: init.pid, types });
-  b.close('middle', 'default', container);
+  entrance.enter();
   const flags = cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP;
   b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
+  entrance.leave();
   for (const { dir, because, slot } of counted) {
     b.init(because, { op: 'joinCgroup', path: dir, slot });
     b.close('init', 'default', slot);

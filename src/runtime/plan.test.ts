@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type Files, treeFiles } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { printPlan } from '#kernel/plan/print.ts';
+import { lacking, toldVocabulary } from '#kernel/plan/vocabulary.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import type { Host } from '#runtime/host.ts';
 import { type CreateOptions, planCreate } from '#runtime/plan-create.ts';
@@ -106,6 +107,18 @@ describe('a configuration becomes a plan', () => {
     );
     encodePlan(plan);
     await expect(golden(plan)).toMatchFileSnapshot('./case/exec/plan.txt');
+  });
+
+  it('and an exec one that a shim of an older build knows as well', async () => {
+    const config = caseConfig('minimal');
+    const { record } = planCreate(config, OPTIONS, paperHost());
+    const process = { cwd: '/', args: ['sh'], user: { uid: 1, gid: 1 }, env: ['HOME=/'], oomScoreAdj: 5 };
+    const init = { pid: 77, startTime: 4711 };
+    const knows = toldVocabulary(Buffer.alloc(0));
+    const { plan } = planExec(record, config, process, { init, path: 'exec', knows }, paperHost(), NO_FILES);
+    encodePlan(plan);
+    expect(lacking(plan, knows)).toEqual([]);
+    await expect(golden(plan)).toMatchFileSnapshot('./case/exec-older/plan.txt');
   });
 
   it('and an exec one in which only init takes a place among the counted', () => {

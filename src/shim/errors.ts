@@ -10,6 +10,15 @@ export const ShimRefused = defineError('SHIM_REFUSED', (d: { request: string; er
   message: `${d.request}: ${[d.errno, d.detail].filter(Boolean).join(', ')}`,
 }));
 
+/** The shim was started by an older build, and there is no way to do this with the operations that it has. */
+export const ShimTooOld = defineError(
+  'SHIM_TOO_OLD',
+  (d: { dir: string; request: string; lacks: readonly string[] }) => ({
+    message: `${d.request}: the container was started by an older build of Estiba, whose shim in ${d.dir} does not know ${d.lacks.join(', ')}`,
+    hint: 'restart the container: it gets a shim of this build',
+  }),
+);
+
 /** A shim's directory says that it lived, but neither it nor an exit status is there: it was killed, or the machine restarted. */
 export const ShimVanished = defineError('SHIM_VANISHED', (d: { dir: string; pid: number | undefined }) => ({
   message: `${d.dir}: the shim is gone and has left no exit status`,

@@ -11,6 +11,7 @@ export const ASK = {
   run: 1,
   shim: 2,
   quit: 3,
+  who: 4,
   start: 10,
   signal: 11,
   resize: 12,

@@ -4,8 +4,9 @@ import { isCode } from '#base/errors.ts';
 import { errnoName } from '#kernel/linux/names.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { decodeResults, type ExitStatus, exitStatus, planFailed, type ResultRecord } from '#kernel/plan/result.ts';
+import { lacking, toldVocabulary, type Vocabulary } from '#kernel/plan/vocabulary.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
-import { ConnectionLost, ShimRefused, ShimVanished } from '#shim/errors.ts';
+import { ConnectionLost, ShimRefused, ShimTooOld, ShimVanished } from '#shim/errors.ts';
 import { ASK, encodeOptions, type Frame, FrameSocket, STDIN_FRAME_BYTES, STREAMS, TELL, words } from '#shim/frames.ts';
 import { type ExitRecord, readExit, readShimState, shimLives } from '#shim/state.ts';
 
@@ -60,6 +61,8 @@ export function shimOptions(o: ShimOptions): Record<string, string | number | bo
   };
 }
 
+const EMPTY: Buffer = Buffer.alloc(0);
+
 /** An exec often comes after another (probes, scripts, builds): its connection is there, for this long. */
 const SPARE_MS = 2_000;
 
@@ -67,6 +70,8 @@ const SPARE_MS = 2_000;
 export class Shim {
   readonly dir: string;
   #pid: number;
+  /** Until it has said so: what every shim knows. */
+  #knows: Vocabulary = toldVocabulary(EMPTY);
   /** By which a start that fails names its step; nothing once it has started. */
   #plan: Plan | undefined;
   readonly #control: FrameSocket | undefined;
@@ -97,6 +102,11 @@ export class Shim {
     return this.#pid;
   }
 
+  /** The operations that a plan for `exec` may have: the shim may be of an older build than we are. */
+  get knows(): Vocabulary {
+    return this.#knows;
+  }
+
   /**
    * The shim that is carrying `plan` out: once its container is there, which is when it first answers. Rejects when it
    * cannot be reached or goes without an answer; its maker knows why.
@@ -104,7 +114,7 @@ export class Shim {
   static async made(dir: string, plan: Plan): Promise<Shim> {
     const control = await Shim.#reach(dir);
     const shim = new Shim(dir, 0, plan, control);
-    shim.#pid = one(await control.request(ASK.watch)).pid;
+    shim.#pid = shim.#greeted(await control.request(ASK.watch)).pid;
     return shim;
   }
 
@@ -127,8 +137,17 @@ export class Shim {
     const pid = made?.pid ?? (await readShimState(dir)).initPid ?? 0;
     const shim = new Shim(dir, pid, made?.plan, control);
     // Subscribed before anything else is asked: requests of one socket are served in order, so nobody has to wait for this one.
-    control?.request(ASK.watch).catch(() => undefined); // a lost connection is told by `wait`
+    control
+      ?.request(ASK.watch)
+      .then((answer) => shim.#greeted(answer))
+      .catch(() => undefined); // a lost connection is told by `wait`
     return shim;
+  }
+
+  #greeted(answer: Buffer): ResultRecord {
+    const record = one(answer);
+    this.#knows = toldVocabulary(record.detail);
+    return record;
   }
 
   static #reach(dir: string): Promise<FrameSocket> {
@@ -175,8 +194,10 @@ export class Shim {
     await this.#ask('reopen the log', ASK.reopen);
   }
 
-  /** Runs a further process by plan, attached from its first byte. */
+  /** Runs a further process by plan, attached from its first byte. Throws SHIM_TOO_OLD for a plan with operations that it lacks. */
   async exec(plan: Plan, options: ExecOptions): Promise<Attachment> {
+    const lacks = lacking(plan, this.#knows);
+    if (lacks.length > 0) throw new ShimTooOld({ dir: this.dir, request: 'exec', lacks });
     const socket = this.#takeSpare() ?? (await Shim.#reach(this.dir));
     const attachment = new Attachment(socket, (free) => this.#keepSpare(free));
     try {

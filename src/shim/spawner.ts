@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isCode, messageOf } from '#base/errors.ts';
 import { ExecutorFailed } from '#kernel/plan/errors.ts';
 import { findExecutor, type PlanResult, Results } from '#kernel/plan/execute.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import { decodeResults } from '#kernel/plan/result.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import { ConnectionLost } from '#shim/errors.ts';
 import { ASK, encodeOptions, FrameSocket, TELL } from '#shim/frames.ts';
@@ -29,10 +30,15 @@ export class Spawner {
     connection.unref();
   }
 
-  /** Connects to the spawner of an earlier daemon, or starts one that listens at `path`. */
+  /**
+   * Connects to the spawner of an earlier daemon, or starts one that listens at `path`. One that is not a copy of `executor` is of another
+   * build: it may lack what plans have now, and so would every shim it makes. It ends; the shims it has made live on.
+   */
   static async start(path: string, executor: string = findExecutor()): Promise<Spawner> {
     try {
-      return await Spawner.connect(path);
+      const found = await Spawner.connect(path);
+      if (await found.#isOf(executor)) return found;
+      await found.quit();
     } catch (error) {
       if (!isCode(error, 'CONNECTION_LOST')) throw error;
     }
@@ -43,6 +49,15 @@ export class Spawner {
 
   static async connect(path: string): Promise<Spawner> {
     return new Spawner(await FrameSocket.connect(path));
+  }
+
+  /** It runs from a copy in memory (native/main.c), which the kernel shows under its pid. Those of before this question refuse it. */
+  async #isOf(executor: string): Promise<boolean> {
+    const answer = decodeResults(await this.#connection.request(ASK.who)).records.at(-1);
+    if (answer?.kind !== 'done') return false;
+    const ours = await readFile(executor);
+    const running = await readFile(`/proc/${answer.pid}/exe`).catch(() => undefined); // who may not be looked at is not kept either
+    return running?.equals(ours) ?? false;
   }
 
   /** Runs a plan of the daemon's own steps, or one that makes a process nobody looks after. */
@@ -78,6 +93,7 @@ export class Spawner {
 
   /** Ends the spawner; shims live on. */
   async quit(): Promise<void> {
+    if (this.#connection.isClosed) return;
     const closed = new Promise<void>((resolve) => {
       this.#connection.onClose = resolve;
     });

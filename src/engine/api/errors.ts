@@ -118,6 +118,7 @@ const STATUS: Readonly<Record<string, number>> = {
     'NAME_TAKEN',
     'ID_RANGE_TAKEN',
     'NETWORK_EXISTS',
+    'SHIM_TOO_OLD',
     'VOLUME_IN_USE',
     'WRONG_PHASE',
     'WRONG_STATE',

@@ -354,7 +354,13 @@ class ShimProcess implements CreatedProcess {
       record,
       config,
       process,
-      { init: this.#init, path: 'exec', joins: this.#joins, seccomp: (profile) => seccomp.compile(profile) },
+      {
+        init: this.#init,
+        path: 'exec',
+        joins: this.#joins,
+        knows: this.#shim.knows,
+        seccomp: (profile) => seccomp.compile(profile),
+      },
       host,
       files,
     );

@@ -1,7 +1,8 @@
 /**
  * The plan's vocabulary: every kernel operation that Estiba ever performs, one row each. From this table come the TypeScript
  * types (`plan.ts`), the wire form (`wire.ts`), the printed form (`print.ts`) and the C reader's header
- * (`native/ops.gen.h`, by `tools/gen-native.mjs`). A row never changes its code; an operation that goes leaves a hole.
+ * (`native/ops.gen.h`, by `tools/gen-native.mjs`). A row never changes its code, its arguments or its meaning, since shims of older builds
+ * are told by it: what would is a row of its own, and `vocabulary.ts` says who knows it. An operation that goes leaves a hole.
  *
  *  argument   TypeScript      on the wire
  *  str        string          length, bytes, NUL; no NUL inside

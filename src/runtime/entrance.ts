@@ -1,0 +1,63 @@
+import type { NamespaceRow } from '#kernel/linux/namespaces.ts';
+import { namespaceFlags } from '#kernel/linux/namespaces.ts';
+import type { OpName } from '#kernel/plan/plan.ts';
+import type { Vocabulary } from '#kernel/plan/vocabulary.ts';
+import { O_CLOEXEC, O_RDONLY, type PlanBuilder } from '#runtime/builder.ts';
+import type { ProcessIdentity } from '#runtime/state.ts';
+
+/** What an exec's plan does about the namespaces of its container, each part at its place in the plan. */
+export interface Entrance {
+  /** On the host, first: of the process that was recorded, and of no other that got its pid. */
+  open(): void;
+  /** The middle process, last before it clones. */
+  enter(): void;
+  /** The process that was cloned: nothing that leads here stays open in the container. */
+  leave(): void;
+}
+
+type Way = (b: PlanBuilder, init: ProcessIdentity, joins: readonly NamespaceRow[]) => Entrance;
+
+/** All at once, by init's pidfd. */
+const byPidfd: Way = (b, init, joins) => {
+  const slot = b.slot();
+  const types = namespaceFlags(joins.map((row) => row.type));
+  return {
+    open() {
+      b.host('default', { op: 'openProcess', into: slot, pid: init.pid, startTime: BigInt(init.startTime) });
+    },
+    enter() {
+      if (types !== 0) b.middle('the container’s namespaces', { op: 'enterProcess', slot, pid: init.pid, types });
+      b.close('middle', 'default', slot);
+    },
+    leave() {},
+  };
+};
+
+/** One by one, by their files: as every executor can. */
+const oneByOne: Way = (b, init, joins) => {
+  const because = 'the container’s namespaces';
+  const opened = joins.map((row) => ({ row, path: `/proc/${init.pid}/ns/${row.proc}`, slot: b.slot() }));
+  return {
+    open() {
+      for (const { path, slot } of opened)
+        b.host(because, { op: 'open', into: slot, path, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+      // What was opened is the container's only if its process still is the one that was recorded: signal 0 asks, after.
+      b.host('default', { op: 'kill', pid: init.pid, startTime: BigInt(init.startTime), signal: 0 });
+    },
+    enter() {
+      for (const { row, path, slot } of opened) b.middle(because, { op: 'setns', slot, path, type: row.flag });
+    },
+    leave() {
+      for (const { slot } of opened) b.close('init', 'default', slot);
+    },
+  };
+};
+
+/** The best way first, with the operations it takes beyond those of the first executors. The last one takes none. */
+const WAYS: readonly (readonly [Way, ...OpName[]])[] = [[byPidfd, 'openProcess', 'enterProcess'], [oneByOne]];
+
+/** The best way that an executor knows; a shim may be of an older build than we are. */
+export function entranceFor(knows: Vocabulary): Way {
+  const [way] = WAYS.find(([, ...takes]) => takes.every((name) => knows.has(name))) ?? [oneByOne];
+  return way;
+}
