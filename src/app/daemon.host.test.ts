@@ -68,6 +68,27 @@ describe('a daemon that goes and comes back', () => {
     sh('docker rm asker');
   });
 
+  it('the default route of a running container goes where the gateway priorities say, after a kill -9 as before', async () => {
+    sh('docker network create side && docker network create --ipv6 wide');
+    sh('docker run -d --name way --network front -p 127.0.0.1:18350:80 busybox httpd -f -h /etc');
+    const ways = () => sh('docker exec way sh -c "ip route; ip -6 route" | grep ^default | grep -o "eth."').split('\n');
+    sh('docker network connect --gw-priority 2 side way');
+    expect(ways()).toEqual(['eth1']);
+    expect(inspect('way', '.NetworkSettings.Networks.side.GwPriority')).toBe('2');
+    expect(ask(18_350)).toContain('root');
+    await kill('SIGKILL');
+    await restart();
+    sh('docker network connect --gw-priority 1 wide way');
+    expect(ways()).toEqual(['eth1', 'eth2']); // IPv6 has one way alone
+    sh('docker network disconnect side way');
+    expect(ways()).toEqual(['eth2', 'eth2']);
+    expect(ask(18_350)).toContain('root');
+    sh('docker restart -t 1 way && docker network disconnect wide way');
+    expect(ways()).toEqual(['eth0']);
+    expect(ask(18_350)).toContain('root');
+    sh('docker rm -f way && docker network rm side wide');
+  });
+
   it('containers that join a shareable IPC namespace share its memory; a private one is not joined', () => {
     sh('docker run -d --name donor --ipc shareable --shm-size 1m busybox sleep 600');
     sh('docker exec donor sh -c "echo cargo > /dev/shm/hold"');

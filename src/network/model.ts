@@ -1,4 +1,4 @@
-import type { Cidr, Ip } from '#kernel/netlink/ip.ts';
+import type { Cidr, Family, Ip } from '#kernel/netlink/ip.ts';
 
 /** What the network layer keeps. Addresses are text on disk and in APIs (`10.1.0.2`), `Ip` while being computed with. */
 export type Driver = 'bridge' | 'host' | 'none';
@@ -76,8 +76,8 @@ export interface Endpoint {
   /** Further addresses of its link that no network hands out (169.254.0.0/16, fe80::/10). */
   linkLocal?: readonly string[] | undefined;
   gwPriority?: number | undefined;
-  /** Its gateway is the container's default route; the one of the highest priority has it, else the first. */
-  defaultRoute: boolean;
+  /** Families whose default route in the container leads to this network's gateway (gateways.ts chooses). */
+  defaultRoutes: readonly Family[];
 }
 
 /** The network side of a container or pod: one namespace and what is plugged into it. On disk before it exists. */

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '#base/clock.ts';
 import { logger, silentSink } from '#base/log.ts';
 import { systemRandom } from '#base/random.ts';
+import { parseIp } from '#kernel/netlink/ip.ts';
 import { Forwarder } from '#network/dns/forward.ts';
 import { EdgeServer } from '#network/edge-server.ts';
 import { Networks } from '#network/networks.ts';
@@ -236,19 +237,54 @@ describe('networks on a host with a LAN', () => {
     expect(world.run(ns('client'), 'ip', '-br', 'link')).not.toContain('eth1');
   });
 
-  it('the network of the highest gateway priority has the default route, and a running container keeps its own', async () => {
-    const ask = (gwPriority: number) => ({ network: 'quiet', names: ['way'], gwPriority });
-    const way = await attach('way', 'front', [], { endpoints: [{ network: 'front', names: ['way'] }, ask(5)] });
-    const [front, quiet] = way.endpoints;
-    expect([front?.defaultRoute, quiet?.defaultRoute]).toEqual([false, true]);
-    expect(world.run(way.netns, 'ip', 'route', 'show', 'default')).toContain('dev eth1');
+  it('the network of the highest gateway priority has the default route, and of a running container it moves', async () => {
+    const join = (network: string, gwPriority: number) => ({ network, names: ['way'], gwPriority });
+    const way = await attach('way', 'front', [port('8088:80'), port('8089:80', '::1')]);
+    await world.serve(way.netns, 80, 'way sees ');
+    const routes = () =>
+      ['-4', '-6'].map((family) =>
+        world.run(way.netns, 'ip', family, 'route', 'show', 'default').match(/eth\d/g)?.join(),
+      );
+    /** Asked by loopback it sees the gateway of the network that its ports lead to. */
+    const publishedIn = async () => {
+      const seen = [await world.ask(host, '127.0.0.1', 8088), await world.ask(host, '::1', 8089)];
+      return seen.map((text) => {
+        const gateway = parseIp(text.replace('way sees ', ''));
+        return networks.list().find((n) => n.subnets.some((s) => s.gateway.value === gateway.value))?.name;
+      });
+    };
+    const fromLan = async () => [await world.ask(lan, '192.0.2.2', 8088), await world.ask(lan, 'fd00::2', 8088)];
+    const open = ['way sees 192.0.2.1', 'way sees fd00::1'];
+    expect(routes()).toEqual(['eth0', 'eth0']);
+
+    await networks.connect('way', join('quiet', 5));
+    expect(routes()).toEqual(['eth1', 'eth0']); // that network has no IPv6
+    expect(await publishedIn()).toEqual(['quiet', 'front']);
+    await expect.poll(fromLan, { timeout: 8_000 }).toEqual(open);
+    expect(await world.ask(way.netns, '192.0.2.1', 9000)).toContain('lan sees');
+
+    await networks.create({ name: 'aside', ipv6: true });
+    await networks.connect('way', join('aside', 6));
+    expect(routes()).toEqual(['eth2', 'eth2']);
+    expect(await publishedIn()).toEqual(['aside', 'aside']);
+    await expect.poll(fromLan, { timeout: 8_000 }).toEqual(open);
+
+    await networks.disconnect('way', 'quiet');
+    expect(routes()).toEqual(['eth2', 'eth2']);
+    await networks.disconnect('way', 'aside');
+    expect(routes()).toEqual(['eth0', 'eth0']);
+    expect(await publishedIn()).toEqual(['front', 'front']);
+    expect(await fromLan()).toEqual(open);
+
+    await networks.connect('way', join('back', 9)); // internal: it leads nowhere
+    expect(routes()).toEqual(['eth0', 'eth0']);
     await networks.disconnect('way', 'front');
-    await expect(networks.connect('way', { network: 'front', names: ['way'], gwPriority: 6 })).rejects.toThrow(
-      'would move the default route',
-    );
-    await networks.connect('way', { network: 'front', names: ['way'], gwPriority: 5 });
-    expect(world.run(way.netns, 'ip', 'route', 'show', 'default')).toContain('dev eth1');
+    expect(routes()).toEqual([undefined, undefined]);
+    expect(networks.sandbox('way')?.ports).toEqual([]);
+    await networks.connect('way', join('aside', 0));
+    expect(routes()).toEqual(['eth0', 'eth0']);
     await networks.detach('way');
+    await networks.remove('aside');
   });
 
   it('the host’s firewall holds for published ports, at input as at forward', async () => {

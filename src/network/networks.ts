@@ -13,7 +13,6 @@ import { deleteLink, dumpLinks, getLink, type LinkStats, parseLinks } from '#ker
 import { type CreateRequest, createDecision, predefinedNetworks } from '#network/create.ts';
 import type { Edge } from '#network/edge.ts';
 import {
-  BadNetworkOption,
   EndpointExists,
   EndpointNotFound,
   NetworkExists,
@@ -22,6 +21,7 @@ import {
   NetworkNotFound,
 } from '#network/errors.ts';
 import { GateKeeper } from '#network/gate-keeper.ts';
+import { publishTarget, withGateways } from '#network/gateways.ts';
 import { askRoute, hostLinks, takenOnHost } from '#network/host.ts';
 import type { Taken } from '#network/ipam.ts';
 import type { Endpoint, Network, Sandbox } from '#network/model.ts';
@@ -34,9 +34,10 @@ import {
   planNetworkUp,
   planPlug,
   planPublish,
+  planRepublish,
+  planReroute,
   planUnplug,
   planWithdraw,
-  publishTarget,
 } from '#network/plan.ts';
 import { NamespacePool } from '#network/pool.ts';
 import { deleteNetwork, deleteSandbox, loadNetworks, loadSandboxes, putNetwork, putSandbox } from '#network/records.ts';
@@ -297,7 +298,7 @@ export class Networks {
     }
   }
 
-  /** A running container joins one more network. */
+  /** A running container joins one more network; default routes and published ports move there when they are due to it. */
   async connect(id: string, request: EndpointRequest): Promise<Endpoint> {
     const before = this.#boxes.known(id);
     const network = this.find(request.network);
@@ -306,24 +307,21 @@ export class Networks {
     await using undo = new Undo();
     const links = before.endpoints.map((e) => Number(e.link.slice(3)));
     const n = [...Array(links.length + 1).keys()].find((i) => !links.includes(i)) ?? links.length;
-    const gateway = before.endpoints.find((e) => e.defaultRoute);
-    // Connections that stand would lose their way, and published ports their target.
-    if (gateway && (request.gwPriority ?? 0) > (gateway.gwPriority ?? 0))
-      throw new BadNetworkOption({
-        option: 'gw-priority',
-        value: String(request.gwPriority),
-        rule: 'would move the default route of a container that runs: stop it first, or connect with a lower one',
-      });
-    const endpoint = await this.#withAddresses([request], () => this.#boxes.newEndpoint(id, request, n, !gateway));
+    const endpoint = await this.#withAddresses([request], () => this.#boxes.newEndpoint(id, request, n));
     undo.add('addresses', () => this.#boxes.releaseEndpoint(endpoint));
-    const after: Sandbox = { ...before, endpoints: [...before.endpoints, endpoint] };
+    const after = this.#withGateways(before, [...before.endpoints, endpoint]);
     await this.#replace(before, after, undo);
-    const steps = planPlug(before.netns, this.#plug(endpoint));
+    const steps = [
+      ...planPlug(before.netns, this.#plug(endpoint)),
+      ...planReroute(before.netns, this.#places(before), this.#places(after)),
+      ...planRepublish(this.#o.daemon, before, after),
+    ];
     await runSteps(this.#o.kernel, steps);
-    undo.add('link', () => runStep(this.#o.kernel, planUnplug(before.netns, endpoint, 'undo')));
+    for (const back of steps.flatMap((step) => step.undo ?? []))
+      undo.add(back.what, () => runStep(this.#o.kernel, back));
     await this.#o.edge.put(this.#boxes.edgeEntry(after));
     undo.keep();
-    return endpoint;
+    return after.endpoints.at(-1) ?? endpoint;
   }
 
   async disconnect(id: string, ref: string): Promise<void> {
@@ -331,16 +329,31 @@ export class Networks {
     const network = this.find(ref);
     const endpoint = before.endpoints.find((e) => e.network === network.id);
     if (!endpoint) throw new EndpointNotFound({ container: before.name, network: network.name });
-    const after: Sandbox = { ...before, endpoints: before.endpoints.filter((e) => e !== endpoint) };
-    // Published ports lead to the endpoint with the default route: they go with it.
-    const losesPorts = endpoint.defaultRoute && before.ports.length > 0;
-    if (losesPorts) await this.#withdraw(before);
+    const after = this.#withGateways(
+      before,
+      before.endpoints.filter((e) => e !== endpoint),
+    );
+    // Published ports lead to the endpoint with the default route: they go with the last one.
+    const losesPorts = endpoint.defaultRoutes.length > 0 && !after.endpoints.some((e) => e.defaultRoutes.length > 0);
+    if (losesPorts && before.ports.length > 0) await this.#withdraw(before);
     const final = losesPorts ? { ...after, ports: [] } : after;
     this.#boxes.set(final);
     await this.#o.edge.put(this.#boxes.edgeEntry(final));
-    await this.#teardown([planUnplug(before.netns, endpoint, `disconnect from ${network.name}`)]);
+    await this.#teardown([
+      ...planReroute(before.netns, this.#places(before), this.#places(final)),
+      ...planRepublish(this.#o.daemon, before, final),
+      planUnplug(before.netns, endpoint, `disconnect from ${network.name}`),
+    ]);
     await this.#o.store.txn({ ops: [putSandbox(final)] });
     this.#boxes.releaseEndpoint(endpoint);
+  }
+
+  #withGateways(sandbox: Sandbox, endpoints: readonly Endpoint[]): Sandbox {
+    return { ...sandbox, endpoints: withGateways(endpoints, this.#networks) };
+  }
+
+  #places(sandbox: Sandbox): Plug[] {
+    return sandbox.endpoints.map((endpoint) => this.#plug(endpoint));
   }
 
   /** Counters of each interface inside, by name. */

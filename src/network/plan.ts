@@ -1,11 +1,12 @@
 import type { Random } from '#base/random.ts';
 import { OTHER_NETNS } from '#kernel/netlink/hand.ts';
-import { bitsOf, type Cidr, parseIp } from '#kernel/netlink/ip.ts';
+import { bitsOf, type Cidr, type Family, type Ip, parseIp } from '#kernel/netlink/ip.ts';
 import { addBridge, addVeth, deleteLink, setBridgePort, setLink } from '#kernel/netlink/link.ts';
-import { addAddress, addRoute } from '#kernel/netlink/route.ts';
+import { addAddress, addRoute, replaceRoute } from '#kernel/netlink/route.ts';
 import type { Message } from '#kernel/netlink/wire.ts';
 import { redirectDns } from '#network/dns/redirect.ts';
 import { DNS_ADDRESS } from '#network/edge.ts';
+import { gatewayEndpoint, publishTarget } from '#network/gateways.ts';
 import { macBytes, macFor } from '#network/ipam.ts';
 import { type Endpoint, LINK_INDEX_BASE, type Network, type PublishedPort, type Sandbox } from '#network/model.ts';
 import { addAll, gateElement, networkElements, portElements, removeAll } from '#network/ruleset.ts';
@@ -149,6 +150,8 @@ export interface Plug {
   bridgeIndex: number;
 }
 
+type Place = Pick<Plug, 'endpoint' | 'network'>;
+
 /** Plugs a container into a network: one request inside its namespace, one on the host. */
 export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug): NetStep[] {
   const because = `network ${network.name}`;
@@ -164,11 +167,7 @@ export function planPlug(netns: string, { endpoint, network, bridgeIndex }: Plug
     }),
     setLink({ index }, { up: true, ...(endpoint.ipv6 ? {} : { noLinkLocal: true }) }),
     ...[...addressesOf(endpoint, network), ...linkLocalOf(endpoint)].map((cidr) => addAddress({ index, cidr })),
-    ...defaultRoutes(endpoint, network).flatMap((gateway) => [
-      // Alone with its address, a container finds its gateway by a route that says: on this link.
-      ...(network.routed ? [addRoute({ destination: { ip: gateway, prefix: bitsOf(gateway.family) }, index })] : []),
-      addRoute({ gateway, index }),
-    ]),
+    ...endpoint.defaultRoutes.flatMap((family) => defaultRoute({ endpoint, network }, family, addRoute)),
   ];
   return [
     {
@@ -208,6 +207,44 @@ export function planUnplug(netns: string, endpoint: Endpoint, because: string): 
   };
 }
 
+/** The default routes of a container that runs move: one message a family, so that no packet finds none. */
+export function planReroute(netns: string, from: readonly Place[], to: readonly Place[]): NetStep[] {
+  const moved = newWays(from, to);
+  if (moved.length === 0) return [];
+  const step = (ways: typeof moved): NetStep => ({
+    do: 'route',
+    what: `lead ${ways.map((way) => `IPv${way.family} out by ${way.place.endpoint.link}`).join(' and ')}`,
+    because: 'gateway priorities of its networks',
+    netns,
+    messages: ways.flatMap(({ place, family }) => defaultRoute(place, family, replaceRoute)),
+  });
+  const back = newWays(to, from);
+  return [{ ...step(moved), ...(back.length > 0 ? { undo: [step(back)] } : {}) }];
+}
+
+/** What of `to` has a default route that it has not in `from`. */
+function newWays(from: readonly Place[], to: readonly Place[]): { place: Place; family: Family }[] {
+  const endpoints = from.map(({ endpoint }) => endpoint);
+  return to.flatMap((place) =>
+    place.endpoint.defaultRoutes
+      .filter((family) => gatewayEndpoint({ endpoints }, family)?.link !== place.endpoint.link)
+      .map((family) => ({ place, family })),
+  );
+}
+
+/** Published ports of a container that runs lead to where its default routes are now: in one transaction no port is ever closed. */
+export function planRepublish(daemon: string, before: Sandbox, after: Sandbox): NetStep[] {
+  const [from, to] = [publishTarget(before), publishTarget(after)];
+  if (after.ports.length === 0 || (from.ipv4 === to.ipv4 && from.ipv6 === to.ipv6)) return [];
+  const step = (old: typeof from, now: typeof from): NetStep => ({
+    do: 'firewall',
+    what: `lead ${after.ports.map(describePort).join(', ')} to ${[now.ipv4, now.ipv6].filter(Boolean).join(' and ')}`,
+    because: 'gateway priorities of its networks',
+    messages: [...removeAll(daemon, portElements(after.ports, old)), ...addAll(daemon, portElements(after.ports, now))],
+  });
+  return [{ ...step(from, to), undo: [step(to, from)] }];
+}
+
 /** Published ports of a sandbox: one transaction. `counted` tells how many others publish the same host port. */
 export function planPublish(daemon: string, sandbox: Sandbox, counted: (port: PublishedPort) => number): NetStep {
   const because = 'flag --publish';
@@ -232,16 +269,6 @@ export function planWithdraw(daemon: string, sandbox: Sandbox, counted: (port: P
 
 export function describePort(port: PublishedPort): string {
   return `${port.hostIp.includes(':') ? `[${port.hostIp}]` : port.hostIp}:${port.hostPort}->${port.containerPort}/${port.protocol}`;
-}
-
-/** Where published ports lead to: the endpoint with the default route. */
-export function publishEndpoint({ endpoints }: Sandbox): Endpoint | undefined {
-  return endpoints.find((e) => e.defaultRoute) ?? endpoints[0];
-}
-
-export function publishTarget(sandbox: Sandbox): { ipv4: string | undefined; ipv6: string | undefined } {
-  const endpoint = publishEndpoint(sandbox);
-  return { ipv4: endpoint?.ipv4, ipv6: endpoint?.ipv6 };
 }
 
 export function linkIndex(endpoint: Endpoint): number {
@@ -275,11 +302,19 @@ function linkLocalOf({ linkLocal = [] }: Endpoint): Cidr[] {
   });
 }
 
-function defaultRoutes(endpoint: Endpoint, network: Network): ReturnType<typeof parseIp>[] {
-  if (!endpoint.defaultRoute || network.internal) return [];
+function defaultRoute(
+  { endpoint, network }: Place,
+  family: Family,
+  put: (route: { destination?: Cidr; gateway?: Ip; index: number }) => Message,
+): Message[] {
+  const index = linkIndex(endpoint);
   return network.subnets
-    .filter((s) => (s.subnet.ip.family === 4 ? endpoint.ipv4 : endpoint.ipv6) !== undefined)
-    .map((s) => s.gateway);
+    .filter(({ gateway }) => gateway.family === family)
+    .flatMap(({ gateway }) => [
+      // Alone with its address, a container finds its gateway by a route that says: on this link.
+      ...(network.routed ? [put({ destination: { ip: gateway, prefix: bitsOf(family) }, index })] : []),
+      put({ gateway, index }),
+    ]);
 }
 
 function bridgeMac(network: Network): Uint8Array {

@@ -11,7 +11,7 @@ import {
   withDefault,
 } from '#base/shape.ts';
 import { formatCidr, formatIp, parseCidr, parseIp } from '#kernel/netlink/ip.ts';
-import type { Network, Sandbox } from '#network/model.ts';
+import type { Endpoint, Network, Sandbox } from '#network/model.ts';
 import { prefix, type Store, type TxnOp } from '#storage/store.ts';
 
 /**
@@ -66,7 +66,8 @@ const sandboxShape = object({
       links: optional(record(string())),
       linkLocal: optional(array(string())),
       gwPriority: optional(integer()),
-      defaultRoute: boolean(),
+      defaultRoutes: optional(array(oneOf(4, 6))),
+      defaultRoute: optional(boolean()),
     }),
   ),
   ports: array(
@@ -129,8 +130,14 @@ export async function loadSandboxes(store: Store): Promise<Sandbox[]> {
   const { items } = await store.range(prefix(SANDBOXES));
   return items.map((item) => {
     const json = sandboxShape(parse(item.value), '$');
-    return { ...json, endpoints: json.endpoints.map((e) => ({ ...e, ipv4: e.ipv4, ipv6: e.ipv6 })) };
+    return { ...json, endpoints: json.endpoints.map(endpointOf) };
   });
+}
+
+/** Records from before November 2026 say of an endpoint that it has the default routes, all or none. */
+function endpointOf({ defaultRoute, ...e }: Out<typeof sandboxShape>['endpoints'][number]): Endpoint {
+  const both = [...(e.ipv4 === undefined ? [] : [4 as const]), ...(e.ipv6 === undefined ? [] : [6 as const])];
+  return { ...e, ipv4: e.ipv4, ipv6: e.ipv6, defaultRoutes: e.defaultRoutes ?? (defaultRoute ? both : []) };
 }
 
 function bytes(value: unknown): Uint8Array {

@@ -4,9 +4,10 @@ import { formatIp, type Ip } from '#kernel/netlink/ip.ts';
 import { AddressBook } from '#network/address-book.ts';
 import type { EdgeEntry } from '#network/edge.ts';
 import { EndpointNotFound } from '#network/errors.ts';
+import { publishEndpoint, publishTarget, withGateways } from '#network/gateways.ts';
 import { macFor } from '#network/ipam.ts';
 import type { DnsSettings, Endpoint, Network, PublishedPort, Sandbox } from '#network/model.ts';
-import { hostLinkName, publishTarget } from '#network/plan.ts';
+import { hostLinkName } from '#network/plan.ts';
 import { holdsFor, type PortWish, resolvePorts } from '#network/ports.ts';
 
 export interface EndpointRequest {
@@ -18,7 +19,7 @@ export interface EndpointRequest {
   mac?: string;
   links?: Readonly<Record<string, string>>;
   linkLocal?: readonly string[];
-  /** Of a sandbox's endpoints the highest has the default route, of equals the first. Absent is 0. */
+  /** Of a sandbox's endpoints the highest has the default route (`withGateways`). Absent is 0. */
   gwPriority?: number;
 }
 
@@ -83,12 +84,11 @@ export class Sandboxes {
   /** Its addresses and ports belong to it from here on. Throws AddressTaken, PortTaken, NetworkNotFound, with nothing reserved. */
   reserve(request: AttachRequest, { netns, userns }: Pick<Sandbox, 'netns' | 'userns'>): Sandbox {
     assert(!this.#all.has(request.id), `sandbox ${request.id} is attached twice`);
-    const endpoints: Endpoint[] = [];
+    const plugged: Endpoint[] = [];
     try {
-      const gateway = gatewayOf(request.endpoints);
-      for (const [n, wish] of request.endpoints.entries())
-        endpoints.push(this.newEndpoint(request.id, wish, n, n === gateway));
-      const main = endpoints[gateway];
+      for (const [n, wish] of request.endpoints.entries()) plugged.push(this.newEndpoint(request.id, wish, n));
+      const endpoints = withGateways(plugged, this.#o.networks);
+      const main = publishEndpoint({ endpoints }, 4);
       const first = main && this.#o.networks.get(main.network);
       const ports = first
         ? resolvePorts(request.ports, this.#heldPorts(), {
@@ -103,13 +103,13 @@ export class Sandboxes {
       this.#all.set(request.id, sandbox);
       return sandbox;
     } catch (error) {
-      for (const endpoint of endpoints) this.#book.release(endpoint);
+      for (const endpoint of plugged) this.#book.release(endpoint);
       throw error;
     }
   }
 
-  /** A place in one network, its addresses reserved. `n`: the number of its interface. */
-  newEndpoint(sandbox: string, wish: EndpointRequest, n: number, defaultRoute: boolean): Endpoint {
+  /** A place in one network, its addresses reserved, without a default route yet. `n`: the number of its interface. */
+  newEndpoint(sandbox: string, wish: EndpointRequest, n: number): Endpoint {
     const network = this.#o.find(wish.network);
     const addresses = this.#book.reserve(network, sandbox, wish);
     const any: Ip | undefined = addresses.ipv4 ?? addresses.ipv6;
@@ -136,7 +136,7 @@ export class Sandboxes {
       ...(wish.links ? { links: wish.links } : {}),
       ...(wish.linkLocal ? { linkLocal: wish.linkLocal } : {}),
       ...(wish.gwPriority ? { gwPriority: wish.gwPriority } : {}),
-      defaultRoute,
+      defaultRoutes: [],
     };
   }
 
@@ -191,10 +191,4 @@ export class Sandboxes {
       box.ports.map((port) => ({ port, holder: `container ${box.name}` })),
     );
   }
-}
-
-/** Which endpoint has the default route. */
-function gatewayOf(endpoints: readonly EndpointRequest[]): number {
-  const priorities = endpoints.map((e) => e.gwPriority ?? 0);
-  return Math.max(0, priorities.indexOf(Math.max(...priorities)));
 }

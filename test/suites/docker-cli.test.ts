@@ -173,8 +173,13 @@ const TOUR: Line[] = [
   same('docker network disconnect front server; docker network connect --alias again front server'),
   same('docker run --rm --network front busybox wget -qO- http://again/group | head -1'),
   same('docker run --rm --network container:server busybox wget -qO- http://127.0.0.1/group | head -1'),
+  // the default route of a container that runs goes to the first network by name that is not internal
+  same('docker network create aside | wc -l; docker network create --internal aaa | wc -l'),
+  same('docker network connect aaa server; docker network connect aside server'),
+  same('docker exec server ip route | grep ^default | grep -c 10.211.0.1'),
+  same('docker network disconnect aside server; docker exec server ip route | grep ^default | grep -c 10.211.0.1'),
   same('docker rm -f server'),
-  same('docker network rm front'),
+  same('docker network rm front aside aaa'),
   same('docker network prune -f'),
   // published ports
   same('docker run -d --name pub -p 127.0.0.1:18081:80 busybox httpd -f -h /etc | wc -l'),

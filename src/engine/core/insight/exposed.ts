@@ -1,4 +1,5 @@
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
+import type { Family } from '#kernel/netlink/ip.ts';
 import type { Listener } from '#kernel/proc/sockets.ts';
 import type { FirewallNote } from '#network/firewall.ts';
 import type { Reach, ReachTarget } from '#network/reach.ts';
@@ -44,14 +45,14 @@ export function reachKey({ protocol, port, address }: ReachTarget): string {
   return `${protocol} ${port} ${address}`;
 }
 
-/** Where a container's published ports lead to. */
-export type PublishedTo = { bridge: string; ipv4: string | undefined; ipv6: string | undefined } | undefined;
+/** Where a container's published ports of a family lead to. */
+export type PublishedTo = { bridge: string; address: string | undefined } | undefined;
 
 /** What is to be asked of the host's firewall for these containers. */
 export function reachTargets(
   records: readonly ContainerRecord[],
   hostAddresses: readonly string[],
-  publishedTo: (container: string) => PublishedTo,
+  publishedTo: (container: string, family: Family) => PublishedTo,
 ): ReachTarget[] {
   return records
     .filter((record) => isRunning(record.state))
@@ -60,7 +61,7 @@ export function reachTargets(
         hostPort === undefined
           ? []
           : answering(hostIp, hostAddresses).map((address) => {
-              const behind = behindOf(publishedTo(id), address, containerPort);
+              const behind = behindOf(publishedTo(id, address.includes(':') ? 6 : 4), containerPort);
               return { protocol, port: hostPort, address, ...(behind ? { behind } : {}) };
             }),
       ),
@@ -68,9 +69,8 @@ export function reachTargets(
 }
 
 /** Undefined where the relay takes what comes: an IPv6 address of the host, and a container without one. */
-function behindOf(to: PublishedTo, address: string, port: number): ReachTarget['behind'] {
-  const at = address.includes(':') ? to?.ipv6 : to?.ipv4;
-  return to && at !== undefined ? { bridge: to.bridge, address: at, port } : undefined;
+function behindOf(to: PublishedTo, port: number): ReachTarget['behind'] {
+  return to?.address === undefined ? undefined : { bridge: to.bridge, address: to.address, port };
 }
 
 function answering(hostIp: string, hostAddresses: readonly string[]): string[] {

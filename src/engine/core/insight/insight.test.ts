@@ -274,15 +274,15 @@ describe('what is exposed', () => {
       { from: [{ at: ['10.0.0.5:8080'], ways }], unjudged: ['127.0.0.1:8080'] },
       { from: [], unjudged: ['127.0.0.1:8081'] },
     ]);
-    const to = { bridge: 'e0', ipv4: '172.17.0.2', ipv6: undefined };
+    const to = (_: string, family: 4 | 6) => ({ bridge: 'e0', address: family === 4 ? '172.17.0.2' : undefined });
     const behind = (port: number) => ({ bridge: 'e0', address: '172.17.0.2', port });
-    expect(reachTargets([r], ['127.0.0.1', '10.0.0.5', 'fd00::5'], () => to)).toEqual([
+    expect(reachTargets([r], ['127.0.0.1', '10.0.0.5', 'fd00::5'], to)).toEqual([
       { protocol: 'tcp', port: 8080, address: '127.0.0.1', behind: behind(80) },
       { protocol: 'tcp', port: 8080, address: '10.0.0.5', behind: behind(80) },
       { protocol: 'tcp', port: 8081, address: '127.0.0.1', behind: behind(81) },
     ]);
     const anyV6 = { ...r, ports: [{ containerPort: 80, protocol: 'tcp' as const, hostIp: '::', hostPort: 8080 }] };
-    expect(reachTargets([anyV6], ['fd00::5'], () => to)).toEqual([{ protocol: 'tcp', port: 8080, address: 'fd00::5' }]);
+    expect(reachTargets([anyV6], ['fd00::5'], to)).toEqual([{ protocol: 'tcp', port: 8080, address: 'fd00::5' }]);
     expect(
       found.map(({ hostPort, reach, answersAt, listening }) => ({ hostPort, reach, answersAt, listening })),
     ).toEqual([

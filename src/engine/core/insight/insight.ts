@@ -18,12 +18,13 @@ import type { ContainerSpec } from '#engine/core/spec.ts';
 import type { NodeVolumes } from '#engine/core/volumes.ts';
 import type { CgroupLayout } from '#kernel/cgroup/layout.ts';
 import type { Files } from '#kernel/files.ts';
+import type { Family } from '#kernel/netlink/ip.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { type PrintedStep, planToJson, printPlan } from '#kernel/plan/print.ts';
 import { readNamespaces } from '#kernel/proc/process.ts';
+import { publishEndpoint } from '#network/gateways.ts';
 import type { Endpoint } from '#network/model.ts';
 import type { Networks } from '#network/networks.ts';
-import { publishEndpoint } from '#network/plan.ts';
 
 export interface InsightOptions {
   containers: Containers;
@@ -97,7 +98,7 @@ export class Insight {
   async exposed(): Promise<Exposed> {
     const { containers, networks } = this.#o;
     const [records, addresses] = [containers.list(), hostAddresses()];
-    const targets = reachTargets(records, addresses, (id) => this.#publishedTo(id));
+    const targets = reachTargets(records, addresses, (id, family) => this.#publishedTo(id, family));
     const [answers, firewallNotes] = await Promise.all([networks.firewall.reach(targets), networks.firewall.look()]);
     return exposed({
       records,
@@ -166,10 +167,10 @@ export class Insight {
     return this.#o.networks.find(network).bridge;
   }
 
-  #publishedTo(id: string): PublishedTo {
+  #publishedTo(id: string, family: Family): PublishedTo {
     const sandbox = this.#o.networks.sandbox(id);
-    const endpoint = sandbox && publishEndpoint(sandbox);
-    return endpoint && { ...endpoint, bridge: this.#bridgeOf(endpoint) };
+    const endpoint = sandbox && publishEndpoint(sandbox, family);
+    return endpoint && { address: family === 4 ? endpoint.ipv4 : endpoint.ipv6, bridge: this.#bridgeOf(endpoint) };
   }
 
   #known(): Known {
