@@ -13,14 +13,31 @@ export interface ApiServer {
   sh(line: string, env?: Record<string, string>): Answer;
 }
 
+/** Which build of `estiba` it is, or what carries plans out for it. */
+export interface Build {
+  /** `bin/estiba` of a tree; ours when absent. */
+  program?: string;
+  /** ESTIBA_INIT. */
+  executor?: string;
+}
+
 /** `estiba daemon --only engine` in the room; `name` is at most twelve characters. */
-export async function startEstiba(room: Room, name: string, ...flags: string[]): Promise<ApiServer> {
+export function startEstiba(room: Room, name: string, ...flags: string[]): Promise<ApiServer> {
+  return startBuild({}, room, name, ...flags);
+}
+
+/** As `startEstiba`, of another build. */
+export async function startBuild(
+  { program = ESTIBA, executor }: Build,
+  room: Room,
+  name: string,
+  ...flags: string[]
+): Promise<ApiServer> {
   const [data, run] = [join(room.dir, 'estiba-data'), join(room.dir, 'estiba-run')];
   rmSync(join(run, 'endpoints.json'), { force: true }); // of a daemon that was killed
-  room.start('estiba', ESTIBA, [
-    ...['daemon', '--only', 'engine', '--name', name, '--data-root', data, '--run-root', run],
-    ...['--bootstrap', 'off', ...flags],
-  ]);
+  const args = ['daemon', '--only', 'engine', '--name', name, '--data-root', data, '--run-root', run];
+  const env = executor === undefined ? {} : { ESTIBA_INIT: executor };
+  room.start('estiba', program, [...args, '--bootstrap', 'off', ...flags], env);
   room.ownsCgroup(name);
   const ready = (): boolean => existsSync(join(run, 'endpoints.json'));
   await waitFor(ready, START_MS, `estiba daemon: ${room.log('estiba')}`);

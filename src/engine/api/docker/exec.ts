@@ -70,7 +70,8 @@ export function execHandlers(execs: Execs): Handlers {
           } catch (error) {
             // As Docker does: why it cannot run is what the program would have said; its exit code is 126 or 127.
             const said = isCode(error, 'RUNTIME_FAILED') ? '' : 'OCI runtime exec failed: exec failed: '; // another one says so itself
-            const text = Buffer.from(`${said}${describeChain(error)}\r\n`);
+            const advice = isCode(error, 'SHIM_TOO_OLD') && error.hint ? `: ${error.hint}` : '';
+            const text = Buffer.from(`${said}${describeChain(error)}${advice}\r\n`);
             if (!raw) connection.output.write(frameHeader(STDOUT, text.length));
             connection.output.write(text);
             return;
