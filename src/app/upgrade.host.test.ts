@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { olderExecutor } from '#kernel/plan/older-executor.ts';
@@ -9,6 +9,7 @@ import { type Answer, Room, waitFor } from '../../test/suites/room/room.ts';
 const NAME = `upg${process.pid % 100_000}`;
 const PORT = 18_390;
 const FIRST = toldVocabulary(Buffer.alloc(0));
+const ALL = 'talk web tty input small fails ends frozen mapped other beside';
 const LATER = [...OWN_VOCABULARY].filter((name) => !FIRST.has(name));
 
 /** Makes the build that starts the containers, in a directory of its own. */
@@ -33,6 +34,7 @@ class Upgrade {
 
   static async from(older: Older): Promise<Upgrade> {
     const room = await Room.open('upgrade');
+    chmodSync(room.dir, 0o711); // the root of a user namespace is another user here
     try {
       return new Upgrade(room, await startBuild(older(join(room.dir, 'older')), room, NAME));
     } catch (error) {
@@ -100,15 +102,20 @@ describe.each(BUILDS)('containers of a build %s', (_, older) => {
     sh(`docker run -d --name fails --restart always busybox sleep 600`);
     sh(`docker run -d --name ends busybox sh -c 'trap "exit 9" TERM; echo up; while true; do sleep 0.05; done'`);
     sh(`docker run -d --name frozen busybox sleep 600 && docker pause frozen`);
+    const mapped = { Image: 'busybox', Cmd: ['sleep', '600'], HostConfig: { UsernsMode: 'private' } };
+    world.curl('/containers/create?name=mapped', mapped);
+    sh('docker start mapped');
+    sh('docker run -d --name other --runtime runc busybox sleep 600');
+    sh('docker run -d --name beside --pid container:talk --network container:talk busybox sleep 600');
     ({ Id: execId } = JSON.parse(world.curl('/containers/talk/exec', { Cmd: ['sh', '-c', 'sleep 2; exit 7'] })));
     world.curl(`/exec/${execId}/start`, { Detach: true });
-    pids = sh(`docker inspect -f '{{.State.Pid}}' talk web tty input small fails ends frozen`);
+    pids = sh(`docker inspect -f '{{.State.Pid}}' ${ALL}`);
     await world.upgrade();
   });
   afterAll(() => world.end());
 
   it('run on', () => {
-    expect(sh(`docker inspect -f '{{.State.Pid}}' talk web tty input small fails ends frozen`)).toBe(pids);
+    expect(sh(`docker inspect -f '{{.State.Pid}}' ${ALL}`)).toBe(pids);
     expect(world.inspect('frozen', '.State.Status')).toBe('paused');
   });
 
@@ -131,6 +138,14 @@ describe.each(BUILDS)('containers of a build %s', (_, older) => {
     expect(world.try('docker exec talk no-such-program').code).toBe(127);
     expect(sh('docker exec small id -u')).toBe('65534'); // though it has no place left
     expect(world.try('docker exec frozen true').err).toContain('paused');
+  });
+
+  it('do so in a user namespace of their own, by another runtime, and in the namespaces of another container', () => {
+    const script = 'id -u; cat /proc/self/uid_map | wc -l; echo words > /dev/stdout';
+    expect(sh(`docker exec -u 5 mapped sh -c '${script}'`)).toBe('5\n1\nwords');
+    expect(sh('echo words | docker exec -i other cat')).toBe('words');
+    expect(sh('docker exec -t other tty')).toContain('/dev/pts/');
+    expect(sh(`docker exec beside sh -c 'ps | grep -c "[w]hile true"'`)).toBe('1');
   });
 
   it('know how an exec ended that ran meanwhile', async () => {
