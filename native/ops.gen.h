@@ -73,6 +73,7 @@
 	X(ownStdio, 55, "u") \
 	X(openProcess, 56, "fuU") \
 	X(enterProcess, 57, "fuu") \
+	X(cloneInto, 58, "fuuUf") \
 	X(mount, 60, "sssUs") \
 	X(umount, 61, "su") \
 	X(mountAt, 62, "fsssUsu") \
@@ -156,6 +157,7 @@ union args {
 	struct { struct arg uid; } ownStdio;
 	struct { struct arg into, pid, startTime; } openProcess;
 	struct { struct arg slot, pid, types; } enterProcess;
+	struct { struct arg slot, pid, types, flags, cgroup; } cloneInto;
 	struct { struct arg source, target, type, flags, data; } mount;
 	struct { struct arg target, flags; } umount;
 	struct { struct arg root, source, target, type, flags, data, create; } mountAt;

@@ -95,6 +95,8 @@ static void run_exec(struct shim *shim, struct conn *conn, const struct frame *f
 		run.takes_terminal = process->terminal;
 		run.report = pass_on;
 		run.owner = &heard;
+		int private[] = { shim->listener, shim->signals, shim->dir };
+		for (size_t i = 0; i < LENGTH(private); i++) run_private(&run, private[i]);
 		/* Attached first: not a byte may come before the answer's reader is known. */
 		if (attaches) conn->attached = true, conn->process = process->number, conn->streams = STREAM_IN | STREAM_OUT | STREAM_ERR;
 		if (run_and_report(&run) == FAILED) {

@@ -1,6 +1,7 @@
 #include "path.h"
 #include <linux/sched.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 
 /* The actors talk over one SOCK_SEQPACKET pair each, always with the host. The end of file is news too: the other is gone.
@@ -127,6 +128,16 @@ int ask_host(struct run *run, uint32_t kind, uint32_t value, int fd)
 
 /* -- children */
 
+/* Where init begins before the host's word, or 0. Between a clone into what exists and a step of init the host has nothing to do but to
+ * pass the word on, and to write to init's files in /proc: half of what init does fits there. */
+static uint32_t ahead_from(const struct run *run)
+{
+	bool into = plan_step(&run->plan, run->at).code == OP_cloneInto;
+	uint32_t i = run->at + 1;
+	while (into && i < run->plan.steps && plan_step(&run->plan, i).where == HOST && plan_step(&run->plan, i).code == OP_writeProc) i++;
+	return (into || run->me == MIDDLE) && i < run->plan.steps && plan_step(&run->plan, i).where == INIT ? i : 0;
+}
+
 /* What the child keeps: its own channel, stdio, slots. What it must not keep: the host's other ends, and the caller's. */
 int become(struct run *run, enum where actor)
 {
@@ -141,15 +152,15 @@ int become(struct run *run, enum where actor)
 			else if (run->stdio[i] >= 0 && dup2(run->stdio[i], i) < 0) _exit(1);
 		}
 	}
-	/* Between middle's clone and a step of init the host has nothing to do but to pass the word on: half of what init does fits there. */
-	run->ahead = actor == INIT && run->me == MIDDLE && run->at + 1 < run->plan.steps && plan_step(&run->plan, run->at + 1).where == INIT;
+	uint32_t first = actor == INIT ? ahead_from(run) : 0;
+	run->ahead = first > 0;
 	run->me = actor;
 	run->channel[HOST] = own;
 	run->channel[MIDDLE] = run->channel[INIT] = -1;
 	if (actor == INIT) run->init_end = -1;
 
 	for (;;) {
-		struct message go = { .kind = MESSAGE_GO, .at = run->at + 1 };
+		struct message go = { .kind = MESSAGE_GO, .at = first };
 		int none;
 		/* The host is gone before it gave the word: whoever made us wants nothing of us any more. */
 		if (!run->ahead && (!hear(own, &go, &none) || go.kind != MESSAGE_GO)) _exit(1);
@@ -205,20 +216,20 @@ int op_fork(struct run *run, const union args *a)
 	return 0;
 }
 
-int op_clone(struct run *run, const union args *a)
+static int clone_init(struct run *run, uint64_t flags, uint64_t cgroup_slot, bool sibling)
 {
 	int pidfd = -1, rc;
 	if (run->me == HOST && (rc = make_channel(&run->channel[INIT], &run->init_end)) < 0) return rc;
-	struct clone_args_ args = { .flags = a->clone.flags.n | CLONE_PIDFD, .exit_signal = SIGCHLD, .pidfd = (uintptr_t)&pidfd };
-	if (a->clone.cgroup.n != NO_SLOT) {
-		int cgroup = slot_fd(run, a->clone.cgroup.n);
+	struct clone_args_ args = { .flags = flags | CLONE_PIDFD, .exit_signal = SIGCHLD, .pidfd = (uintptr_t)&pidfd };
+	if (cgroup_slot != NO_SLOT) {
+		int cgroup = slot_fd(run, cgroup_slot);
 		if (cgroup < 0) return cgroup;
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
 	}
 	/* From middle, so that init is the host's child; from the host only when its own caller wants to be the parent.
 	 * clone3 takes the exit signal from the parent then, and refuses to be given one. */
-	if (run->me == MIDDLE || a->clone.sibling.n) {
+	if (run->me == MIDDLE || sibling) {
 		args.flags |= CLONE_PARENT;
 		args.exit_signal = 0;
 	}
@@ -231,10 +242,66 @@ int op_clone(struct run *run, const union args *a)
 		close(pidfd);
 		return ask_host(run, MESSAGE_PID, (uint32_t)pid, -1);
 	}
-	run->sibling = a->clone.sibling.n != 0;
+	run->sibling = sibling;
 	run->pid = pid;
 	run->pidfd = pidfd;
 	return 0;
+}
+
+int op_clone(struct run *run, const union args *a) { return clone_init(run, a->clone.flags.n, a->clone.cgroup.n, a->clone.sibling.n != 0); }
+
+/* Where the executor lives: setns(2) into a mount namespace changes its root and its working directory too. */
+struct home { int self, root, here, dumpable; };
+
+static void close_home(const struct home *home)
+{
+	close(home->self);
+	close(home->root);
+	close(home->here);
+}
+
+static int note_home(struct home *home)
+{
+	*home = (struct home){ .self = pidfd_open_(getpid()), .root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC),
+			       .here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), .dumpable = prctl(PR_GET_DUMPABLE) };
+	if (home->self >= 0 && home->root >= 0 && home->here >= 0) return 0;
+	int rc = -errno;
+	close_home(home);
+	return rc;
+}
+
+static void go_home(const struct home *home, uint32_t types)
+{
+	/* Only memory can lack, and comes back: to stay would be to act on another file system than the plan means. */
+	while (setns(home->self, (int)types) < 0)
+		if (errno != ENOMEM) abort();
+	if (types & CLONE_NEWNS && (fchdir(home->root) < 0 || chroot(".") < 0 || fchdir(home->here) < 0)) abort();
+	prctl(PR_SET_DUMPABLE, home->dumpable);
+}
+
+/* A process of its own that enters, clones and goes costs a fork, two channels and four context switches more. */
+int op_cloneInto(struct run *run, const union args *a)
+{
+	uint32_t types = (uint32_t)a->cloneInto.types.n, kept = run->private_count;
+	int target = slot_fd(run, a->cloneInto.slot.n);
+	struct home home;
+	int rc = target < 0 ? target : note_home(&home);
+	if (rc < 0) return rc;
+	prctl(PR_SET_DUMPABLE, 0); /* as in op_setns; init inherits it with our memory */
+	rc = negative(setns(target, (int)types)); /* all of them or none */
+	if (rc == 0) {
+		run_private(run, home.self);
+		run_private(run, home.root);
+		run_private(run, home.here);
+		run_private(run, target);
+		rc = clone_init(run, a->cloneInto.flags.n, a->cloneInto.cgroup.n, false);
+		run->private_count = kept;
+		go_home(&home, types);
+	} else {
+		prctl(PR_SET_DUMPABLE, home.dumpable);
+	}
+	close_home(&home);
+	return rc;
 }
 
 int wait_init(struct run *run, int timeout_ms, int *status)

@@ -33,7 +33,7 @@ struct run {
 	int terminal;
 	bool takes_terminal;
 	/* Closed in every child: the result pipe, listening sockets. */
-	int private_fds[8];
+	int private_fds[12];
 	uint32_t private_count;
 
 	bool answered; /* `ready` is done */

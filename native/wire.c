@@ -146,8 +146,9 @@ static const char *check_actor(struct actors *a, uint32_t code, uint32_t where)
 		if (where != HOST || a->forked || a->cloned) return "fork belongs to the host, once, before the clone";
 		a->forked = true;
 	}
-	if (code == OP_clone) {
+	if (code == OP_clone || code == OP_cloneInto) {
 		if (a->cloned || where != (a->forked ? MIDDLE : HOST)) return "clone happens once, in middle when there is one";
+		if (code == OP_cloneInto && where != HOST) return "the host alone clones into a process's namespaces";
 		a->cloned = true;
 	}
 	if (code == OP_exec) {
@@ -195,7 +196,7 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size, uint32
 		const char *wrong = check_op(&c, &code, &where);
 		if (wrong) return wrong;
 		if (where != HOST) return "an undo runs on the host";
-		if (code == OP_fork || code == OP_clone || code == OP_exec || code == OP_ready || code == OP_awaitStart)
+		if (code == OP_fork || code == OP_clone || code == OP_cloneInto || code == OP_exec || code == OP_ready || code == OP_awaitStart)
 			return "this cannot be an undo";
 	}
 	if (c.p != c.end) return "the plan has more bytes than steps";

@@ -32,7 +32,7 @@ put('request.frame', Buffer.concat([encodeOptions({ dir: '/d', log: '/l', termin
 
 const VALUES = { str: 'a', strs: ['b', ''], u32: 1, u64: 2n, u32s: [3, 4], bytes: new Uint8Array([5]), slot: 6 };
 const steps = Object.entries(OPS)
-  .filter(([op]) => !['fork', 'clone', 'exec'].includes(op))
+  .filter(([op]) => !['fork', 'clone', 'cloneInto', 'exec'].includes(op))
   .map(([op, row]) => ({
     op,
     where: 'host',

@@ -3,19 +3,43 @@ import { namespaceFlags } from '#kernel/linux/namespaces.ts';
 import type { OpName } from '#kernel/plan/plan.ts';
 import type { Vocabulary } from '#kernel/plan/vocabulary.ts';
 import { O_CLOEXEC, O_RDONLY, type PlanBuilder } from '#runtime/builder.ts';
+import type { Host } from '#runtime/host.ts';
 import type { ProcessIdentity } from '#runtime/state.ts';
 
 /** What an exec's plan does about the namespaces of its container, each part at its place in the plan. */
 export interface Entrance {
   /** On the host, first: of the process that was recorded, and of no other that got its pid. */
   open(): void;
-  /** The middle process, last before it clones. */
-  enter(): void;
-  /** The process that was cloned: nothing that leads here stays open in the container. */
-  leave(): void;
+  /** Who clones the process that runs the program enters before, and nothing that leads here stays open in the container. */
+  clone(flags: bigint, cgroup: number): void;
 }
 
 type Way = (b: PlanBuilder, init: ProcessIdentity, joins: readonly NamespaceRow[]) => Entrance;
+
+const BECAUSE = 'the container’s namespaces';
+
+const BORN_INSIDE: readonly OpName[] = ['openProcess', 'cloneInto'];
+
+/** Without a middle process: the executor enters, clones and is at home again in one step. */
+export const bornInside: Way = (b, init, joins) => {
+  const slot = b.slot();
+  const types = namespaceFlags(joins.map((row) => row.type));
+  return {
+    open() {
+      b.host('default', { op: 'openProcess', into: slot, pid: init.pid, startTime: BigInt(init.startTime) });
+    },
+    clone(flags, cgroup) {
+      if (types === 0) b.host('default', { op: 'clone', flags, cgroup, sibling: 0 });
+      else b.host(BECAUSE, { op: 'cloneInto', slot, pid: init.pid, types, flags, cgroup });
+    },
+  };
+};
+
+/** It cannot come back from a user namespace, and its own clocks are not to change for a moment either. */
+export function needsMiddle(others: readonly NamespaceRow[], host: Host, knows: Vocabulary): boolean {
+  const there = others.some(({ type }) => type === 'user' || type === 'time');
+  return there || host.rootless || !host.entersByPidfd || !BORN_INSIDE.every((name) => knows.has(name));
+}
 
 /** All at once, by init's pidfd. */
 const byPidfd: Way = (b, init, joins) => {
@@ -25,38 +49,36 @@ const byPidfd: Way = (b, init, joins) => {
     open() {
       b.host('default', { op: 'openProcess', into: slot, pid: init.pid, startTime: BigInt(init.startTime) });
     },
-    enter() {
-      if (types !== 0) b.middle('the container’s namespaces', { op: 'enterProcess', slot, pid: init.pid, types });
+    clone(flags, cgroup) {
+      if (types !== 0) b.middle(BECAUSE, { op: 'enterProcess', slot, pid: init.pid, types });
       b.close('middle', 'default', slot);
+      b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
     },
-    leave() {},
   };
 };
 
 /** One by one, by their files: as every executor can. */
 const oneByOne: Way = (b, init, joins) => {
-  const because = 'the container’s namespaces';
   const opened = joins.map((row) => ({ row, path: `/proc/${init.pid}/ns/${row.proc}`, slot: b.slot() }));
   return {
     open() {
       for (const { path, slot } of opened)
-        b.host(because, { op: 'open', into: slot, path, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+        b.host(BECAUSE, { op: 'open', into: slot, path, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
       // What was opened is the container's only if its process still is the one that was recorded: signal 0 asks, after.
       b.host('default', { op: 'kill', pid: init.pid, startTime: BigInt(init.startTime), signal: 0 });
     },
-    enter() {
-      for (const { row, path, slot } of opened) b.middle(because, { op: 'setns', slot, path, type: row.flag });
-    },
-    leave() {
+    clone(flags, cgroup) {
+      for (const { row, path, slot } of opened) b.middle(BECAUSE, { op: 'setns', slot, path, type: row.flag });
+      b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
       for (const { slot } of opened) b.close('init', 'default', slot);
     },
   };
 };
 
-/** The best way first, with the operations it takes beyond those of the first executors. The last one takes none. */
+/** Of a middle process. The best way first, with the operations it takes beyond those of the first executors. The last one takes none. */
 const WAYS: readonly (readonly [Way, ...OpName[]])[] = [[byPidfd, 'openProcess', 'enterProcess'], [oneByOne]];
 
-/** The best way that an executor knows; a shim may be of an older build than we are. */
+/** The best way of a middle process that an executor knows; a shim may be of an older build than we are. */
 export function entranceFor(knows: Vocabulary): Way {
   const [way] = WAYS.find(([, ...takes]) => takes.every((name) => knows.has(name))) ?? [oneByOne];
   return way;

@@ -6,6 +6,7 @@ import { type Files, hostFiles } from '#kernel/files.ts';
 import { landlockAbi } from '#kernel/landlock.ts';
 import { archOfNode } from '#kernel/linux/syscalls.ts';
 import { type Mount, mountOf, parseMountInfo } from '#kernel/proc/mountinfo.ts';
+import { kernelAtLeast } from '#kernel/seccomp/docker.ts';
 import type { Host } from '#runtime/host.ts';
 
 /** Files of a container's root that planners read are small; a larger one is none of ours. */
@@ -31,6 +32,7 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
     if (!own.has(path)) own.set(path, statOf(path));
     return own.get(path);
   };
+  const release = (): string => files.read('/proc/sys/kernel/osrelease')?.trim() ?? '';
   const resctrl = () => mountTable().find((m) => m.fsType === 'resctrl')?.mountPoint;
   return {
     ...ids,
@@ -41,8 +43,8 @@ export function readHost(ids: { uid: number; gid: number }, files: Files = hostF
     allCapabilities: (1n << BigInt(lastCap + 1)) - 1n,
     apparmor: files.read('/sys/module/apparmor/parameters/enabled')?.startsWith('Y') ?? false,
     selinux: files.exists('/sys/fs/selinux/enforce'),
-    landlock: () =>
-      landlockAbi(files.read('/proc/sys/kernel/osrelease')?.trim() ?? '', files.read('/sys/kernel/security/lsm')),
+    entersByPidfd: kernelAtLeast(release(), '5.8'),
+    landlock: () => landlockAbi(release(), files.read('/sys/kernel/security/lsm')),
     resctrl,
     cgroups: readCgroupLayout(files),
     look: (path) => seen(lstat(path)),

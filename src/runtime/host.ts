@@ -17,6 +17,8 @@ export interface Host {
   allCapabilities: bigint;
   apparmor: boolean;
   selinux: boolean;
+  /** setns(2) takes a pidfd, and all its process's namespaces at once (Linux 5.8). */
+  entersByPidfd: boolean;
   /** Landlock's ABI version; 0 where there is none. */
   landlock(): number;
   /** Where resctrl is mounted. */

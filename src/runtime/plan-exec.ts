@@ -5,10 +5,10 @@ import type { Files } from '#kernel/files.ts';
 import { parseIdMap } from '#kernel/idmap.ts';
 import { CLONE_INTO_CGROUP, NAMESPACES, type NamespaceRow } from '#kernel/linux/namespaces.ts';
 import { NO_SLOT } from '#kernel/plan/ops.ts';
-import type { Plan } from '#kernel/plan/plan.ts';
+import type { Op, Plan } from '#kernel/plan/plan.ts';
 import { OWN_VOCABULARY, type Vocabulary } from '#kernel/plan/vocabulary.ts';
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_WRONLY, PlanBuilder, utf8 } from '#runtime/builder.ts';
-import { entranceFor } from '#runtime/entrance.ts';
+import { bornInside, entranceFor, needsMiddle } from '#runtime/entrance.ts';
 import { BadExecCgroup } from '#runtime/errors.ts';
 import type { Host } from '#runtime/host.ts';
 import {
@@ -79,36 +79,44 @@ export function planExec(
     ...(options.seccomp ? { seccomp: options.seccomp } : {}),
   };
 
-  const entrance = entranceFor(options.knows ?? OWN_VOCABULARY)(b, init, others);
+  const knows = options.knows ?? OWN_VOCABULARY;
+  const middle = needsMiddle(others, host, knows);
+  const entrance = (middle ? entranceFor(knows) : bornInside)(b, init, others);
   entrance.open();
   const cgroup = planExecCgroups(b, record.cgroups, options, files, proc);
-  const joins = v1Joins(record.cgroups, options.cgroups ?? []);
-  // A middle process in there would need a place of its own beside init's: an exec into the last free one would fail. Moving in is
-  // never refused (kernel: cgroup-v1/pids.rst), so even a full container can be entered, and what fills it be killed.
-  const counted = joins
-    .filter((join) => join.counts)
-    .map(({ dir, because }) => {
-      const slot = b.slot();
-      b.host(because, { op: 'open', into: slot, path: `${dir}/tasks`, flags: O_WRONLY | O_CLOEXEC, mode: 0 });
-      return { dir, because, slot };
-    });
-  b.host('default', { op: 'fork' });
-  planAffinity(b, 'middle', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
-  for (const { dir, because, counts } of joins)
-    if (!counts) b.middle(because, { op: 'joinCgroup', path: dir, slot: NO_SLOT });
-  // Its child has it too, and need not wait for the host to write it.
-  if (process.oomScoreAdj !== undefined)
-    b.middle(`${path}.oomScoreAdj`, {
-      op: 'writeProc',
-      file: 'oom_score_adj',
-      data: utf8(String(process.oomScoreAdj)),
-    });
-  if (userns) planStdioOutside(b, context, parseIdMap(files.read(`${proc}/uid_map`) ?? ''));
-  entrance.enter();
   const flags = cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP;
-  b.middle('default', { op: 'clone', flags, cgroup, sibling: 0 });
-  entrance.leave();
-  for (const { dir, because, slot } of counted) {
+  // Who is born in the container, by the executor itself, enters cgroups by files that were opened outside. A middle process opens them
+  // where it enters them, but for the pids controller's: it would need a place of its own beside init's, and an exec into the last
+  // free one would fail. Moving in is never refused (kernel: cgroup-v1/pids.rst), so even a full container can be entered, and what
+  // fills it be killed.
+  const joins = v1Joins(record.cgroups, options.cgroups ?? []);
+  const outside = joins
+    .filter((join) => !middle || join.counts)
+    .map((join) => {
+      const [slot, file] = [b.slot(), `${join.dir}/tasks`];
+      b.host(join.because, { op: 'open', into: slot, path: file, flags: O_WRONLY | O_CLOEXEC, mode: 0 });
+      return { ...join, slot };
+    });
+  const oomScoreAdj = (): Op => ({
+    op: 'writeProc',
+    file: 'oom_score_adj',
+    data: utf8(String(process.oomScoreAdj)),
+  });
+  if (middle) {
+    b.host('default', { op: 'fork' });
+    planAffinity(b, 'middle', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
+    for (const { dir, because, counts } of joins)
+      if (!counts) b.middle(because, { op: 'joinCgroup', path: dir, slot: NO_SLOT });
+    // Its child has it too, and need not wait for the host to write it.
+    if (process.oomScoreAdj !== undefined) b.middle(`${path}.oomScoreAdj`, oomScoreAdj());
+    if (userns) planStdioOutside(b, context, parseIdMap(files.read(`${proc}/uid_map`) ?? ''));
+    entrance.clone(flags, cgroup);
+  } else {
+    entrance.clone(flags, cgroup);
+    if (process.oomScoreAdj !== undefined) b.host(`${path}.oomScoreAdj`, oomScoreAdj());
+    planAffinity(b, 'init', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
+  }
+  for (const { dir, because, slot } of outside) {
     b.init(because, { op: 'joinCgroup', path: dir, slot });
     b.close('init', 'default', slot);
   }

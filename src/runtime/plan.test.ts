@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type Files, treeFiles } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { printPlan } from '#kernel/plan/print.ts';
-import { lacking, toldVocabulary } from '#kernel/plan/vocabulary.ts';
+import { lacking, OWN_VOCABULARY, toldVocabulary } from '#kernel/plan/vocabulary.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import type { Host } from '#runtime/host.ts';
 import { type CreateOptions, planCreate } from '#runtime/plan-create.ts';
@@ -24,6 +24,7 @@ function paperHost(change: Partial<Host> = {}): Host {
     allCapabilities: (1n << 41n) - 1n,
     apparmor: false,
     selinux: false,
+    entersByPidfd: true,
     landlock: () => 7,
     resctrl: () => undefined,
     cgroups: { kind: 'none', hierarchies: [] },
@@ -121,29 +122,68 @@ describe('a configuration becomes a plan', () => {
     await expect(golden(plan)).toMatchFileSnapshot('./case/exec-older/plan.txt');
   });
 
-  it('and an exec one in which only init takes a place among the counted', () => {
+  describe('and an exec one in which only init takes a place among the counted', () => {
     const place = (controller: string) =>
       ({ version: 1, mount: `/sys/fs/cgroup/${controller}`, path: '/c1', controllers: [controller] }) as const;
     const config = caseConfig('minimal');
     const { record } = planCreate(config, OPTIONS, paperHost());
-    const { plan } = planExec(
-      { ...record, cgroups: [place('memory'), place('pids')] },
-      config,
-      { cwd: '/', args: ['sh'], user: { uid: 1, gid: 1 }, env: ['HOME=/'] },
-      { init: { pid: 77, startTime: 4711 }, path: 'flags' },
-      paperHost(),
-      NO_FILES,
-    );
-    encodePlan(plan);
-    const at = plan.steps.flatMap((step) => (step.op === 'joinCgroup' ? [`${step.where} ${step.path}`] : step.op));
-    const order = at.filter((step) => /joinCgroup|clone|^middle |^init |setuid|openProcess/.test(step));
-    expect(order).toEqual([
-      'openProcess',
-      'middle /sys/fs/cgroup/memory/c1',
-      'clone',
-      'init /sys/fs/cgroup/pids/c1',
-      'setuid',
-    ]);
+    /** Of the steps that enter or make something, who takes them. */
+    const entering = (change: Partial<Host>, knows = OWN_VOCABULARY): string[] => {
+      const { plan } = planExec(
+        { ...record, cgroups: [place('memory'), place('pids')] },
+        config,
+        { cwd: '/', args: ['sh'], user: { uid: 1, gid: 1 }, env: ['HOME=/'], oomScoreAdj: 7 },
+        { init: { pid: 77, startTime: 4711 }, path: 'flags', knows },
+        paperHost(change),
+        NO_FILES,
+      );
+      encodePlan(plan);
+      return plan.steps.flatMap((step) =>
+        step.op === 'joinCgroup'
+          ? [`${step.where} ${step.path}`]
+          : ['openProcess', 'fork', 'enterProcess', 'clone', 'cloneInto', 'writeProc', 'setuid'].includes(step.op)
+            ? [`${step.where} ${step.op}`]
+            : [],
+      );
+    };
+    const [memory, pids] = ['/sys/fs/cgroup/memory/c1', '/sys/fs/cgroup/pids/c1'];
+    const throughMiddle = [
+      ['host openProcess', 'host fork'],
+      [`middle ${memory}`, 'middle writeProc', 'middle enterProcess', 'middle clone'],
+      [`init ${pids}`, 'init setuid'],
+    ].flat();
+    const oursBut = (...other: string[]): Partial<Host> => ({
+      sameFile: (a) => !other.some((type) => a.endsWith(`/ns/${type}`)),
+    });
+
+    it('born there by the executor itself, where it can come back', () => {
+      expect(entering(oursBut('pid', 'mnt', 'net', 'cgroup'))).toEqual([
+        'host openProcess',
+        'host cloneInto',
+        'host writeProc',
+        `init ${memory}`,
+        `init ${pids}`,
+        'init setuid',
+      ]);
+    });
+
+    it('born like any child where nothing is the container’s own', () => {
+      expect(entering(oursBut())).toContain('host clone');
+    });
+
+    it.each([
+      ['a user namespace', oursBut('pid', 'mnt', 'user')],
+      ['clocks of its own', oursBut('pid', 'mnt', 'time')],
+      ['an ordinary user', { ...oursBut('pid', 'mnt'), rootless: true }],
+      ['a kernel before 5.8', { ...oursBut('pid', 'mnt'), entersByPidfd: false }],
+    ])('through a process of its own for %s', (_, change) => {
+      expect(entering(change)).toEqual(throughMiddle);
+    });
+
+    it('through a process of its own in a shim that cannot clone into it', () => {
+      const knows = new Set([...OWN_VOCABULARY].filter((name) => name !== 'cloneInto'));
+      expect(entering(oursBut('pid', 'mnt'), knows)).toEqual(throughMiddle);
+    });
   });
 
   it('with a wish behind every step', () => {

@@ -239,6 +239,7 @@ function guest(): Host {
     allCapabilities: (1n << 41n) - 1n,
     apparmor: false,
     selinux: false,
+    entersByPidfd: true,
     landlock: () => 0,
     resctrl: () => undefined,
     cgroups: layout,

@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -9,7 +10,7 @@ import {
   readlinkSync,
   rmdirSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { findExecutor, type PlanResult, runPlan } from '#kernel/plan/execute.ts';
 import { busyboxRoot, type Handmade, handmadePlan } from '#kernel/plan/handmade.ts';
@@ -98,6 +99,58 @@ describe('a stand-alone plan', () => {
     await expect(runPlan(enter(0n, UTS | USER))).rejects.toMatchObject({
       message: expect.stringMatching(/EINVAL.*namespace user|namespace user.*EINVAL/),
     });
+  });
+
+  it('is born in the namespaces of another process, and the executor is at home again, whether it could be made or not', async () => {
+    const script = `hostname inside; mount -t tmpfs none ${root.dir}; echo in; exec sleep 1000`;
+    const flags = ['-m', '-u', '-p', '--fork', '--kill-child', '--mount-proc'];
+    const other = spawn('unshare', [...flags, 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const end = once(other, 'exit');
+    const out = openSync(join(root.dir, 'out-into'), 'w');
+    try {
+      await once(other.stdout, 'data');
+      const pid = Number(readFileSync(`/proc/${other.pid}/task/${other.pid}/children`, 'utf8'));
+      const host = (step: object): Step => ({ where: 'host', because: 'test', ...step }) as Step;
+      const write = (path: string): object => ({
+        op: 'write',
+        path,
+        data: new Uint8Array(),
+        flags: 0o101,
+        mode: 0o600,
+      });
+      const [before, absolute, here] = ['before', 'absolute', 'relative'].map((name) => join(root.dir, name));
+      const types = 0x2402_0000; // PID, UTS, mount
+      const into = (cgroup: number): Plan => ({
+        steps: [
+          { ...host(write(`${before}`)), undo: [{ op: 'unlink', path: `${before}` }] },
+          host({ op: 'openProcess', into: 0, pid, startTime: 0n }),
+          host({ op: 'cloneInto', slot: 0, pid, types, flags: 0n, cgroup }),
+          host(write(`${absolute}`)),
+          host(write(relative(process.cwd(), `${here}`))),
+          {
+            op: 'exec',
+            where: 'init',
+            because: 'test',
+            path: '/bin/busybox',
+            argv: ['sh', '-c', `hostname; ls ${root.dir}; for t in pid uts mnt; do readlink /proc/self/ns/$t; done`],
+            env: [],
+          },
+          host({ op: 'waitInit', timeoutMs: 0 }),
+        ],
+      });
+      await expect(runPlan(into(9))).rejects.toMatchObject({ message: expect.stringContaining('slot 9 is empty') });
+      expect(existsSync(`${before}`)).toBe(false);
+
+      const result = await runPlan(into(NO_SLOT), { stdio: [0, out, out] });
+      const theirs = ['pid', 'uts', 'mnt'].map((type) => readlinkSync(`/proc/${pid}/ns/${type}`));
+      expect(readFileSync(join(root.dir, 'out-into'), 'utf8').trim().split('\n')).toEqual(['inside', ...theirs]);
+      expect(result.exited).toEqual({ code: 0 });
+      expect([before, absolute, here].map((path) => existsSync(`${path}`))).toEqual([true, true, true]);
+    } finally {
+      closeSync(out);
+      other.kill('SIGKILL');
+      await end;
+    }
   });
 
   it('enters a user namespace through the gate for id maps, and a time namespace with offsets', async () => {

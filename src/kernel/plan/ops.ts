@@ -119,6 +119,12 @@ export const OPS = {
     args: { slot: 'slot', pid: 'u32', types: 'u32' },
     says: 'enter {types} of {pid}',
   },
+  // As `clone` on the host, born in those of its namespaces: the executor enters them, clones and returns within this one step. Linux 5.8.
+  cloneInto: {
+    code: 58,
+    args: { slot: 'slot', pid: 'u32', types: 'u32', flags: 'u64', cgroup: 'slot' },
+    says: 'clone into {types} of {pid}',
+  },
   ownStdio: { code: 55, args: { uid: 'u32' }, says: 'fds 0 to 2 to uid {uid}' }, // fchown, gid kept; not /dev/null; EPERM, EROFS, EINVAL are fine
   waitInit: { code: 50, args: { timeoutMs: 'u32' }, says: 'wait for the container to end' },
 

@@ -6,7 +6,7 @@ import type { ArgTypes, OPS } from '#kernel/plan/ops.ts';
  *   host     the executor itself: cgroups, id maps, hooks of the runtime namespace, pid file
  *   middle   made by `fork` when namespaces that exist have to be entered before new ones are made, and the executor cannot do that
  *            itself and return
- *   init     made by `clone`: the container's first process (or the process of an exec)
+ *   init     made by `clone` or `cloneInto`: the container's first process (or the process of an exec)
  *
  * However many run, a step starts only after every step above it is done: where the list passes from one actor to
  * another, the first hands the other a token and waits. So the printed plan is the order of events.

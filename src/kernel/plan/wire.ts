@@ -50,6 +50,9 @@ export function encodePlan(plan: Plan): Buffer {
   return bytes;
 }
 
+/** They make an actor or hand it on: nothing is taken back by them. */
+const NO_UNDO: ReadonlySet<OpName> = new Set(['fork', 'clone', 'cloneInto', 'exec', 'ready', 'awaitStart']);
+
 /** An actor acts only after the step that makes it; each is made once. */
 function checkActors(steps: readonly Step[]): void {
   let forked = false;
@@ -64,13 +67,12 @@ function checkActors(steps: readonly Step[]): void {
       if (forked || cloned || step.where !== 'host') wrong('forks once, on the host, before the clone');
       forked = true;
     }
-    if (step.op === 'clone') {
+    if (step.op === 'clone' || step.op === 'cloneInto') {
       if (cloned || step.where !== (forked ? 'middle' : 'host')) wrong('clones once, in middle when there is one');
+      if (step.op === 'cloneInto' && forked) wrong('clones from the host');
       cloned = true;
     }
-    for (const op of step.undo ?? [])
-      if (op.op === 'fork' || op.op === 'clone' || op.op === 'exec' || op.op === 'ready' || op.op === 'awaitStart')
-        wrong(`has ${op.op} as its undo`);
+    for (const op of step.undo ?? []) if (NO_UNDO.has(op.op)) wrong(`has ${op.op} as its undo`);
   });
 }
 
