@@ -43,6 +43,8 @@ export interface ApiServerOptions {
 }
 
 const MAX_JSON_BYTES = 8 * 1024 * 1024;
+/** Whoever was answered is gone by then, or has asked for the next thing. */
+const LATER_MS = 10;
 const DEPARTED = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED', 'ABORT_ERR']);
 
 /** Routes, versions, bodies, errors and streams of the Docker API; what the operations do is in the handlers. */
@@ -137,7 +139,9 @@ class PlainExchange implements Exchange {
     this.#options = options;
     response.on('close', () => {
       this.#closed = true;
-      this.#gone?.abort();
+      // Of an answer that is out, whole, nobody waits to hear; one that was cut is given up at once.
+      if (response.writableFinished) setTimeout(() => this.#gone?.abort(), LATER_MS).unref();
+      else this.#gone?.abort();
     });
   }
 

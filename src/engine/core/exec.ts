@@ -1,6 +1,7 @@
 import { unlinkSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { defineError } from '#base/errors.ts';
 import { newId, type Random } from '#base/random.ts';
@@ -97,9 +98,11 @@ export class Execs {
   readonly #records = new Map<string, ExecRecord>();
   readonly #processes = new Map<string, ExecProcess>();
   readonly #ends = new Map<string, Promise<void>>();
+  readonly #chores: Chores;
 
   constructor(host: ExecHost) {
     this.#host = host;
+    this.#chores = new Chores(host.clock);
   }
 
   find(id: string): ExecRecord {
@@ -220,7 +223,7 @@ export class Execs {
     record.exitCode = exitCode;
     this.#processes.delete(record.id);
     this.#ends.delete(record.id);
-    setImmediate(() => this.#forget(record.id)); // whoever waits for the end hears of it first
+    this.#chores.add(async () => this.#forget(record.id)); // whoever waits for the end hears of it first
     try {
       this.#host.tell(this.#host.record(record.containerId), 'exec_die', {
         execID: record.id,

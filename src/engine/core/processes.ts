@@ -2,6 +2,7 @@ import { mkdirSync, unlinkSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
+import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { errnoOf, isCode } from '#base/errors.ts';
 import type {
@@ -282,6 +283,8 @@ class ShimProcess implements CreatedProcess {
   /** Twenty KiB that only execs ask for: held until the memory is wanted, then read again. */
   #made: WeakRef<Made>;
   #joins: ReturnType<typeof namespacesToJoin> | undefined;
+  /** Made by the first exec. */
+  #chores: Chores | undefined;
 
   constructor(options: ShimProcessesOptions, shim: Shim, { init, record, config }: Known) {
     this.#o = options;
@@ -337,7 +340,9 @@ class ShimProcess implements CreatedProcess {
     const { plan, encoded } = this.#execPlan(process);
     const attachment = await this.#shim.exec(plan, { name: id, terminal: io.terminal, stdin: io.stdin, encoded });
     // Told to whoever waits here; the file is for those who come later, and a container may see a million execs.
-    const forget = (): void => unlinkSync(join(this.#shim.dir, `exec.${id}`));
+    this.#chores ??= new Chores(this.#o.clock);
+    const chores = this.#chores;
+    const forget = (): void => void chores.add(async () => tidyExec(join(this.#shim.dir, `exec.${id}`)));
     return new ShimExec(attachment, forget);
   }
 
@@ -384,6 +389,14 @@ class ShimProcess implements CreatedProcess {
   }
 }
 
+function tidyExec(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // Another who waited has removed it, or it goes with the shim's directory.
+  }
+}
+
 /** Runs already when it comes here: its streams wait until they are read. */
 export class ShimExec implements ExecProcess {
   readonly pid: number;
@@ -411,16 +424,8 @@ export class ShimExec implements ExecProcess {
 
   async wait(): Promise<ExitStatus> {
     const exit = await this.#attachment.wait();
-    setImmediate(() => this.#tidy()); // whoever waits hears of it first
+    this.#forget();
     return exitStatus(exit);
-  }
-
-  #tidy(): void {
-    try {
-      this.#forget();
-    } catch {
-      // Another who waited has removed it, or it goes with the shim's directory.
-    }
   }
 
   signal(signal: number): Promise<void> {

@@ -41,7 +41,7 @@ export async function carryOut(
 function logSteps(c: Command, plan: Plan): void {
   let cloned = false;
   plan.steps.forEach((step, i) => {
-    if (step.op === 'clone') c.log.debug('nsexec container setup');
+    if (step.op === 'clone' || step.op === 'cloneInto') c.log.debug('nsexec container setup');
     if (step.where === 'init' && !cloned) c.log.debug('child process in init()');
     cloned ||= step.where === 'init';
     if (step.op === 'exec') c.log.debug('setns_init: about to exec');
