@@ -16,7 +16,11 @@ const LATER = [...OWN_VOCABULARY].filter((name) => !FIRST.has(name));
 type Older = (dir: string) => Build;
 const BUILDS: [string, Older][] = [
   ['that says nothing of what it knows', (dir) => ({ executor: olderExecutor(dir, LATER, { silent: true }) })],
-  ['that knows nothing of pidfds, and says so', (dir) => ({ executor: olderExecutor(dir, ['enterProcess']) })],
+  [
+    'that knows nothing of pidfds, and says so',
+    (dir) => ({ executor: olderExecutor(dir, ['enterProcess', 'cloneInto']) }),
+  ],
+  ['that enters by a process of its own', (dir) => ({ executor: olderExecutor(dir, ['cloneInto']) })],
 ];
 /** A release, or a tree of before, with its programs built: `ESTIBA_OLDER=TREE/bin/estiba`. */
 const named = process.env['ESTIBA_OLDER'];
@@ -200,7 +204,7 @@ describe.each(BUILDS)('containers of a build %s', (_, older) => {
 describe('a container of a build that knows no way for what is asked', () => {
   let world: Upgrade;
   beforeAll(async () => {
-    world = await Upgrade.from((dir) => ({ executor: olderExecutor(dir, ['kill', 'enterProcess']) }));
+    world = await Upgrade.from((dir) => ({ executor: olderExecutor(dir, ['kill', 'enterProcess', 'cloneInto']) }));
     world.sh('docker run -d --name old --network none busybox sleep 600');
     await world.upgrade();
   });
