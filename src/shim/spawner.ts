@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { isCode, messageOf } from '#base/errors.ts';
+import { errnoOf, isCode, messageOf } from '#base/errors.ts';
 import { ExecutorFailed } from '#kernel/plan/errors.ts';
 import { findExecutor, type PlanResult, Results } from '#kernel/plan/execute.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
@@ -55,9 +56,7 @@ export class Spawner {
   async #isOf(executor: string): Promise<boolean> {
     const answer = decodeResults(await this.#connection.request(ASK.who)).records.at(-1);
     if (answer?.kind !== 'done') return false;
-    const ours = await readFile(executor);
-    const running = await readFile(`/proc/${answer.pid}/exe`).catch(() => undefined); // who may not be looked at is not kept either
-    return running?.equals(ours) ?? false;
+    return sameBytes(`/proc/${answer.pid}/exe`, executor);
   }
 
   /** Runs a plan of the daemon's own steps, or one that makes a process nobody looks after. */
@@ -109,6 +108,16 @@ export class Spawner {
 
 export function spawnerSocket(runRoot: string): string {
   return join(runRoot, 'spawner.sock');
+}
+
+/** By this thread: they lie in memory, and a daemon that starts has work for the others. One that may not be looked at is not the same. */
+function sameBytes(running: string, executor: string): boolean {
+  try {
+    return readFileSync(running).equals(readFileSync(executor));
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return false;
+  }
 }
 
 function finish(plan: Plan, payload: Buffer): PlanResult {
