@@ -23,6 +23,7 @@ enum kind {
 			     each by code. Then EXIT and OOM, also what has been */
 	ASK_REOPEN = 18,  /*                                       → RESULT: the log is opened again by its path */
 	ASK_END = 19,	  /* kills all, ends the shim              → RESULT */
+	ASK_PACKED = 20,  /* inode u64, path                       → RESULT: the file there takes the place of the turned log of that inode */
 	/* answers */
 	TELL_RESULT = 64, /* result records */
 	TELL_STDOUT = 65,

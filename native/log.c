@@ -58,23 +58,51 @@ void log_close(struct log *log)
 	log->fd = -1;
 }
 
-/* path -> path.1 -> path.2 …; the oldest falls away. */
-static int rotate(struct log *log)
+/* The i-th file becomes the one after it: path -> path.1, path.1 -> path.2, path.1.gz -> path.2.gz. */
+static int shift(const struct log *log, uint32_t i, const char *end)
 {
 	char from[PATH_SIZE], to[PATH_SIZE];
 
+	if (i > 0)
+		text(from, sizeof from, "%s.%u%s", log->path, i, end);
+	else
+		text(from, sizeof from, "%s", log->path);
+	text(to, sizeof to, "%s.%u%s", log->path, i + 1, end);
+	return rename(from, to) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* Each file moves up one, packed or not; the oldest falls away. */
+static int rotate(struct log *log)
+{
+	uint32_t last = log->max_files - 1;
+	char oldest[PATH_SIZE];
+	int rc = 0;
+
 	if (log->max_files <= 1)
 		return negative(ftruncate(log->fd, 0)) ?: (log->size = 0, 0);
-	for (uint32_t i = log->max_files - 1; i > 0; i--) {
-		if (i > 1)
-			text(from, sizeof from, "%s.%u", log->path, i - 1);
-		else
-			text(from, sizeof from, "%s", log->path);
-		text(to, sizeof to, "%s.%u", log->path, i);
-		if (rename(from, to) < 0 && errno != ENOENT)
-			return -errno;
+	/* A rename replaces what has the same name alone, and the other would pass for the newcomer. */
+	text(oldest, sizeof oldest, "%s.%u", log->path, last);
+	unlink(oldest);
+	text(oldest, sizeof oldest, "%s.%u.gz", log->path, last);
+	unlink(oldest);
+	for (uint32_t i = last; !rc && i-- > 0;)
+		rc = (i > 0 ? shift(log, i, ".gz") : 0) ?: shift(log, i, "");
+	return rc ?: log_reopen(log);
+}
+
+int log_packed(const struct log *log, uint64_t inode, const char *packed)
+{
+	char plain[PATH_SIZE], to[PATH_SIZE];
+	struct stat st;
+
+	for (uint32_t i = 1; i < log->max_files; i++) {
+		text(plain, sizeof plain, "%s.%u", log->path, i);
+		if (lstat(plain, &st) < 0 || st.st_ino != inode)
+			continue;
+		text(to, sizeof to, "%s.gz", plain);
+		return rename(packed, to) < 0 ? -errno : negative(unlink(plain));
 	}
-	return log_reopen(log);
+	return -ENOENT;
 }
 
 /* Writes the first `size` bytes that wait; what stands behind them moves up. */

@@ -23,7 +23,7 @@ struct log {
 	enum log_format format;
 	uint64_t max_bytes; /* a file grows no further; 0: for ever */
 	const char *attrs;  /* json: an object of labels put into each line, at most LOG_ATTRS long; or NULL */
-	uint32_t max_files; /* this one and its older ones, path.1 the youngest */
+	uint32_t max_files; /* this one and its older ones, path.1 the youngest, or path.1.gz once somebody has packed it */
 
 	int fd;
 	uint64_t size;
@@ -41,6 +41,9 @@ int log_put(struct log *log, int stream, const void *data, size_t size);
 int log_end(struct log *log, int stream);
 /* Somebody has moved the file away (a kubelet rotates): go on in a new one of that name. */
 int log_reopen(struct log *log);
+/* `packed` takes the place of the turned file of that inode, wherever that is by now; -ENOENT when it has fallen away. Who turns files puts
+ * it there, since a name may be another file's a moment later. */
+int log_packed(const struct log *log, uint64_t inode, const char *packed);
 /* Gives back memory while nothing is logged; it comes again by itself. */
 void log_shed(struct log *log);
 void log_close(struct log *log);

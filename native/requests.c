@@ -239,6 +239,16 @@ static int ask_watch(struct shim *shim, struct conn *conn, const struct frame *f
 	return rc;
 }
 
+static int ask_packed(struct shim *shim, struct conn *conn, const struct frame *frame)
+{
+	char path[PATH_SIZE] = "";
+	uint64_t inode = 0;
+	if (frame->size <= sizeof inode || frame->size - sizeof inode >= sizeof path) return answer(conn, frame->id, -EBADMSG, "an inode and a path are wanted");
+	memcpy(&inode, frame->payload, sizeof inode);
+	memcpy(path, frame->payload + sizeof inode, frame->size - sizeof inode);
+	return answer(conn, frame->id, log_packed(&shim->log, inode, path), NULL);
+}
+
 static int ask_end(struct shim *shim, struct conn *conn, const struct frame *frame)
 {
 	shim->ending = true;
@@ -263,6 +273,7 @@ void serve_client(struct shim *shim, struct conn *conn)
 		case ASK_ATTACH: rc = ask_attach(shim, conn, &frame); break;
 		case ASK_WATCH: rc = ask_watch(shim, conn, &frame); break;
 		case ASK_REOPEN: rc = answer(conn, frame.id, log_reopen(&shim->log), NULL); break;
+		case ASK_PACKED: rc = ask_packed(shim, conn, &frame); break;
 		case ASK_END: rc = ask_end(shim, conn, &frame); break;
 		case ASK_STDIN_END: end_stdin(shim, conn); break;
 		case ASK_STDIN:

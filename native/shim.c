@@ -60,7 +60,7 @@ static const char *read_options(struct arg options)
 	shim.log.attrs = keep(1, option(options, "log-attrs"));
 	if (!shim.log.path) return "a log needs a path";
 	if (size && !parse_u64(size, &shim.log.max_bytes)) return "log-size is not a number";
-	if (files && (!parse_u64(files, &n) || !n || n > 1000)) return "log-files is not a number from 1 to 1000";
+	if (files && (!parse_u64(files, &n) || !n || n > 9999)) return "log-files is not a number from 1 to 9999";
 	if (files) shim.log.max_files = (uint32_t)n;
 	return NULL;
 }

@@ -99,6 +99,41 @@ describe('a daemon that goes and comes back', () => {
     expect(readdirSync(join(room.dir, 'estiba-run/roots')).filter((name) => name.endsWith('.shm'))).toEqual([]);
   });
 
+  it('turned log files are packed, also what was turned without a daemon, and are read and followed as plain ones', async () => {
+    const signs = join(room.dir, 'signs');
+    mkdirSync(signs);
+    const say =
+      'seq 3000; until [ -e /s/1 ]; do sleep 0.05; done; seq 3001 6000; until [ -e /s/2 ]; do sleep 0.05; done; seq 6001 9000; sleep 600';
+    const packing = '--log-opt compress=true --log-opt max-size=64k --log-opt max-file=40';
+    const id = sh(`docker run -d --name wordy ${packing} -v ${signs}:/s busybox sh -c '${say}'`);
+    const logs = join(inspect('wordy', '.LogPath'), '..');
+    const turned = () => readdirSync(logs).filter((name) => name !== `${id}-json.log`);
+    const packed = (least: number) =>
+      waitFor(() => turned().length >= least && turned().every((name) => name.endsWith('.gz')), 30_000, 'packed files');
+    const numbers = (from: number, to: number) => sh(`seq ${from} ${to}`);
+    await packed(3);
+    const before = turned().length;
+    expect(sh('docker logs wordy')).toBe(numbers(1, 3000));
+    expect(sh('docker logs --tail 2500 wordy')).toBe(numbers(501, 3000));
+    await kill('SIGKILL');
+    writeFileSync(join(signs, '1'), '');
+    await waitFor(() => turned().length >= before + 3, 15_000, 'files turned without a daemon');
+    expect(turned().some((name) => !name.endsWith('.gz'))).toBe(true);
+    await restart();
+    await waitFor(() => sh('docker logs --tail 1 wordy') === '6000', 15_000, 'the last line');
+    expect(sh('docker logs wordy')).toBe(numbers(1, 6000));
+    await packed(before + 3);
+    expect(sh('docker logs wordy')).toBe(numbers(1, 6000));
+    expect(sh(`(sleep 1; touch ${signs}/2) & timeout 6 docker logs -f --tail 5000 wordy || true`)).toBe(
+      numbers(1001, 9000),
+    );
+    sh('docker kill wordy');
+    await packed(before + 6);
+    expect(sh('docker logs --since 1h wordy')).toBe(numbers(1, 9000));
+    sh('docker rm wordy');
+    await waitFor(() => !existsSync(logs), 10_000, 'its logs to go');
+  });
+
   it('the exit code of an exec that ran while the daemon was killed is known', async () => {
     const socket = join(room.dir, 'estiba-run/docker.sock');
     const post = (path: string, body: object): string =>

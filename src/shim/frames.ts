@@ -22,6 +22,7 @@ export const ASK = {
   watch: 17,
   reopen: 18,
   end: 19,
+  packed: 20,
 } as const;
 export const TELL = { result: 64, stdout: 65, stderr: 66, exit: 67, oom: 68, listens: 69 } as const;
 export const STREAMS = { stdin: 1, stdout: 2, stderr: 4 } as const;

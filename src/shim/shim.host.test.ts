@@ -326,6 +326,44 @@ describe('logs', () => {
     expect(numbers).toEqual(Array.from({ length: 20_000 }, (_, i) => i + 1));
   });
 
+  it('take packed files in, which are turned with the others; the oldest falls away', async () => {
+    const path = join(root.dir, 'packed.log');
+    const shim = await create(sh('for n in 1 2 3 4; do read a; seq 100; done; read a'), {
+      stdin: true,
+      log: { driver: 'cri', path, maxBytes: 4_000, maxFiles: 4 },
+    });
+    const attached = await shim.attach({ stdin: true });
+    attached.stdout.resume();
+    await shim.start();
+    const files = () => readdirSync(root.dir).filter((name) => name.startsWith('packed.log'));
+    /** Each round fills a file and begins the next. */
+    const turn = async (names: string[]) => {
+      await attached.write(Buffer.from('\n'));
+      await until(() => JSON.stringify(files()) === JSON.stringify(names) && statSync(path).size > 0);
+    };
+    const pack = (name: string) => {
+      const { ino } = statSync(join(root.dir, name), { bigint: true });
+      const packed = join(root.dir, 'scratch');
+      writeFileSync(packed, name);
+      return shim.takePackedLog(ino, packed);
+    };
+    await turn(['packed.log', 'packed.log.1']);
+    expect(await pack('packed.log.1')).toBe(true);
+    expect(files()).toEqual(['packed.log', 'packed.log.1.gz']);
+    expect(readFileSync(`${path}.1.gz`, 'utf8')).toBe('packed.log.1');
+    await turn(['packed.log', 'packed.log.1', 'packed.log.2.gz']);
+    await turn(['packed.log', 'packed.log.1', 'packed.log.2', 'packed.log.3.gz']);
+    expect(await pack('packed.log.2')).toBe(true);
+    await turn(['packed.log', 'packed.log.1', 'packed.log.2', 'packed.log.3.gz']);
+    expect(readFileSync(`${path}.3.gz`, 'utf8')).toBe('packed.log.2');
+    writeFileSync(join(root.dir, 'scratch'), '');
+    expect(await shim.takePackedLog(0xffff_ffff_ffffn, join(root.dir, 'scratch'))).toBe(false);
+    await expect(shim.takePackedLog(0n, 'x'.repeat(5_000))).rejects.toThrow('an inode and a path');
+    await attached.write(Buffer.from('\n'));
+    await shim.wait();
+    rmSync(join(root.dir, 'scratch'));
+  });
+
   it('are opened again on request', async () => {
     const path = join(root.dir, 'reopened.log');
     const shim = await create(sh('read a; echo one; read b; echo two'), { stdin: true, log: { driver: 'cri', path } });

@@ -194,6 +194,22 @@ export class Shim {
     await this.#ask('reopen the log', ASK.reopen);
   }
 
+  /**
+   * A packed log file takes the place of the turned one of that inode, under whatever name that stands by then. False: it has fallen away,
+   * and `packed` is still there. A shim of before November 2026 hangs up.
+   */
+  async takePackedLog(inode: bigint, packed: string): Promise<boolean> {
+    const head = Buffer.alloc(8);
+    head.writeBigUInt64LE(inode);
+    try {
+      await this.#ask('take a packed log', ASK.packed, Buffer.concat([head, Buffer.from(packed)]));
+      return true;
+    } catch (error) {
+      if (isCode(error, 'SHIM_REFUSED') && error.data['errno'] === 'ENOENT') return false;
+      throw error;
+    }
+  }
+
   /** Runs a further process by plan, attached from its first byte. Throws SHIM_TOO_OLD for a plan with operations that it lacks. */
   async exec(plan: Plan, options: ExecOptions): Promise<Attachment> {
     const lacks = lacking(plan, this.#knows);

@@ -187,6 +187,15 @@ const TOUR: Line[] = [
   same('busybox wget -qO- http://127.0.0.1:18081/group | head -1'),
   code('docker run --rm -p 127.0.0.1:18081:80 busybox true'),
   same('docker rm -f pub'),
+  // turned and packed logs
+  same(
+    'docker run --name wordy --log-opt max-size=20k --log-opt max-file=50 --log-opt compress=true busybox seq 4000 | tail -n 1',
+  ),
+  same('docker logs wordy | md5sum; docker logs --tail 1234 wordy | md5sum; docker logs --since 1h wordy | tail -n 2'),
+  same('docker inspect wordy --format "{{json .HostConfig.LogConfig}}"; docker rm wordy'),
+  same('docker run --rm --log-driver local --log-opt max-size=10k busybox seq 2000 | md5sum'),
+  code('docker run --rm --log-opt compress=perhaps --log-opt max-size=1m --log-opt max-file=2 busybox true'),
+  code('docker run --rm --log-opt compress=true --log-opt max-size=1m --log-opt max-file=1 busybox true'),
   // restart, health, events, what is left
   same('docker run -d --name again --restart on-failure:2 busybox false | wc -l'),
   same(

@@ -4,7 +4,7 @@ import type { Logger } from '#base/log.ts';
 import type { Live } from '#cluster/client/resources.ts';
 import { LABEL } from '#cluster/node/pod/runs.ts';
 import type { NodeEngine, NodeHost } from '#cluster/node/seams.ts';
-import { logFiles } from '#engine/core/log-reader.ts';
+import { logNames } from '#engine/core/log-files.ts';
 import { formatQuantity, nanoOf, unitsOf } from '#spec/kubernetes/quantity.ts';
 import type { Container, Pod, PodSpec, Volume } from '#spec/kubernetes/types.gen.ts';
 
@@ -114,7 +114,8 @@ export class DiskWatch {
       const name = run.labels[LABEL.container];
       if (run.labels[LABEL.uid] !== uid || name === undefined) continue;
       let bytes = await engine.writtenBytes(id);
-      for (const file of await logFiles(engine.logPath(id), engine.logFiles)) bytes += await host.diskBytes(file);
+      const places = { path: engine.logPath(id), maxFiles: engine.logFiles };
+      for (const file of await logNames(places)) bytes += await host.diskBytes(file.path);
       containers.set(name, (containers.get(name) ?? 0) + bytes);
     }
     return { volumes, containers };

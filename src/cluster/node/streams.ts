@@ -6,7 +6,7 @@ import { ContainerNotRunning, NoSuchContainerInPod } from '#cluster/node/errors.
 import { LABEL, type Run, runOf, sortRuns } from '#cluster/node/pod/runs.ts';
 import type { NodeEngine, NodeHost } from '#cluster/node/seams.ts';
 import { followLogs } from '#engine/core/log-follow.ts';
-import { type LogLine, type LogWish, logFiles, readLogs } from '#engine/core/log-reader.ts';
+import { type LogLine, type LogWish, readLogs } from '#engine/core/log-reader.ts';
 
 /** What the API server asks of a node, in the shape of its `NodeProxy`; `app` puts the two together. */
 export interface PodPlace {
@@ -71,14 +71,14 @@ export class PodStreams {
     const ended = (): void => stop.abort();
     signal.addEventListener('abort', ended, { once: true });
     out.on('close', ended);
-    const path = engine.logPath(run.id);
+    const places = { path: engine.logPath(run.id), maxFiles: engine.logFiles };
     const wish = wishOf(options, clock.now());
     const read = async (): Promise<void> => {
-      const upTo = await readLogs(await logFiles(path, engine.logFiles), 'json', wish, put);
+      const upTo = await readLogs(places, 'json', wish, put);
       if (!options.follow || options.previous || stop.signal.aborted) return;
       const { tail: _tail, ...rest } = wish;
       const record = () => engine.containers.list().find((r) => r.id === run.id);
-      const source = { path, maxFiles: engine.logFiles, record, now: () => clock.now() };
+      const source = { ...places, record, now: () => clock.now() };
       await followLogs(source, 'json', rest, put, stop.signal, upTo);
     };
     void read().then(

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#base/clock.ts';
+import { isCode } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { Random } from '#base/random.ts';
 import type { CommitParts } from '#engine/core/commit.ts';
@@ -12,6 +13,7 @@ import type { Events } from '#engine/core/events.ts';
 import { ForeignProcesses } from '#engine/core/foreign.ts';
 import { type Keepers, NodeImages } from '#engine/core/images.ts';
 import { Insight } from '#engine/core/insight/insight.ts';
+import { LogPacker } from '#engine/core/log-packer.ts';
 import { NodeNetworkSource } from '#engine/core/network-source.ts';
 import { NodeNetworks } from '#engine/core/node-networks.ts';
 import { NodeProcesses } from '#engine/core/node-processes.ts';
@@ -36,6 +38,7 @@ import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import type { Networks } from '#network/networks.ts';
 import type { Registries } from '#registry/registries.ts';
 import type { Host } from '#runtime/host.ts';
+import { Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
 import type { Platform } from '#spec/image/platform.ts';
 import type { Store } from '#storage/store.ts';
@@ -198,6 +201,13 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
       devices: devicesOf,
     },
   });
+  const packer = new LogPacker({
+    ...floors,
+    records: containers,
+    logPath,
+    shim: (id) => livingShim(join(shimOptions.shims, id)),
+    scratch: join(dataRoot, 'packing.gz'),
+  });
   return {
     containers,
     sandboxes,
@@ -272,7 +282,20 @@ export async function openEngine(floors: Floors, settings: EngineSettings): Prom
         ...forgotten(files).flatMap((id) => network.leavings(id)),
       ];
       if (steps.length > 0) await floors.spawner.run({ steps });
+      await packer.begin();
     },
-    close: () => containers.close(),
+    close: async () => {
+      await packer.close();
+      await containers.close();
+    },
   };
+}
+
+async function livingShim(dir: string): Promise<Shim | undefined> {
+  try {
+    return await Shim.connect(dir);
+  } catch (error) {
+    if (isCode(error, 'SHIM_VANISHED', 'STATE_UNREADABLE')) return undefined;
+    throw error;
+  }
 }

@@ -36,6 +36,11 @@ export const BadMount = defineError('INVALID_ARGUMENT', (d: { type: string; rule
   message: `invalid mount config for type "${d.type}": ${d.rule}`,
 }));
 
+export const LogUnreadable = defineError('LOG_UNREADABLE', (d: { path: string }) => ({
+  message: `the packed log file ${d.path} is damaged`,
+  hint: 'move it away, and the others are read',
+}));
+
 export const NoSuchSandbox = defineError('NO_SUCH_SANDBOX', (d: { id: string }) => ({
   message: `sandbox ${d.id} is not here`,
   hint: 'a boot takes sandboxes away; whoever owns it makes it again',

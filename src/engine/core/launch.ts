@@ -10,6 +10,7 @@ import { exitCodeOf } from '#engine/core/errors.ts';
 import { HEALTH_START } from '#engine/core/health.ts';
 import { joinedNamespaces, type Neighbours, sharedMemory, sharedNetwork } from '#engine/core/joining.ts';
 import { linkVariables, oldLinks } from '#engine/core/links.ts';
+import { logFilesOf } from '#engine/core/log-files.ts';
 import { type OciHost, ociConfig } from '#engine/core/oci.ts';
 import { ociResources } from '#engine/core/oci-resources.ts';
 import { withOwners } from '#engine/core/owner-map.ts';
@@ -50,7 +51,6 @@ export interface Holdings {
 export type Joiner = (process: CreatedProcess) => Promise<void>;
 
 const LOG_MAX_BYTES = 20 * 1024 * 1024; // rotation is on by default: logs must never fill the disk
-const LOG_MAX_FILES = 5;
 
 /** What is still to go; `hurry` has it go at once. It tells of its failures itself. */
 interface Leaving {
@@ -305,7 +305,7 @@ export class Launcher {
     const { driver, options } = spec.logging;
     const format = driver === 'none' ? 'none' : driver === 'local' ? 'cri' : 'json';
     const maxBytes = parseSizeBytes(options['max-size'] ?? '') ?? LOG_MAX_BYTES;
-    const maxFiles = Number(options['max-file'] ?? LOG_MAX_FILES);
+    const maxFiles = logFilesOf(spec.logging);
     return {
       terminal: spec.process.tty,
       stdin: spec.process.stdin,

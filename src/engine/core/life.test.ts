@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Events, eventMatches } from '#engine/core/events.ts';
 import { afterProbe, HEALTH_START, probeArgv, probeDelayMs } from '#engine/core/health.ts';
-import { type LogFormat, type LogLine, type LogWish, logFiles, parseLines, readLogs } from '#engine/core/log-reader.ts';
+import { type LogFormat, type LogLine, type LogWish, parseLines, readLogs } from '#engine/core/log-reader.ts';
 import { FRESH_STATE, type HealthState } from '#engine/core/record.ts';
 import { afterExit, restartDelayMs, startsWithDaemon } from '#engine/core/restart.ts';
 import type { HealthSpec, RestartPolicy } from '#engine/core/spec.ts';
@@ -150,7 +150,7 @@ describe('reading logs', () => {
 
   async function read(wish: LogWish, format: LogFormat = 'json'): Promise<string[]> {
     const lines: LogLine[] = [];
-    await readLogs(await logFiles(path, 3), format, wish, async (batch) => void lines.push(...batch));
+    await readLogs({ path, maxFiles: 3 }, format, wish, async (batch) => void lines.push(...batch));
     return lines.map((l) => `${l.stream[3]}:${l.text.toString()}`);
   }
 

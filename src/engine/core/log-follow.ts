@@ -1,12 +1,19 @@
 import { watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { errnoOf } from '#base/errors.ts';
-import { type LogFormat, type LogLine, type LogPlace, type LogWish, readFrom } from '#engine/core/log-reader.ts';
+import { type LogPlaces, openLogs } from '#engine/core/log-files.ts';
+import {
+  type LogFormat,
+  type LogLine,
+  type LogPlace,
+  type LogWish,
+  linesTo,
+  readBytes,
+  readPacked,
+} from '#engine/core/log-reader.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 
-export interface LogSource {
-  path: string;
-  maxFiles: number;
+export interface LogSource extends LogPlaces {
   record: () => ContainerRecord | undefined;
   now: () => number;
 }
@@ -24,20 +31,24 @@ export async function followLogs(
   from?: LogPlace,
 ): Promise<void> {
   let file = await openOrWait(source.path, signal);
-  let offset =
-    file && from ? await offsetIn(file, source, from, (old) => readFrom(old, from.offset, format, wish, put)) : 0;
+  const take = linesTo(format, wish, put);
+  let offset = file && from ? await offsetIn(file, source, from, take) : 0;
   const bell = new Bell(source.path, signal);
   try {
     while (file && !signal.aborted) {
       const record = source.record();
       const over = !record || (!isRunning(record.state) && record.state.phase !== 'restarting');
-      offset = await readFrom(file, offset, format, wish, put);
+      offset = await readBytes(file, offset, take);
       const renewed = await turned(source.path, file);
       if (renewed) {
-        await readFrom(file, offset, format, wish, put);
-        await file.close();
+        const old = file;
         file = renewed;
-        offset = 0;
+        try {
+          const end = { ino: (await old.stat()).ino, offset: await readBytes(old, offset, take) };
+          offset = await offsetIn(file, source, end, take);
+        } finally {
+          await old.close();
+        }
         bell.watchAgain();
         continue;
       }
@@ -50,26 +61,31 @@ export async function followLogs(
   }
 }
 
-/** The file may have been turned since it was read: then what was added to it before comes first. */
+/**
+ * Where to go on in `file`. It may be another than the one that was read: then comes first what was added to that before its turn, and what
+ * stands in those between, where a program has filled some meanwhile. One that has been packed is known by its place.
+ */
 async function offsetIn(
   file: FileHandle,
-  { path }: LogSource,
+  source: LogSource,
   from: LogPlace,
-  finish: (old: FileHandle) => Promise<unknown>,
+  take: (bytes: Buffer) => Promise<void>,
 ): Promise<number> {
-  if ((await file.stat()).ino === from.ino) return from.offset;
-  const old = await open(`${path}.1`, 'r').catch(absent);
+  const { ino } = await file.stat();
+  if (ino === from.ino) return from.offset;
+  const logs = await openLogs(source);
   try {
-    if (old && (await old.stat()).ino === from.ino) await finish(old);
+    const end = logs.findIndex((log) => log.ino === ino);
+    const older = logs.slice(0, Math.max(0, end));
+    const known = older.findIndex((log) => log.ino === from.ino);
+    const [read, ...between] = older.slice(known >= 0 ? known : -1);
+    if (read?.packed) await readPacked(read, { bytes: from.offset }, take);
+    else if (read && known >= 0) await readBytes(read.handle, from.offset, take);
+    for (const log of between) await (log.packed ? readPacked(log, {}, take) : readBytes(log.handle, 0, take));
   } finally {
-    await old?.close();
+    for (const { handle } of logs) await handle.close();
   }
   return 0;
-}
-
-function absent(error: unknown): undefined {
-  if (errnoOf(error) !== 'ENOENT') throw error;
-  return undefined;
 }
 
 async function openOrWait(path: string, signal: AbortSignal): Promise<Awaited<ReturnType<typeof open>> | undefined> {

@@ -1,5 +1,5 @@
-import { type FileHandle, open, stat } from 'node:fs/promises';
-import { errnoOf } from '#base/errors.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { type LogPlaces, type OpenLog, openLogs, unpack } from '#engine/core/log-files.ts';
 
 /** One line of a container's log. `text` ends with a newline, unless the program wrote none or the line was cut. */
 export interface LogLine {
@@ -28,79 +28,72 @@ export interface LogPlace {
 
 const CHUNK_BYTES = 1024 * 1024;
 
-/** A rotated log, oldest file first: `path.2`, `path.1`, `path`. */
-export async function logFiles(path: string, maxFiles: number): Promise<string[]> {
-  const files: string[] = [];
-  for (let i = maxFiles - 1; i > 0; i--) if (await exists(`${path}.${i}`)) files.push(`${path}.${i}`);
-  if (await exists(path)) files.push(path);
-  return files;
-}
-
-/** Undefined: the container was removed since the files were listed, its logs with it. */
-async function openIfThere(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await open(path, 'r');
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    throw error;
-  }
-}
-
 /** Lines of the files in order. `put` is called with whole batches, so that 200 MB do not cost two million promises. */
 export function readLogs(
-  files: readonly string[],
+  places: LogPlaces,
   format: LogFormat,
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
 ): Promise<LogPlace | undefined> {
-  return readLogBytes(files, wish.tail, parsed(format, wish, put));
+  return readLogBytes(places, wish.tail, linesTo(format, wish, put));
 }
 
 /** The same without a look at what the lines say: `take` gets whole lines as they stand in the files, good until it is done. */
 export async function readLogBytes(
-  files: readonly string[],
+  places: LogPlaces,
   tail: number | undefined,
   take: (bytes: Buffer) => Promise<void>,
 ): Promise<LogPlace | undefined> {
-  let place: LogPlace | undefined;
-  const starts = tail === undefined ? files.map(() => 0) : await tailStarts(files, tail);
-  for (const [index, file] of files.entries()) {
-    const start = starts[index];
-    if (start === undefined) continue;
-    const handle = await openIfThere(file);
-    if (!handle) continue;
-    try {
-      const { ino } = await handle.stat();
-      place = { ino, offset: await readBytes(handle, start, take) };
-    } finally {
-      await handle.close();
+  const logs = await openLogs(places);
+  try {
+    let place: LogPlace | undefined;
+    const starts = tail === undefined ? logs.map(() => 0) : await tailStarts(logs, tail);
+    for (const [index, log] of logs.entries()) {
+      const start = starts[index];
+      if (start === undefined) continue;
+      const offset = log.packed
+        ? await readPacked(log, { lines: start }, take)
+        : await readBytes(log.handle, start, take);
+      place = { ino: log.ino, offset };
     }
+    return place;
+  } finally {
+    for (const { handle } of logs) await handle.close();
   }
-  return place;
 }
 
-/** Reads to the present end; returns the offset behind the last whole line. */
-export function readFrom(
+/** Whole lines of a packed file, but for what is skipped at its beginning; returns the bytes it holds. */
+export async function readPacked(
+  log: OpenLog,
+  skip: { lines?: number; bytes?: number },
+  take: (bytes: Buffer) => Promise<void>,
+): Promise<number> {
+  let { lines = 0 } = skip;
+  const { bytes = 0 } = skip;
+  let kept: Buffer = Buffer.alloc(0);
+  let seen = 0;
+  await unpack(log, async (chunk) => {
+    let from = Math.min(chunk.length, Math.max(0, bytes - seen));
+    seen += chunk.length;
+    for (; lines > 0 && from < chunk.length; lines--) {
+      const end = chunk.indexOf(NEWLINE, from);
+      from = end < 0 ? chunk.length : end + 1;
+      if (end < 0) break;
+    }
+    const rest = chunk.subarray(from);
+    const end = rest.lastIndexOf(NEWLINE) + 1;
+    if (end > 0) await take(kept.length > 0 ? Buffer.concat([kept, rest.subarray(0, end)]) : rest.subarray(0, end));
+    kept = end > 0 ? rest.subarray(end) : Buffer.concat([kept, rest]);
+  });
+  return seen;
+}
+
+/** Whole lines to the present end, as they stand there; returns the offset behind the last. */
+export async function readBytes(
   handle: FileHandle,
   start: number,
-  format: LogFormat,
-  wish: LogWish,
-  put: (lines: LogLine[]) => Promise<void>,
+  take: (bytes: Buffer) => Promise<void>,
 ): Promise<number> {
-  return readBytes(handle, start, parsed(format, wish, put));
-}
-
-async function readBytes(handle: FileHandle, start: number, take: (bytes: Buffer) => Promise<void>): Promise<number> {
   // Most logs are short, and a follower reads a line at a time.
   let buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, Math.max((await handle.stat()).size - start, 0) + 1));
   let kept = 0;
@@ -119,7 +112,8 @@ async function readBytes(handle: FileHandle, start: number, take: (bytes: Buffer
   }
 }
 
-function parsed(
+/** Takes bytes of a log file, whole lines, and puts those on that are wished for. */
+export function linesTo(
   format: LogFormat,
   wish: LogWish,
   put: (lines: LogLine[]) => Promise<void>,
@@ -209,22 +203,28 @@ function parseForeignLine(line: string): LogLine | undefined {
   }
 }
 
-/** Where to start in each file so that the last `count` lines come; `undefined` leaves a file out. Reads backwards. */
-async function tailStarts(files: readonly string[], count: number): Promise<(number | undefined)[]> {
-  const starts: (number | undefined)[] = files.map(() => undefined);
+/**
+ * Where to start in each file so that the last `count` lines come, in bytes, of a packed one in lines; `undefined` leaves a file out. From
+ * behind, and plain files are read backwards.
+ */
+async function tailStarts(logs: readonly OpenLog[], count: number): Promise<(number | undefined)[]> {
+  const starts: (number | undefined)[] = logs.map(() => undefined);
   let missing = count;
-  for (let i = files.length - 1; i >= 0 && missing > 0; i--) {
-    const handle = await openIfThere(files[i] ?? '');
-    if (!handle) continue;
-    try {
-      const found = await tailStart(handle, missing);
-      starts[i] = found.start;
-      missing -= found.lines;
-    } finally {
-      await handle.close();
-    }
+  for (const [i, log] of [...logs.entries()].reverse()) {
+    if (missing <= 0) break;
+    const found = log.packed ? await packedTail(log, missing) : await tailStart(log.handle, missing);
+    starts[i] = found.start;
+    missing -= found.lines;
   }
   return starts;
+}
+
+async function packedTail(log: OpenLog, count: number): Promise<{ start: number; lines: number }> {
+  let lines = 0;
+  await unpack(log, (chunk) => {
+    for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, at + 1)) lines++;
+  });
+  return { start: Math.max(0, lines - count), lines };
 }
 
 async function tailStart(handle: FileHandle, count: number): Promise<{ start: number; lines: number }> {

@@ -3,7 +3,7 @@ import { errnoOf } from '#base/errors.ts';
 import type { AgentDeps } from '#cluster/node/deps.ts';
 import type { Run } from '#cluster/node/pod/runs.ts';
 import { messagePath } from '#cluster/node/pod/start.ts';
-import { logFiles, readLogs } from '#engine/core/log-reader.ts';
+import { readLogs } from '#engine/core/log-reader.ts';
 import type { Container } from '#spec/kubernetes/types.gen.ts';
 
 export interface LastWords {
@@ -21,8 +21,8 @@ export async function lastWords(deps: AgentDeps, uid: string, container: Contain
   const wantsLog = container.terminationMessagePolicy === 'FallbackToLogsOnError' && run.exitCode !== 0;
   if (text !== '' || !wantsLog) return { text };
   const parts: Buffer[] = [];
-  const files = await logFiles(deps.engine.logPath(run.id), deps.engine.logFiles);
-  await readLogs(files, 'json', { stdout: true, stderr: true, tail: LOG_LINES }, async (lines) => {
+  const places = { path: deps.engine.logPath(run.id), maxFiles: deps.engine.logFiles };
+  await readLogs(places, 'json', { stdout: true, stderr: true, tail: LOG_LINES }, async (lines) => {
     parts.push(...lines.map((line) => line.text));
   });
   return { text: Buffer.concat(parts).subarray(-LOG_BYTES).toString('utf8') };

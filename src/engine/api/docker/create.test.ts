@@ -170,6 +170,8 @@ describe('createRequest', () => {
     [{ HostConfig: { LogConfig: { Config: { 'max-size': 'big' } } } }, 'is no size such as 10m'],
     [{ HostConfig: { LogConfig: { Config: { 'max-file': '0' } } } }, 'is not a number of files'],
     [{ HostConfig: { LogConfig: { Config: { colour: 'x' } } } }, 'is no option here'],
+    [{ HostConfig: { LogConfig: { Config: { compress: 'yes' } } } }, 'is neither true nor false'],
+    [{ HostConfig: { LogConfig: { Config: { compress: '1', 'max-file': '1' } } } }, 'contradicts a max-file of 1'],
     [{ HostConfig: { LogConfig: { Config: { tag: '{{.Foo}}' } } } }, 'has more than {{.ID}}'],
     [{ HostConfig: { LogConfig: { Config: { mode: 'non-blocking' } } } }, 'no line is dropped'],
     [{ HostConfig: { LogConfig: { Config: { 'env-regex': '(' } } } }, 'is no regular expression'],

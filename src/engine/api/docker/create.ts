@@ -7,6 +7,7 @@ import { securityOf } from '#engine/api/docker/security.ts';
 import { NotSupported } from '#engine/api/errors.ts';
 import { NoSuchLogDriver } from '#engine/core/errors.ts';
 import { ID_RANGE_SIZE } from '#engine/core/id-ranges.ts';
+import { isLogFlag, logFilesOf, wantsPacked } from '#engine/core/log-files.ts';
 import { isUlimit, parseDeviceRule } from '#engine/core/oci-resources.ts';
 import type {
   ContainerSpec,
@@ -114,7 +115,7 @@ function withoutEmpty(host: HostConfig): HostConfig {
 const LOG_DRIVERS: readonly string[] = ['json-file', 'local', 'none'];
 /**
  * What our drivers act on, and the rule of each. `labels`, `env` and `tag` say what `docker logs --details` shows. A program waits while
- * its log is written (`blocking`), and turned files stay as they are.
+ * its log is written (`blocking`).
  */
 const LOG_OPTIONS: Readonly<Record<string, { is: (value: string) => boolean; otherwise: string }>> = {
   'max-size': { is: (value) => Boolean(parseSizeBytes(value)), otherwise: 'is no size such as 10m' },
@@ -128,7 +129,7 @@ const LOG_OPTIONS: Readonly<Record<string, { is: (value: string) => boolean; oth
     otherwise: 'has more than {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageID}} and {{.ImageName}}',
   },
   mode: { is: (value) => value === 'blocking', otherwise: 'is not blocking: no line is dropped here' },
-  compress: { is: (value) => value === 'false', otherwise: 'is not false: files are turned, and not packed' },
+  compress: { is: isLogFlag, otherwise: 'is neither true nor false' },
 };
 
 function isRegex(value: string): boolean {
@@ -150,6 +151,9 @@ function loggingOf(host: HostConfig): ContainerSpec['logging'] {
     if (!option) fail(path, value, `is no option here; known are ${Object.keys(LOG_OPTIONS).join(', ')}`);
     else if (!option.is(value)) fail(path, value, option.otherwise);
   }
+  const { compress } = options;
+  if (compress !== undefined && wantsPacked({ driver, options }) && logFilesOf({ driver, options }) < 2)
+    fail(`${at}.Config["compress"]`, compress, 'contradicts a max-file of 1: it packs turned files, and none is kept');
   return { driver, options };
 }
 

@@ -14,14 +14,15 @@ import { systemHandlers } from '#engine/api/docker/system.ts';
 import { volumeHandlers } from '#engine/api/docker/volumes.ts';
 import type { Handlers } from '#engine/api/server.ts';
 import type { Engine } from '#engine/core/engine.ts';
+import { logFilesOf } from '#engine/core/log-files.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 
 /** All operations of the Docker API that an engine answers: one map a file, by operation id. */
 export function dockerHandlers(engine: Engine, now: () => number): Handlers {
   const { containers } = engine;
-  const logFilesOf = (record: ContainerRecord): { path: string; maxFiles: number } => ({
+  const logPlaces = (record: ContainerRecord): { path: string; maxFiles: number } => ({
     path: engine.logPath(record.id),
-    maxFiles: Number(record.spec.logging.options['max-file'] ?? 5),
+    maxFiles: logFilesOf(record.spec.logging),
   });
   return {
     ...refusals(),
@@ -34,7 +35,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
       now,
       ancestors: (image) => engine.images.standingOn(image),
       places: (record, withSizes) => placesOf(engine, record, withSizes),
-      past: (record, wish, write) => pastOutput(record, { ...logFilesOf(record), now }, wish, write),
+      past: (record, wish, write) => pastOutput(record, { ...logPlaces(record), now }, wish, write),
       sizes: (record) => containerSizes(engine, record),
     }),
     ...execHandlers(containers.execs),
@@ -45,7 +46,7 @@ export function dockerHandlers(engine: Engine, now: () => number): Handlers {
     ContainerLogs: (request) => {
       const record = containers.find(request.params['id'] ?? '');
       return logsReply(request, record, {
-        ...logFilesOf(record),
+        ...logPlaces(record),
         record: () => containers.get(record.id),
         now,
       });

@@ -9,14 +9,7 @@ import type { Reply } from '#engine/api/reply.ts';
 import type { ApiRequest } from '#engine/api/server.ts';
 import { compareVersions } from '#engine/api/version.ts';
 import { followLogs, type LogSource } from '#engine/core/log-follow.ts';
-import {
-  type LogFormat,
-  type LogLine,
-  type LogWish,
-  logFiles,
-  readLogBytes,
-  readLogs,
-} from '#engine/core/log-reader.ts';
+import { type LogFormat, type LogLine, type LogWish, readLogBytes, readLogs } from '#engine/core/log-reader.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import { frameHeader, MULTIPLEXED_STREAM, RAW_STREAM, STDERR, STDOUT } from '#spec/docker/frames.ts';
 
@@ -41,15 +34,14 @@ export function logsReply(request: ApiRequest, record: ContainerRecord, source: 
     status: 200,
     type: tty || compareVersions(request.version, '1.42') < 0 ? RAW_STREAM : MULTIPLEXED_STREAM,
     run: async (out, signal) => {
-      const files = await logFiles(source.path, source.maxFiles);
       const put = (lines: LogLine[]): Promise<void> => out.write(print(lines));
       const { stdout, stderr } = wish;
       const isPlain = !wish.since && !wish.until && !flag(query, 'timestamps') && details === '';
       const place = isPlain
-        ? await readLogBytes(files, wish.tail, (bytes) =>
+        ? await readLogBytes(source, wish.tail, (bytes) =>
             out.write(frameLines(bytes, { format, stdout, stderr, framed: !tty })),
           )
-        : await readLogs(files, format, wish, put);
+        : await readLogs(source, format, wish, put);
       if (flag(query, 'follow')) await followLogs(source, format, withoutTail(wish), put, signal, place);
     },
   };
@@ -66,8 +58,7 @@ export async function pastOutput(
   if (driver === 'none') return;
   const print = printer({ tty: !wish.framed, timestamps: false, details: '' });
   const until = new Date(source.now()); // what comes later is in the stream
-  const files = await logFiles(source.path, source.maxFiles);
-  await readLogs(files, driver === 'local' ? 'cri' : 'json', { ...wish, until }, (lines) => write(print(lines)));
+  await readLogs(source, driver === 'local' ? 'cri' : 'json', { ...wish, until }, (lines) => write(print(lines)));
 }
 
 function logWish(query: URLSearchParams, nowMs: number): LogWish {

@@ -10,7 +10,7 @@ import { type KernelView, readKernelView } from '#engine/core/insight/kernel-vie
 import { type ShowForm, show } from '#engine/core/insight/show.ts';
 import { type Why, why } from '#engine/core/insight/why.ts';
 import { type Xray, xray } from '#engine/core/insight/xray.ts';
-import { logFiles, readLogs } from '#engine/core/log-reader.ts';
+import { readLogs } from '#engine/core/log-reader.ts';
 import type { OciHost } from '#engine/core/oci.ts';
 import { type ContainerRecord, isRunning } from '#engine/core/record.ts';
 import type { NodeSandboxes } from '#engine/core/sandboxes.ts';
@@ -157,7 +157,8 @@ export class Insight {
     const lines: string[] = [];
     const format = spec.logging.driver === 'local' ? 'cri' : 'json';
     const wish = { stdout: true, stderr: true, tail: LAST_LINES };
-    await readLogs(await logFiles(this.#o.logPath(id), LOG_FILES_MOST), format, wish, async (batch) => {
+    const places = { path: this.#o.logPath(id), maxFiles: LOG_FILES_MOST };
+    await readLogs(places, format, wish, async (batch) => {
       lines.push(...batch.map((line) => line.text.toString().trimEnd()));
     });
     return lines.slice(-LAST_LINES);
