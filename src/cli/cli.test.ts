@@ -224,6 +224,18 @@ describe('what run and create ask for', () => {
     expect(portsOf([written]).bindings).toEqual(bindings);
   });
 
+  it('reads --mount and --network as records of CSV, whose fields may have commas of their own', () => {
+    const { HostConfig, NetworkingConfig } = body(
+      ...['--mount', 'type=volume,"volume-opt=o=addr=192.0.2.1,rw",target=/x'],
+      ...['--network', '"driver-opt=a=b,""c"" d",name=app', 'x'],
+    );
+    expect(HostConfig).toMatchObject({
+      Mounts: [{ Target: '/x', VolumeOptions: { DriverConfig: { Options: { o: 'addr=192.0.2.1,rw' } } } }],
+      NetworkMode: 'app',
+    });
+    expect(NetworkingConfig).toEqual({ EndpointsConfig: { app: { DriverOpts: { a: 'b,"c" d' } } } });
+  });
+
   it.each([
     [['-p', 'eighty:80', 'x'], 'must be [[IP:]HOST:]PORT[/PROTOCOL]'],
     [['-p', '1-2:1-3', 'x'], 'the ranges differ in length'],

@@ -3,6 +3,7 @@ import { parseDurationNs, parseSizeBytes } from '#base/units.ts';
 import { mountOf } from '#cli/commands/mount-flag.ts';
 import { endpointsOf } from '#cli/commands/network-flags.ts';
 import {
+  csvFields,
   type Json,
   pairs,
   readLocal,
@@ -298,5 +299,6 @@ function range(written: string): number[] {
 
 function networkName(written: string): string {
   if (!written.includes('=')) return written;
-  return /(?:^|,)name=([^,]+)/.exec(written)?.[1] ?? wrong('network', written, 'has no name=');
+  const named = csvFields(written).find((field) => field.startsWith('name='));
+  return named?.slice('name='.length) ?? wrong('network', written, 'has no name=');
 }

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { parseSizeBytes } from '#base/units.ts';
-import { type Json, unlessBare, withoutUndefined, wrong } from '#cli/commands/values.ts';
+import { csvFields, type Json, unlessBare, withoutUndefined, wrong } from '#cli/commands/values.ts';
 
 const TYPES = ['bind', 'volume', 'tmpfs', 'image'];
 const KEYS = new Set(
@@ -13,7 +13,7 @@ const KEYS = new Set(
 /** `--mount type=bind,source=…,target=…,readonly`. */
 export function mountOf(written: string, cwd: string): Json {
   const fields = new Map<string, string[]>();
-  for (const part of written.split(',')) {
+  for (const part of csvFields(written)) {
     const [, key = '', value = 'true'] = /^([^=]+)(?:=(.*))?$/s.exec(part) ?? [];
     if (!KEYS.has(key)) wrong('mount', written, `unexpected key '${key}'`);
     fields.set(key, [...(fields.get(key) ?? []), value]);

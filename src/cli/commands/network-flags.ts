@@ -1,4 +1,4 @@
-import { type Json, pairs, unlessBare, unlessEmpty, withoutUndefined, wrong } from '#cli/commands/values.ts';
+import { csvFields, type Json, pairs, unlessBare, unlessEmpty, withoutUndefined, wrong } from '#cli/commands/values.ts';
 import type { Flags } from '#cli/verb.ts';
 
 export interface Attachment {
@@ -48,8 +48,8 @@ function attachmentOf(written: string): Attachment {
   const bare: Attachment = { name: written, aliases: [], links: [], linkLocal: [], options: [] };
   if (!written.includes('=')) return bare;
   const out = { ...bare, name: '' };
-  for (const part of written.split(',')) {
-    const [, key = '', value = ''] = /^([^=]+)=(.*)$/.exec(part) ?? [];
+  for (const part of csvFields(written)) {
+    const [, key = '', value = ''] = /^([^=]+)=(.*)$/s.exec(part) ?? [];
     if (key === 'name') out.name = value;
     else if (key === 'alias') out.aliases.push(value);
     else if (key === 'ip') out.ip = value;

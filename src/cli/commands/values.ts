@@ -26,6 +26,14 @@ export function split2(text: string, separator: string): [string, string] {
   return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + separator.length)];
 }
 
+/** One record of CSV, as docker reads `--mount` and `--network`: a field in quotes may have commas of its own (RFC 4180). */
+export function csvFields(record: string): string[] {
+  return [...`${record},`.matchAll(/("(?:[^"]|"")*"|[^,]*),/g)].map(([, field = '']) => {
+    const inner = /^"(.*)"$/s.exec(field)?.[1];
+    return inner === undefined ? field : inner.replaceAll('""', '"');
+  });
+}
+
 export function withoutUndefined(value: Json): Json {
   return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined));
 }
