@@ -187,6 +187,14 @@ describe('createRequest', () => {
     expect(() => create(body)).toThrow(message);
   });
 
+  it('takes what is said of the network `default` for the main one, whether that is named or not', () => {
+    const NetworkingConfig = { EndpointsConfig: { default: { MacAddress: '02:00:00:00:00:09' } } };
+    for (const HostConfig of [{}, { NetworkMode: 'default' }])
+      expect(create({ HostConfig, NetworkingConfig }).spec.network.endpoints).toMatchObject([
+        { network: 'bridge', mac: '02:00:00:00:00:09' },
+      ]);
+  });
+
   it('names the runtime that is asked for, of which the engine knows whether it is there', () => {
     expect(host({ Runtime: 'runc' }).spec.runtime).toBe('runc');
     expect(create({ Runtime: 'runc' }).spec.runtime).toBe('runc'); // docker-py's place for it

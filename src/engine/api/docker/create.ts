@@ -404,9 +404,10 @@ function endpointsOf(body: Bodies['ContainerCreate'], host: HostConfig): Endpoin
   const modeName = host.NetworkMode ?? '';
   if (body.NetworkDisabled || modeName === 'none' || modeName === 'host' || modeName.startsWith('container:'))
     return [];
-  const main = modeName === '' || modeName === 'default' ? 'bridge' : modeName;
-  const settings = new Map<string, EndpointSettings | null>([[main, wished[main] ?? wished[modeName] ?? null]]);
-  for (const [name, value] of Object.entries(wished)) if (name !== main && name !== modeName) settings.set(name, value);
+  const asked = modeName || 'default';
+  const main = asked === 'default' ? 'bridge' : asked;
+  const settings = new Map<string, EndpointSettings | null>([[main, wished[main] ?? wished[asked] ?? null]]);
+  for (const [name, value] of Object.entries(wished)) if (name !== main && name !== asked) settings.set(name, value);
   return [...settings].map(([network, s]) => ({
     network,
     ...endpointOf(s ?? {}, `$.NetworkingConfig.EndpointsConfig[${JSON.stringify(network)}]`),
