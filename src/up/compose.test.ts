@@ -49,6 +49,8 @@ describe('planCompose', () => {
     ['ports: ["127.0.0.1:80:80"]', 'compose.yaml:4: services.a.ports'],
     ['healthcheck: {interval: 5s}', 'services.a.healthcheck: has no test'],
     ['networks: {default: {ipv4_address: 10.0.0.2}}', 'services.a.networks'],
+    ['networks: {default: {mac_address: "02:00:00:00:00:09"}}', 'services.a.networks.default.mac_address'],
+    ['volumes: ["/a:/b:ro,nocopy"]', '"nocopy" is no mode of a bind mount'],
     ['logging: {driver: syslog}', 'services.a.logging.driver: "syslog" has no counterpart'],
     ['logging: {options: {max-size: 10m}}', 'services.a.logging.options: logs of pods are kept as the node keeps them'],
     ['stop_signal: "15"', 'Kubernetes takes the name of a signal'],
@@ -58,6 +60,16 @@ describe('planCompose', () => {
     ['container_name: Not_A_Name', '"Not_A_Name": in Kubernetes a name has lower case letters'],
   ])('refuses %s by file and line', async (lines, problem) => {
     await expect(plan(service(lines))).rejects.toThrow(problem);
+  });
+
+  it('hands a bind’s propagation on, in whichever syntax', async () => {
+    const long = '{type: bind, source: /a, target: /c, bind: {propagation: rshared}}';
+    const objects = JSON.stringify(await plan(service(`volumes: ["/a:/b:ro,rslave", ${long}, "/a:/d:rprivate"]`)));
+    expect(objects).toContain(
+      '{"name":"bind-a","mountPath":"/b","readOnly":true,"mountPropagation":"HostToContainer"}',
+    );
+    expect(objects).toContain('{"name":"bind-a-2","mountPath":"/c","mountPropagation":"Bidirectional"}');
+    expect(objects).toContain('{"name":"bind-a-3","mountPath":"/d"}');
   });
 
   it('refuses a bind of this machine for another cluster, and gates nothing there', async () => {

@@ -23,7 +23,7 @@ export interface ComposeService {
   ports: readonly ComposePort[];
   expose: readonly string[];
   volumes: readonly ComposeMount[];
-  networks: Record<string, { aliases: readonly string[]; ipv4Address?: string }>;
+  networks: Record<string, ComposeAttachment>;
   dependsOn: Record<string, { condition: DependsCondition; required: boolean; restart: boolean }>;
   healthcheck?: ComposeHealthcheck;
   secrets: readonly ComposeFileMount[];
@@ -58,6 +58,13 @@ export interface ComposeService {
   rest: ReadonlyMap<string, Tree>;
   /** Where an attribute was written. */
   where: (attribute: string) => Position;
+}
+
+export interface ComposeAttachment {
+  aliases: readonly string[];
+  ipv4Address?: string;
+  /** As `rest` of the service, when there is any. */
+  rest?: ReadonlyMap<string, Tree>;
 }
 
 export interface ComposeBuild {

@@ -1,4 +1,5 @@
 import type {
+  ComposeAttachment,
   ComposeBuild,
   ComposeFileMount,
   ComposeHealthcheck,
@@ -57,7 +58,7 @@ export function readService(name: string, tree: Tree): ComposeService {
     ports: take('ports', (t, p) => read.list(t, p).flatMap((e, i) => readPort(e, `${p}[${i}]`))) ?? [],
     expose: take('expose', read.texts) ?? [],
     volumes: take('volumes', (t, p) => read.list(t, p).map((e, i) => readMount(e, `${p}[${i}]`))) ?? [],
-    networks: take('networks', readNetworks) ?? (at('network_mode') ? {} : { default: { aliases: [] } }),
+    networks: take('networks', readNetworks) ?? (at('network_mode') ? {} : { default: JOINED }),
     dependsOn: take('depends_on', readDependsOn) ?? {},
     ...optional('healthcheck', take('healthcheck', readHealthcheck)),
     secrets: take('secrets', (t, p) => readFileMounts(t, p, (source) => `/run/secrets/${source}`)) ?? [],
@@ -204,26 +205,6 @@ function readMount(tree: Tree, path: string): ComposeMount {
     refuse(tree.at, path, `${JSON.stringify(written)} is not [SOURCE:]TARGET[:MODE]`);
   const [source, target, mode = ''] = parts.length === 1 ? [undefined, parts[0]] : parts;
   const modes = mode === '' ? [] : mode.split(',');
-  const unknown = modes.find(
-    (m) =>
-      ![
-        'ro',
-        'rw',
-        'z',
-        'Z',
-        'nocopy',
-        'cached',
-        'delegated',
-        'consistent',
-        'rshared',
-        'rslave',
-        'rprivate',
-        'shared',
-        'slave',
-        'private',
-      ].includes(m),
-  );
-  if (unknown) refuse(tree.at, path, `${JSON.stringify(unknown)} is no mode of a mount`);
   const type = source !== undefined && /^[./~]/.test(source) ? 'bind' : 'volume';
   return {
     type,
@@ -231,20 +212,46 @@ function readMount(tree: Tree, path: string): ComposeMount {
     target: target ?? '',
     readOnly: modes.includes('ro'),
     at: tree.at,
-    rest: new Map(),
+    rest: new Map(modes.flatMap((m) => readMode(m, type, tree, path))),
   };
 }
 
+const PROPAGATIONS = ['rshared', 'rslave', 'rprivate', 'shared', 'slave', 'private'];
+/** `ro` has a field of its own; the others say what holds already, or are for SELinux and macOS. */
+const PLAIN_MODES = ['ro', 'rw', 'z', 'Z', 'cached', 'delegated', 'consistent'];
+
+/** A mode of the short syntax as the long one has it: `rslave` is `bind: {propagation: rslave}`. */
+function readMode(mode: string, type: 'bind' | 'volume', { at }: Tree, path: string): [string, Tree][] {
+  const said = (key: string, value: string | boolean): Tree => ({
+    is: 'map',
+    at,
+    entries: new Map([[key, { is: 'scalar', at, value, text: String(value) }]]),
+  });
+  if (PLAIN_MODES.includes(mode)) return [];
+  if (type === 'bind' && PROPAGATIONS.includes(mode)) return [['bind', said('propagation', mode)]];
+  if (type === 'volume' && mode === 'nocopy') return [['volume', said('nocopy', true)]];
+  return refuse(at, path, `${JSON.stringify(mode)} is no mode of a ${type} mount`);
+}
+
+const JOINED: ComposeAttachment = { aliases: [] };
+const ATTACHMENT = new Set(
+  'aliases driver_opts gw_priority interface_name ipv4_address ipv6_address link_local_ips mac_address priority'.split(
+    ' ',
+  ),
+);
+
 function readNetworks(tree: Tree, path: string): ComposeService['networks'] {
   const out: ComposeService['networks'] = {};
-  if (tree.is === 'list') for (const name of read.texts(tree, path)) out[name] = { aliases: [] };
+  if (tree.is === 'list') for (const name of read.texts(tree, path)) out[name] = JOINED;
   else
     for (const [name, value] of read.map(tree, path).entries) {
       const settings = read.map(value, `${path}.${name}`);
-      const aliases = child(settings, 'aliases', read.texts, `${path}.${name}`) ?? [];
+      read.onlyKnown(settings, ATTACHMENT, `${path}.${name}`);
+      const rest = new Map([...settings.entries].filter(([key]) => key !== 'aliases' && key !== 'ipv4_address'));
       out[name] = {
-        aliases,
+        aliases: child(settings, 'aliases', read.texts, `${path}.${name}`) ?? [],
         ...optional('ipv4Address', child(settings, 'ipv4_address', read.text, `${path}.${name}`)),
+        ...(rest.size > 0 ? { rest } : {}),
       };
     }
   return out;
@@ -316,14 +323,14 @@ function readFileMounts(tree: Tree, path: string, place: (source: string) => str
       target: target === undefined ? place(source) : target.startsWith('/') ? target : place(target),
       ...optional('uid', child(settings, 'uid', read.text, here)),
       ...optional('gid', child(settings, 'gid', read.text, here)),
-      ...optional('mode', mode && readMode(mode, here)),
+      ...optional('mode', mode && readFileMode(mode, here)),
       at: entry.at,
     };
   });
 }
 
 /** `0440`, `0o440` or `"0440"`: octal however it is written. */
-function readMode(tree: Tree, path: string): number {
+function readFileMode(tree: Tree, path: string): number {
   const digits = /^(?:0o?)?([0-7]{3,4})$/.exec(read.text(tree, path))?.[1];
   return digits === undefined
     ? refuse(tree.at, `${path}.mode`, 'must be an octal mode such as 0440')

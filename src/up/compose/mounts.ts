@@ -5,6 +5,7 @@ import * as read from '#spec/compose/read.ts';
 import { refuse, type Tree } from '#spec/compose/tree.ts';
 import type { HostPathVolumeSource, KeyToPath, Volume, VolumeMount } from '#spec/kubernetes/types.gen.ts';
 import { type ComposeInput, objectName, refuseAttribute } from '#up/compose/context.ts';
+import { only } from '#up/compose/rest.ts';
 import { compact } from '#up/objects.ts';
 
 export interface Mounts {
@@ -100,11 +101,11 @@ function addBind(
       path,
       'binds a folder of this machine, which another cluster does not have: use a config, a secret or a volume',
     );
-  checkBind(mount.rest.get('bind'), path);
+  const mountPropagation = bindPropagation(mount.rest.get('bind'), path);
   const source = mount.source ?? refuse(mount.at, path, 'has no source');
   const absolute = hostPathOf(input, source);
   const hostPath = compact<HostPathVolumeSource>({ path: absolute, type: hostPathType(input.paths[source]) });
-  into.add({ name: into.free(`bind-${posix.basename(absolute)}`), hostPath }, place);
+  into.add({ name: into.free(`bind-${posix.basename(absolute)}`), hostPath }, compact({ ...place, mountPropagation }));
 }
 
 /** Where a bind's source is on this machine; `~` is the home of whoever runs it. */
@@ -160,12 +161,26 @@ function volumeSubPath(tree: Tree | undefined, path: string): string | undefined
   return subPath && read.text(subPath, `${path}.volume.subpath`);
 }
 
-function checkBind(tree: Tree | undefined, path: string): void {
-  if (!tree) return;
-  for (const [key, value] of read.map(tree, `${path}.bind`).entries) {
-    if (key === 'create_host_path' && read.bool(value, path)) continue;
+/** Docker's words for what goes on to mounts that are made later (mount_namespaces(7)), and Kubernetes' own. */
+const PROPAGATION = {
+  private: undefined,
+  rprivate: undefined,
+  slave: 'HostToContainer',
+  rslave: 'HostToContainer',
+  shared: 'Bidirectional',
+  rshared: 'Bidirectional',
+} as const;
+
+function bindPropagation(tree: Tree | undefined, path: string): VolumeMount['mountPropagation'] {
+  if (!tree) return undefined;
+  const settings = read.map(tree, `${path}.bind`);
+  for (const [key, value] of settings.entries) {
+    if (key === 'propagation' || (key === 'create_host_path' && read.bool(value, path))) continue;
     refuse(value.at, `${path}.bind.${key}`, 'has no counterpart in Kubernetes');
   }
+  const written = settings.entries.get('propagation');
+  const words = Object.keys(PROPAGATION) as (keyof typeof PROPAGATION)[];
+  return written && PROPAGATION[only(written, `${path}.bind.propagation`, words)];
 }
 
 /** `/run:size=64m` */

@@ -45,13 +45,18 @@ export function policiesOf(input: ComposeInput): UpObject[] {
 }
 
 function checkAddresses(service: ComposeService): void {
-  for (const [name, { ipv4Address }] of Object.entries(service.networks))
+  for (const [name, { ipv4Address, rest }] of Object.entries(service.networks)) {
     if (ipv4Address !== undefined)
       refuseAttribute(
         service,
         'networks',
         `${name}: pods get their addresses from the cluster; use the name instead of ${ipv4Address}`,
       );
+    for (const [key, value] of rest ?? []) {
+      if (key === 'priority') continue; // an order, where all is joined at once
+      refuse(value.at, `services.${service.name}.networks.${name}.${key}`, 'the cluster decides how a pod is reached');
+    }
+  }
 }
 
 function checkNetwork(project: ComposeProject, name: string): void {
