@@ -405,13 +405,17 @@ describe('a container shown elsewhere', () => {
   const plain = plainSpec();
   const rich = record({
     process: { ...plain.process, args: ['serve', '--greeting', 'it’s $HOME'], user: '1000:1000', env: ['A=b c'] },
-    health: { ...health(['CMD', 'true']), intervalNs: 5e9 },
+    health: { ...health(['CMD-SHELL', 'true']), intervalNs: 5e9 },
     mounts: [
       bind('/srv/data', '/data'),
       { type: 'volume', name: 'cache', target: '/cache', readonly: false, noCopy: false, labels: {} },
       { type: 'tmpfs', target: '/run', options: ['size=1m'], readonly: false },
     ],
-    network: { ...plain.network, ports: { '80/tcp': [{ hostIp: '127.0.0.1', hostPort: '8080' }] } },
+    network: {
+      ...plain.network,
+      endpoints: [{ network: 'bridge', aliases: [], links: [], driverOptions: {} }],
+      ports: { '80/tcp': [{ hostIp: '127.0.0.1', hostPort: '8080' }] },
+    },
     resources: { ...PLAIN_RESOURCES, memoryBytes: 64 << 20, nanoCpus: 1.5e9 },
     security: { ...plain.security, capAdd: ['NET_ADMIN'] },
     restart: { name: 'on-failure', maxRetries: 3, onUnhealthy: false },
@@ -473,10 +477,7 @@ describe('a container shown elsewhere', () => {
       image: 'web:1',
       command: ['serve', '--greeting', 'it’s $$HOME'],
       ports: ['127.0.0.1:8080:80'],
-      volumes: [
-        { type: 'bind', source: '/srv/data', target: '/data', read_only: true },
-        { type: 'volume', source: 'cache', target: '/cache' },
-      ],
+      volumes: ['/srv/data:/data:ro', { type: 'volume', source: 'cache', target: '/cache' }],
       cpus: 1.5,
       restart: 'on-failure:3',
     });
@@ -496,7 +497,7 @@ describe('a container shown elsewhere', () => {
           {
             securityContext: { runAsUser: 1000, runAsGroup: 1000, capabilities: { add: ['NET_ADMIN'] } },
             resources: { limits: { memory: '67108864', cpu: '1500m' } },
-            livenessProbe: { exec: { command: ['true'] }, periodSeconds: 5 },
+            livenessProbe: { exec: { command: ['/bin/sh', '-c', 'true'] }, periodSeconds: 5 },
           },
         ],
         volumes: [

@@ -1,6 +1,19 @@
-import { DEFAULT_SHM_BYTES, published } from '#engine/core/insight/show-docker.ts';
+import {
+  compact,
+  DEFAULT_NETWORK,
+  DEFAULT_SHM_BYTES,
+  hasPlainPaths,
+  linksOf,
+  namespaceWord,
+  published,
+  type Unsaid,
+  unsaidOfDocker,
+  userWord,
+  variables,
+  when,
+} from '#engine/core/insight/show-parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, IpcMode, MountSpec } from '#engine/core/spec.ts';
+import type { ContainerSpec, EndpointSpec, MountSpec } from '#engine/core/spec.ts';
 
 export interface ComposeFile {
   services: Record<string, object>;
@@ -9,112 +22,155 @@ export interface ComposeFile {
 }
 
 /** One service of a Compose file (compose-spec, "Services"), with the volumes and networks it names. */
-export function composeService(record: ContainerRecord): { file: ComposeFile; unsaid: string[] } {
+export function composeService(record: ContainerRecord): Unsaid & { file: ComposeFile } {
   const { spec, name } = record;
   const service = compact({
     image: record.image.reference,
     container_name: name,
+    platform: spec.platform,
     ...processKeys(spec),
-    volumes: spec.mounts.filter((m) => m.type !== 'tmpfs').map(volumeEntry),
+    volumes: spec.mounts.flatMap((m) => (m.type === 'tmpfs' ? [] : [volumeEntry(m)])),
     tmpfs: spec.mounts.flatMap((m) => (m.type === 'tmpfs' ? [tmpfsEntry(m)] : [])),
     ...networkKeys(spec),
     ...resourceKeys(spec),
     ...securityKeys(spec),
     ...lifeKeys(spec),
   });
+  // Compose takes an empty list for the wish to have none of the image's.
+  if (spec.process.entrypoint) service['entrypoint'] = spec.process.entrypoint;
   const volumes = spec.mounts.flatMap((m) => (m.type === 'volume' && m.name !== '' ? [m.name] : []));
-  const networks = networkNames(spec);
+  const networks = joined(spec).map((e) => e.network);
   const external = (names: readonly string[]): Record<string, object> =>
     Object.fromEntries(names.map((n) => [n, { external: true }]));
   return {
     file: {
-      services: { [name]: service },
+      services: { [name]: literal(service) as object },
       ...(volumes.length > 0 ? { volumes: external([...new Set(volumes)]) } : {}),
       ...(networks.length > 0 ? { networks: external(networks) } : {}),
     },
-    unsaid: spec.autoRemove ? ['--rm: a service stays until it is taken down'] : [],
+    unsaid: unsaidOf(spec),
+    ours: when(spec.namespaces.user.kind === 'private', `userns_mode: ${userWord(spec.namespaces.user)}`),
   };
 }
 
-function processKeys({ process, hostname, domainname, labels, init, namespaces }: ContainerSpec): object {
+/** Compose would put a variable in the place of a dollar, wherever a value stands (compose-spec, "Interpolation"). */
+function literal(value: unknown): unknown {
+  if (typeof value === 'string') return value.replaceAll('$', '$$$$');
+  if (Array.isArray(value)) return value.map(literal);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, literal(inner)]));
+}
+
+function processKeys({ process, hostname, domainname, labels, annotations, init, namespaces }: ContainerSpec): object {
   return {
     hostname,
     domainname,
-    entrypoint: process.entrypoint,
-    command: process.args?.map(escapeDollar),
+    command: process.args,
     user: process.user,
     working_dir: process.cwd,
     group_add: process.groups,
-    environment: process.env.map(escapeDollar),
+    environment: variables(process),
     labels,
+    annotations,
     stdin_open: process.stdin || undefined,
     tty: process.tty || undefined,
     init: init || undefined,
-    pid: namespaceKey(namespaces.pid),
-    ipc: namespaceKey(namespaces.ipc),
-    uts: namespaceKey(namespaces.uts),
+    pid: namespaceWord(namespaces.pid),
+    ipc: namespaceWord(namespaces.ipc),
+    uts: namespaceWord(namespaces.uts),
+    cgroup: namespaceWord(namespaces.cgroup),
+    userns_mode: userWord(namespaces.user),
   };
 }
 
-/** Compose would put a variable in its place. */
-function escapeDollar(text: string): string {
-  return text.replaceAll('$', '$$$$');
+type Bind = MountSpec & { type: 'bind' };
+type Volume = MountSpec & { type: 'volume' };
+type Tmpfs = MountSpec & { type: 'tmpfs' };
+
+function volumeEntry(mount: Bind | Volume): object | string {
+  if (mount.type === 'bind') return isShort(mount) ? shortBind(mount) : longBind(mount);
+  return compact({
+    type: 'volume',
+    source: mount.name,
+    target: mount.target,
+    read_only: mount.readonly !== false || undefined,
+    volume: compact({ nocopy: mount.noCopy || undefined, subpath: mount.subpath, labels: mount.labels }),
+  });
 }
 
-function namespaceKey(mode: IpcMode): string | undefined {
-  if (mode.kind === 'private') return undefined;
-  return mode.kind === 'container' ? `container:${mode.id}` : mode.kind;
+/** The short syntax makes a source that is missing, with every version; of the long one that is a newer word. */
+function isShort({ source, target, createSource, recursive, readonly }: Bind): boolean {
+  const plain = recursive && (readonly === false || readonly === 'recursive');
+  return createSource && plain && !`${source}${target}`.includes(':');
 }
 
-function volumeEntry(mount: MountSpec): object | string {
-  if (mount.type === 'bind')
-    return compact({
-      type: 'bind',
-      source: mount.source,
-      target: mount.target,
-      read_only: mount.readonly !== false || undefined,
-      bind: compact({ propagation: mount.propagation, create_host_path: mount.createSource || undefined }),
-    });
-  if (mount.type === 'volume')
-    return compact({
-      type: 'volume',
-      source: mount.name || undefined,
-      target: mount.target,
-      read_only: mount.readonly !== false || undefined,
-      volume: compact({ nocopy: mount.noCopy || undefined, subpath: mount.subpath }),
-    });
-  return tmpfsEntry(mount);
+function shortBind({ source, target, readonly, propagation }: Bind): string {
+  const modes = [...when(readonly !== false, 'ro'), ...(propagation ? [propagation] : [])];
+  return [source, target, ...when(modes.length > 0, modes.join(','))].join(':');
 }
 
-function tmpfsEntry({ target, options }: MountSpec & { type: 'tmpfs' }): string {
-  return options.length > 0 ? `${target}:${options.join(',')}` : target;
+function longBind({ source, target, readonly, propagation, createSource, recursive }: Bind): object {
+  const below = recursive ? { top: 'writable', 'force-recursive': 'readonly' }[String(readonly)] : 'disabled';
+  return compact({
+    type: 'bind',
+    source,
+    target,
+    read_only: readonly !== false || undefined,
+    bind: compact({ propagation, create_host_path: createSource, recursive: below }),
+  });
 }
 
-function networkNames({ namespaces, network }: ContainerSpec): string[] {
-  if (namespaces.network.kind !== 'private') return [];
-  return network.endpoints.map((e) => e.network).filter((n) => n !== 'bridge' && n !== 'none');
+function tmpfsEntry({ target, options, readonly }: Tmpfs): string {
+  const all = [...options, ...when(readonly !== false, 'ro')];
+  return all.length > 0 ? `${target}:${all.join(',')}` : target;
+}
+
+/** What it joins by `networks`; the default network is a mode. */
+function joined({ namespaces, network }: ContainerSpec): EndpointSpec[] {
+  return namespaces.network.kind === 'private' ? network.endpoints.filter((e) => e.network !== DEFAULT_NETWORK) : [];
 }
 
 function networkKeys(spec: ContainerSpec): object {
   const { network, namespaces } = spec;
-  const named = network.endpoints.filter((e) => networkNames(spec).includes(e.network));
-  const mode = namespaceKey(namespaces.network);
+  const endpoints = joined(spec);
+  const [main] = network.endpoints;
+  const isJoining = namespaces.network.kind === 'private';
   return {
-    network_mode: mode ?? (named.length === 0 ? (network.endpoints[0]?.network ?? 'none') : undefined),
+    network_mode: isJoining
+      ? endpoints.length > 0
+        ? undefined
+        : (main?.network ?? 'none')
+      : namespaceWord(namespaces.network),
     networks: Object.fromEntries(
-      named.map((e) => [
-        e.network,
-        compact({ aliases: e.aliases, ipv4_address: e.ipv4, ipv6_address: e.ipv6, mac_address: e.mac }),
-      ]),
+      endpoints.map((e, i) => [e.network, endpointEntry(e, endpoints.length - 1 - i)] as const),
     ),
-    ports: Object.entries(network.ports).flatMap(([port, bindings]) => bindings.map((b) => published(b, port))),
-    mac_address: network.mac,
+    // The host's network publishes nothing, and Compose refuses to say so.
+    ports: Object.entries(namespaces.network.kind === 'host' ? {} : network.ports).flatMap(([port, bindings]) =>
+      bindings.map((b) => published(b, port)),
+    ),
+    expose: Object.entries(network.ports).flatMap(([port, bindings]) => when(bindings.length === 0, port)),
+    mac_address: network.mac ?? (main?.network === DEFAULT_NETWORK ? main.mac : undefined),
     dns: network.dns,
     dns_search: network.dnsSearch,
     dns_opt: network.dnsOptions,
     extra_hosts: network.extraHosts,
-    links: network.links,
+    // `links` are to services of the file.
+    external_links: linksOf(network),
   };
+}
+
+/** `priority`: the order in which networks are joined, the highest first. */
+function endpointEntry(e: EndpointSpec, priority: number): object {
+  return compact({
+    aliases: e.aliases,
+    ipv4_address: e.ipv4,
+    ipv6_address: e.ipv6,
+    link_local_ips: e.linkLocal,
+    mac_address: e.mac,
+    driver_opts: e.driverOptions,
+    gw_priority: e.gwPriority || undefined,
+    priority: priority || undefined,
+  });
 }
 
 function resourceKeys({ resources: r, shmBytes, ulimits }: ContainerSpec): object {
@@ -128,8 +184,18 @@ function resourceKeys({ resources: r, shmBytes, ulimits }: ContainerSpec): objec
     cpu_shares: r.cpuShares,
     cpu_period: r.cpuPeriodUs,
     cpu_quota: r.cpuQuotaUs,
+    cpu_rt_period: r.cpuRealtimePeriodUs,
+    cpu_rt_runtime: r.cpuRealtimeRuntimeUs,
     cpuset: r.cpusetCpus,
     pids_limit: r.pids,
+    blkio_config: compact({
+      weight: r.blkioWeight,
+      weight_device: r.blkioWeightDevices,
+      device_read_bps: r.readBps,
+      device_write_bps: r.writeBps,
+      device_read_iops: r.readIops,
+      device_write_iops: r.writeIops,
+    }),
     cgroup_parent: r.cgroupParent,
     shm_size: shmBytes === DEFAULT_SHM_BYTES ? undefined : shmBytes,
     ulimits: Object.fromEntries(ulimits.map((u) => [u.name, { soft: u.soft, hard: u.hard }])),
@@ -142,8 +208,9 @@ function securityKeys({ security, devices, deviceRules, sysctls, oomScoreAdj }: 
     cap_add: security.capAdd,
     cap_drop: security.capDrop,
     security_opt: [
-      ...(security.noNewPrivileges ? ['no-new-privileges:true'] : []),
-      ...(security.seccomp === 'unconfined' ? ['seccomp:unconfined'] : []),
+      ...when(security.noNewPrivileges, 'no-new-privileges:true'),
+      ...when(security.seccomp === 'unconfined', 'seccomp:unconfined'),
+      ...when(hasPlainPaths(security), 'systempaths=unconfined'),
     ],
     read_only: security.readonlyRoot || undefined,
     devices: devices.map((d) => `${d.hostPath}:${d.path}:${d.access}`),
@@ -162,10 +229,11 @@ function lifeKeys({ restart, stop, health, logging, runtime }: ContainerSpec): o
     stop_grace_period: stop.timeoutSeconds === undefined ? undefined : `${stop.timeoutSeconds}s`,
     healthcheck: health
       ? compact({
-          test: health.test.map(escapeDollar),
+          test: health.test,
           interval: seconds(health.intervalNs),
           timeout: seconds(health.timeoutNs),
           start_period: seconds(health.startPeriodNs),
+          start_interval: seconds(health.startIntervalNs),
           retries: health.retries || undefined,
         })
       : undefined,
@@ -177,13 +245,37 @@ function lifeKeys({ restart, stop, health, logging, runtime }: ContainerSpec): o
   };
 }
 
-/** Without what was not asked for: absent, empty lists and empty maps. */
-export function compact(object: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(object).filter(([, value]) => {
-      if (value === undefined || value === null || value === '') return false;
-      if (Array.isArray(value)) return value.length > 0;
-      return typeof value !== 'object' || Object.keys(value).length > 0;
+function unsaidOf(spec: ContainerSpec): string[] {
+  const { process, mounts, resources, network, namespaces, autoRemove } = spec;
+  const isPublished = Object.values(network.ports).some((bindings) => bindings.length > 0);
+  return [
+    ...unsaidOfDocker(spec),
+    ...when(process.stdin && process.stdinOnce, 'a standard input that closes with the first client that leaves'),
+    ...unsaidOfNetworks(spec),
+    ...when(namespaces.network.kind === 'host' && isPublished, 'published ports: the network of the host has none'),
+    ...when(network.publishAll, 'ports of the image, published at any of the host'),
+    ...mounts.flatMap((m) => {
+      if (m.type === 'tmpfs') return [];
+      const owner = when(m.owner !== undefined, `owners of the files at ${m.target}`);
+      return m.type === 'bind'
+        ? owner
+        : [...owner, ...when(m.driver !== undefined, `the volume driver at ${m.target}: the volume has to be there`)];
     }),
-  );
+    ...when(Boolean(resources.cpusetMems), `memory nodes ${resources.cpusetMems}`),
+    ...when(autoRemove, '--rm: a service stays until it is taken down'),
+  ];
+}
+
+/** The default network is a mode, which stands alone and has no settings but the MAC address. */
+function unsaidOfNetworks(spec: ContainerSpec): string[] {
+  const own = spec.network.endpoints.find((e) => e.network === DEFAULT_NETWORK);
+  if (spec.namespaces.network.kind !== 'private' || !own) return [];
+  const { network, links, mac, ...settings } = own;
+  return [
+    ...when(joined(spec).length > 0, `the network ${network} beside others`),
+    ...when(
+      Object.values(compact({ ...settings, gwPriority: own.gwPriority || '' })).length > 0,
+      `what it is in the network ${network}: aliases, addresses, options`,
+    ),
+  ];
 }

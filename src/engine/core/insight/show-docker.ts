@@ -1,45 +1,61 @@
+import {
+  DEFAULT_NETWORK,
+  DEFAULT_SHM_BYTES,
+  hasPlainPaths,
+  linksOf,
+  namespaceWord,
+  published,
+  quoted,
+  type Unsaid,
+  unsaidOfDocker,
+  userWord,
+  variables,
+  when,
+} from '#engine/core/insight/show-parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
-import type { ContainerSpec, DeviceRate, IpcMode, MountSpec } from '#engine/core/spec.ts';
+import type { ContainerSpec, DeviceRate, EndpointSpec, IpcMode, MountSpec } from '#engine/core/spec.ts';
 
-/** Options of `docker run`, then the image and its arguments. What is as by default is left out. */
-export function dockerRun(record: ContainerRecord): { options: string[]; words: string[] } {
+export interface DockerRun extends Unsaid {
+  options: string[];
+  /** The image and its arguments. */
+  words: string[];
+}
+
+/** A `docker run`. What is as by default is left out. */
+export function dockerRun(record: ContainerRecord): DockerRun {
   const { spec, name } = record;
   const options = [
-    ...flag('--detach', !spec.process.tty && !spec.process.stdin),
+    // Attached, a client that keeps standard input open closes it when it leaves.
+    ...flag('--detach', !(spec.process.stdin && spec.process.stdinOnce)),
     `--name=${name}`,
     ...processFlags(spec),
-    ...spec.mounts.flatMap(mountFlags),
+    ...spec.mounts.map(mountFlag),
     ...networkFlags(spec),
     ...resourceFlags(spec),
     ...securityFlags(spec),
     ...lifeFlags(spec),
   ];
   const words = [record.image.reference, ...(spec.process.entrypoint?.slice(1) ?? []), ...(spec.process.args ?? [])];
-  return { options, words };
+  return { options, words, unsaid: unsaidOf(spec), ours: ourFlags(spec) };
 }
 
-function processFlags({
-  process,
-  hostname,
-  domainname,
-  labels,
-  annotations,
-  init,
-  namespaces,
-}: ContainerSpec): string[] {
+function processFlags(spec: ContainerSpec): string[] {
+  const { process, namespaces } = spec;
   return [
     ...flag('--interactive', process.stdin),
     ...flag('--tty', process.tty),
-    ...flag('--init', init),
-    ...option('--hostname', hostname),
-    ...option('--domainname', domainname),
+    ...flag('--init', spec.init),
+    ...option('--platform', spec.platform),
+    ...option('--hostname', spec.hostname),
+    ...option('--domainname', spec.domainname),
     ...option('--user', process.user),
     ...option('--workdir', process.cwd),
     ...process.groups.map((group) => `--group-add=${group}`),
-    ...process.env.map((entry) => `--env=${entry}`),
-    ...Object.entries(labels).map(([key, value]) => `--label=${key}=${value}`),
-    ...Object.entries(annotations).map(([key, value]) => `--annotation=${key}=${value}`),
-    ...option('--entrypoint', process.entrypoint?.[0]),
+    ...variables(process).map((entry) => `--env=${entry}`),
+    ...Object.entries(spec.labels).map(([key, value]) => `--label=${key}=${value}`),
+    ...Object.entries(spec.annotations).map(([key, value]) => `--annotation=${key}=${value}`),
+    // An empty one takes the image's away.
+    ...(process.entrypoint ? [`--entrypoint=${process.entrypoint[0] ?? ''}`] : []),
     ...namespaceFlag('--pid', namespaces.pid),
     ...namespaceFlag('--ipc', namespaces.ipc),
     ...namespaceFlag('--uts', namespaces.uts),
@@ -48,67 +64,99 @@ function processFlags({
 }
 
 function namespaceFlag(name: string, mode: IpcMode): string[] {
-  if (mode.kind === 'private') return [];
-  return [`${name}=${mode.kind === 'container' ? `container:${mode.id}` : mode.kind}`];
+  return option(name, namespaceWord(mode));
 }
 
-function mountFlags(mount: MountSpec): string[] {
-  const readonly = mount.readonly ? [',readonly'] : [];
+type Bind = MountSpec & { type: 'bind' };
+type Volume = MountSpec & { type: 'volume' };
+
+function mountFlag(mount: MountSpec): string {
   switch (mount.type) {
     case 'tmpfs':
-      return [`--tmpfs=${mount.target}${mount.options.length > 0 ? `:${mount.options.join(',')}` : ''}`];
-    case 'bind': {
-      const options = [
-        ...(mount.readonly ? ['ro'] : []),
-        ...(mount.propagation ? [mount.propagation] : []),
-        ...ownerOptions(mount.owner),
-      ];
-      return [`--volume=${mount.source}:${mount.target}${options.length > 0 ? `:${options.join(',')}` : ''}`];
-    }
-    case 'volume': {
-      const driver = mount.driver
-        ? [
-            `,volume-driver=${mount.driver.name}`,
-            ...Object.entries(mount.driver.options).map(([k, v]) => `,volume-opt=${k}=${v}`),
-          ]
-        : [];
-      const more = [
-        ...(mount.name === '' ? [] : [`,source=${mount.name}`]),
-        ...(mount.subpath ? [`,volume-subpath=${mount.subpath}`] : []),
-        ...(mount.noCopy ? [',volume-nocopy'] : []),
-        ...driver,
-        ...readonly,
-      ];
-      return [`--mount=type=volume${more.join('')},target=${mount.target}`];
-    }
+      return `--tmpfs=${joined(mount.target, [...mount.options, ...flag('ro', mount.readonly !== false)])}`;
+    case 'bind':
+      return isShortBind(mount) ? shortBind(mount) : `--mount=${longBind(mount)}`;
+    case 'volume':
+      return isShortVolume(mount) ? shortVolume(mount) : `--mount=${longVolume(mount)}`;
   }
 }
 
-function ownerOptions(owner: { uid?: number; gid?: number } | undefined): string[] {
-  return [
-    ...(owner?.uid === undefined ? [] : [`uid=${owner.uid}`]),
-    ...(owner?.gid === undefined ? [] : [`gid=${owner.gid}`]),
-  ];
+function joined(path: string, options: readonly string[]): string {
+  return options.length > 0 ? `${path}:${options.join(',')}` : path;
+}
+
+/** `--volume` makes a source that is missing, and has our owners; `--mount` has the rest, and takes any path. */
+function isShortBind({ source, target, owner, createSource, recursive, readonly }: Bind): boolean {
+  if (`${source}${target}`.includes(':')) return false;
+  return owner !== undefined || (createSource && recursive && (readonly === false || readonly === 'recursive'));
+}
+
+function shortBind({ source, target, readonly, propagation, recursive, owner }: Bind): string {
+  return `--volume=${source}:${joined(target, [
+    ...flag('ro', readonly !== false),
+    ...(propagation ? [propagation] : []),
+    ...flag('bind-nonrecursive', !recursive),
+    ...ownerOptions(owner),
+  ])}`;
+}
+
+/** Nothing is below that could be read-only where nothing below comes along. */
+function longBind({ source, target, readonly, propagation, recursive }: Bind): string {
+  const forced = recursive && readonly === 'force-recursive';
+  const below = recursive ? { top: 'writable', 'force-recursive': 'readonly' }[String(readonly)] : 'disabled';
+  return fields([
+    'type=bind',
+    `source=${source}`,
+    `target=${target}`,
+    ...flag('readonly', readonly !== false),
+    // Docker wants the default said beside `readonly`.
+    ...option('bind-propagation', propagation ?? (forced ? 'rprivate' : undefined)),
+    ...option('bind-recursive', below),
+  ]);
+}
+
+function isShortVolume({ name, target, owner, subpath, driver, labels }: Volume): boolean {
+  const plain = subpath === undefined && driver === undefined && Object.keys(labels).length === 0;
+  return owner !== undefined && plain && name !== '' && !target.includes(':');
+}
+
+function shortVolume({ name, target, readonly, noCopy, owner }: Volume): string {
+  return `--volume=${name}:${joined(target, [
+    ...flag('ro', readonly !== false),
+    ...flag('nocopy', noCopy),
+    ...ownerOptions(owner),
+  ])}`;
+}
+
+function longVolume({ name, target, readonly, noCopy, subpath, driver, labels }: Volume): string {
+  return fields([
+    'type=volume',
+    ...option('source', name),
+    ...option('volume-subpath', subpath),
+    ...flag('volume-nocopy', noCopy),
+    ...option('volume-driver', driver?.name),
+    ...Object.entries(driver?.options ?? {}).map(([key, value]) => `volume-opt=${key}=${value}`),
+    ...Object.entries(labels).map(([key, value]) => `volume-label=${key}=${value}`),
+    ...flag('readonly', readonly !== false),
+    `target=${target}`,
+  ]);
+}
+
+/** One record of CSV (RFC 4180): a value may have commas of its own (`o=addr=192.0.2.1,rw`). */
+function fields(list: readonly string[]): string {
+  return list.map((field) => (/[",\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field)).join(',');
+}
+
+function ownerOptions(owner: Bind['owner']): string[] {
+  return [...option('uid', owner?.uid), ...option('gid', owner?.gid)];
 }
 
 function networkFlags({ network, namespaces }: ContainerSpec): string[] {
-  const mode = namespaces.network;
-  if (mode.kind === 'host') return ['--network=host'];
-  if (mode.kind === 'container') return [`--network=container:${mode.id}`];
+  const joins = namespaces.network.kind === 'private';
+  const mode = joins && network.endpoints.length === 0 ? 'none' : namespaceWord(namespaces.network);
   return [
-    ...network.endpoints.flatMap((e) => {
-      const more = [
-        ...e.aliases.map((alias) => `,alias=${alias}`),
-        ...option(',ip', e.ipv4),
-        ...option(',ip6', e.ipv6),
-        ...option(',mac-address', e.mac),
-        ...(e.linkLocal ?? []).map((ip) => `,link-local-ip=${ip}`),
-        ...option(',gw-priority', e.gwPriority || undefined),
-        ...Object.entries(e.driverOptions).map(([key, value]) => `,driver-opt=${key}=${value}`),
-      ];
-      if (e.network === 'bridge' && more.length === 0) return [];
-      return [more.length === 0 ? `--network=${e.network}` : `--network=name=${e.network}${more.join('')}`];
-    }),
+    ...option('--network', mode),
+    ...(joins ? network.endpoints.flatMap((e) => endpointFlag(e, network.endpoints.length === 1)) : []),
     ...Object.entries(network.ports).flatMap(([port, bindings]) =>
       bindings.length === 0 ? [`--expose=${port}`] : bindings.map((b) => `--publish=${published(b, port)}`),
     ),
@@ -118,13 +166,22 @@ function networkFlags({ network, namespaces }: ContainerSpec): string[] {
     ...network.dnsSearch.map((domain) => `--dns-search=${domain}`),
     ...network.dnsOptions.map((word) => `--dns-option=${word}`),
     ...network.extraHosts.map((line) => `--add-host=${line}`),
-    ...network.links.map((link) => `--link=${link}`),
+    ...linksOf(network).map((link) => `--link=${link}`),
   ];
 }
 
-export function published({ hostIp, hostPort }: { hostIp: string; hostPort: string }, port: string): string {
-  const ip = hostIp.includes(':') ? `[${hostIp}]:` : hostIp === '' ? '' : `${hostIp}:`;
-  return `${ip}${hostPort}${ip !== '' || hostPort !== '' ? ':' : ''}${port.replace(/\/tcp$/, '')}`;
+function endpointFlag(e: EndpointSpec, alone: boolean): string[] {
+  const more = [
+    ...e.aliases.map((alias) => `alias=${alias}`),
+    ...option('ip', e.ipv4),
+    ...option('ip6', e.ipv6),
+    ...option('mac-address', e.mac),
+    ...(e.linkLocal ?? []).map((ip) => `link-local-ip=${ip}`),
+    ...option('gw-priority', e.gwPriority || undefined),
+    ...Object.entries(e.driverOptions).map(([key, value]) => `driver-opt=${key}=${value}`),
+  ];
+  if (e.network === DEFAULT_NETWORK && alone && more.length === 0) return [];
+  return [`--network=${more.length === 0 ? e.network : fields([`name=${e.network}`, ...more])}`];
 }
 
 function resourceFlags({ resources: r, shmBytes, ulimits }: ContainerSpec): string[] {
@@ -139,6 +196,8 @@ function resourceFlags({ resources: r, shmBytes, ulimits }: ContainerSpec): stri
     ...option('--cpu-shares', r.cpuShares),
     ...option('--cpu-period', r.cpuPeriodUs),
     ...option('--cpu-quota', r.cpuQuotaUs),
+    ...option('--cpu-rt-period', r.cpuRealtimePeriodUs),
+    ...option('--cpu-rt-runtime', r.cpuRealtimeRuntimeUs),
     ...option('--cpuset-cpus', r.cpusetCpus),
     ...option('--cpuset-mems', r.cpusetMems),
     ...option('--pids-limit', r.pids),
@@ -154,8 +213,6 @@ function resourceFlags({ resources: r, shmBytes, ulimits }: ContainerSpec): stri
   ];
 }
 
-export const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
-
 function securityFlags({ security, devices, deviceRules, sysctls, namespaces, oomScoreAdj }: ContainerSpec): string[] {
   return [
     ...flag('--privileged', security.privileged),
@@ -163,12 +220,12 @@ function securityFlags({ security, devices, deviceRules, sysctls, namespaces, oo
     ...security.capDrop.map((name) => `--cap-drop=${name}`),
     ...flag('--security-opt=no-new-privileges', security.noNewPrivileges),
     ...flag('--security-opt=seccomp=unconfined', security.seccomp === 'unconfined'),
-    ...flag('--security-opt=systempaths=unconfined', security.maskedPaths?.length === 0),
+    ...flag('--security-opt=systempaths=unconfined', hasPlainPaths(security)),
     ...flag('--read-only', security.readonlyRoot),
     ...devices.map((d) => `--device=${d.hostPath}:${d.path}:${d.access}`),
     ...deviceRules.map((rule) => `--device-cgroup-rule=${rule}`),
     ...Object.entries(sysctls).map(([key, value]) => `--sysctl=${key}=${value}`),
-    ...flag('--userns=private', namespaces.user.kind === 'private'),
+    ...option('--userns', userWord(namespaces.user)),
     ...option('--oom-score-adj', oomScoreAdj === 0 ? undefined : oomScoreAdj),
   ];
 }
@@ -189,15 +246,62 @@ function lifeFlags({ restart, stop, health, logging, autoRemove, runtime }: Cont
 
 function healthFlags(health: ContainerSpec['health']): string[] {
   if (!health) return [];
-  if (health.test[0] === 'NONE') return ['--no-healthcheck'];
+  const [kind, ...words] = health.test;
+  if (kind === 'NONE') return ['--no-healthcheck'];
+  const line = kind === 'CMD' ? words.map(quoted).join(' ') : words.join(' ');
   const seconds = (name: string, ns: number): string[] => option(name, ns > 0 ? `${ns / 1e9}s` : undefined);
   return [
-    ...option('--health-cmd', health.test.slice(1).join(' ') || undefined),
+    ...option('--health-cmd', line),
     ...seconds('--health-interval', health.intervalNs),
     ...seconds('--health-timeout', health.timeoutNs),
     ...seconds('--health-start-period', health.startPeriodNs),
     ...seconds('--health-start-interval', health.startIntervalNs),
     ...option('--health-retries', health.retries || undefined),
+  ];
+}
+
+function unsaidOf(spec: ContainerSpec): string[] {
+  const { health, mounts } = spec;
+  return [
+    ...unsaidOfDocker(spec),
+    ...when(health?.test[0] === 'CMD', 'a health check without a shell: --health-cmd is a line for one'),
+    ...mounts.flatMap((m) => {
+      if (m.type === 'tmpfs') return [];
+      if (m.type === 'volume')
+        return when(m.owner !== undefined && !isShortVolume(m), `owners of the files at ${m.target}`);
+      return isShortBind(m) ? unsaidOfShort(m) : unsaidOfLong(m);
+    }),
+  ];
+}
+
+function unsaidOfShort({ source, target, createSource, readonly }: Bind): string[] {
+  const below = { top: 'may be written', 'force-recursive': 'must not be written' }[String(readonly)];
+  return [
+    ...when(!createSource, `${source} has to be there: --volume makes it`),
+    ...when(below !== undefined, `what is mounted below ${target} ${below}`),
+  ];
+}
+
+function unsaidOfLong({ source, target, createSource, owner }: Bind): string[] {
+  return [
+    ...when(createSource, `${source} is made where it is missing`),
+    ...when(owner !== undefined, `owners of the files at ${target}`),
+  ];
+}
+
+/** What docker's command line refuses, or dockerd. */
+function ourFlags({ labels, namespaces, network, mounts }: ContainerSpec): string[] {
+  const named = network.endpoints.map((e) => e.network);
+  return [
+    ...Object.keys(labels).flatMap((key) =>
+      when(/\s/.test(key), `a label with a space in its name, ${JSON.stringify(key)}`),
+    ),
+    ...when(named.length > 1 && named.includes(DEFAULT_NETWORK), `the network ${DEFAULT_NETWORK} beside others`),
+    ...option('--userns', userWord(namespaces.user)),
+    ...mounts.flatMap((m) => {
+      const owner = m.type === 'tmpfs' ? undefined : m.owner;
+      return owner ? [mountFlag(m)].filter((said) => said.startsWith('--volume=')) : [];
+    }),
   ];
 }
 

@@ -1,12 +1,20 @@
 import { parseSizeBytes } from '#base/units.ts';
-import { compact } from '#engine/core/insight/show-compose.ts';
-import { DEFAULT_SHM_BYTES } from '#engine/core/insight/show-docker.ts';
+import {
+  compact,
+  DEFAULT_NETWORK,
+  DEFAULT_SHM_BYTES,
+  hasOwnPaths,
+  hasPlainPaths,
+  type Unsaid,
+  variables,
+  when,
+} from '#engine/core/insight/show-parts.ts';
 import type { ContainerRecord } from '#engine/core/record.ts';
 import type { ContainerSpec, MountSpec } from '#engine/core/spec.ts';
 import { signalName, signalNumber } from '#kernel/linux/names.ts';
 
 /** A Pod, and a Service when ports are published (Kubernetes core/v1). */
-export function pod(record: ContainerRecord): { objects: object[]; unsaid: string[] } {
+export function pod(record: ContainerRecord): Unsaid & { objects: object[] } {
   const { spec } = record;
   const name = objectName(record.name);
   const { labels, annotations } = labelled(name, spec);
@@ -18,7 +26,7 @@ export function pod(record: ContainerRecord): { objects: object[]; unsaid: strin
     command: spec.process.entrypoint,
     args: spec.process.args,
     workingDir: spec.process.cwd,
-    env: spec.process.env.map(envEntry),
+    env: variables(spec.process).map(envEntry),
     ports: ports.map(({ containerPort, protocol }) => ({ containerPort, protocol })),
     stdin: spec.process.stdin || undefined,
     stdinOnce: spec.process.stdinOnce || undefined,
@@ -26,7 +34,8 @@ export function pod(record: ContainerRecord): { objects: object[]; unsaid: strin
     resources: resources(spec),
     securityContext: securityContext(spec),
     volumeMounts: volumes.map(({ name, mount }) => ({ name, ...mount })),
-    livenessProbe: probe(spec.health),
+    // The image's own, too: a pod knows nothing of it.
+    livenessProbe: probe(record.process.health),
     lifecycle: spec.stop.signal ? { stopSignal: stopSignal(spec.stop.signal) } : undefined,
   });
   const podSpec = compact({
@@ -65,7 +74,7 @@ export function pod(record: ContainerRecord): { objects: object[]; unsaid: strin
         })),
       },
     });
-  return { objects, unsaid: unsaidOf(spec, published.length > 0) };
+  return { objects, unsaid: unsaidOf(spec, published.length > 0), ours: [] };
 }
 
 const RESTART = { no: 'Never', always: 'Always', 'unless-stopped': 'Always', 'on-failure': 'OnFailure' };
@@ -152,7 +161,7 @@ function isNumber(text: string): boolean {
 function envEntry(entry: string): object {
   const at = entry.indexOf('=');
   // $(NAME) is a reference here; a doubled dollar is one dollar.
-  return at < 0 ? { name: entry } : { name: entry.slice(0, at), value: entry.slice(at + 1).replaceAll('$(', '$$$$(') };
+  return { name: entry.slice(0, at), value: entry.slice(at + 1).replaceAll('$(', '$$$$(') };
 }
 
 function portsOf({ spec, process }: ContainerRecord): {
@@ -190,7 +199,7 @@ function securityContext({ security, process }: ContainerSpec): object {
     privileged: security.privileged || undefined,
     readOnlyRootFilesystem: security.readonlyRoot || undefined,
     allowPrivilegeEscalation: security.noNewPrivileges ? false : undefined,
-    procMount: security.maskedPaths?.length === 0 ? 'Unmasked' : undefined,
+    procMount: hasPlainPaths(security) ? 'Unmasked' : undefined,
     runAsUser: isNumber(uid ?? '') ? Number(uid) : undefined,
     runAsGroup: isNumber(gid ?? '') ? Number(gid) : undefined,
     capabilities: compact({ add, drop }),
@@ -211,7 +220,7 @@ function volumesOf(spec: ContainerSpec): PodVolume[] {
     mount: compact({
       mountPath: mount.target,
       readOnly: mount.readonly !== false || undefined,
-      recursiveReadOnly: mount.readonly === 'force-recursive' ? 'Enabled' : undefined,
+      recursiveReadOnly: recursiveReadOnly(mount),
       mountPropagation: mount.type === 'bind' ? propagation(mount) : undefined,
       subPath: mount.type === 'volume' ? mount.subpath : undefined,
     }),
@@ -219,6 +228,13 @@ function volumesOf(spec: ContainerSpec): PodVolume[] {
   if (spec.shmBytes === DEFAULT_SHM_BYTES || spec.shmBytes === 0) return wished;
   const shm = { emptyDir: { medium: 'Memory', sizeLimit: String(spec.shmBytes) } };
   return [...wished, { name: 'shm', source: shm, mount: { mountPath: '/dev/shm' } }];
+}
+
+/** Read-only alone is not what is mounted below; `IfPossible` is refused beside a propagation. */
+function recursiveReadOnly(mount: MountSpec): string | undefined {
+  if (mount.readonly === 'force-recursive') return 'Enabled';
+  const maybe = mount.type === 'bind' && mount.readonly === 'recursive' && propagation(mount) === undefined;
+  return maybe ? 'IfPossible' : undefined;
 }
 
 function propagation({ propagation }: MountSpec & { type: 'bind' }): string | undefined {
@@ -240,8 +256,8 @@ function tmpfsBytes(option: string): number | undefined {
   return option.startsWith('size=') ? parseSizeBytes(option.slice('size='.length)) : undefined;
 }
 
-function probe(health: ContainerSpec['health']): object | undefined {
-  if (!health || health.test[0] === 'NONE' || health.test.length === 0) return undefined;
+function probe(health: ContainerRecord['process']['health']): object | undefined {
+  if (!health) return undefined;
   const [kind, ...words] = health.test;
   const seconds = (ns: number): number | undefined => (ns > 0 ? Math.ceil(ns / 1e9) : undefined);
   return compact({
@@ -277,17 +293,19 @@ function unsaidOf(spec: ContainerSpec, isPublished: boolean): string[] {
 }
 
 function unsaidOfNetwork({ network, namespaces }: ContainerSpec, isPublished: boolean): string[] {
-  const own = network.endpoints.filter(
-    (e) =>
-      e.network !== 'bridge' ||
-      Object.values(compact({ ...e, network: '', gwPriority: e.gwPriority || '' })).length > 0,
-  );
+  const { network: mode } = namespaces;
+  const wished = network.endpoints.flatMap((e) => {
+    const { network: name, ...settings } = e;
+    const parts = Object.keys(compact({ ...settings, gwPriority: e.gwPriority || '' }));
+    if (name === DEFAULT_NETWORK && parts.length === 0) return [];
+    return [parts.length === 0 ? name : `${name} (${parts.join(', ')})`];
+  });
   const servers = network.dns.slice(DNS_SERVERS_MOST);
   const gateways = network.extraHosts.filter(isHostGateway);
-  const { network: mode } = namespaces;
   return [
     ...when(isPublished, 'the ports of the host: a NodePort is given one between 30000 and 32767'),
-    ...when(own.length > 0, `networks, their aliases and addresses (${own.map((e) => e.network).join(', ')})`),
+    ...when(wished.length > 0, `networks, and what was wished in them: ${wished.join(', ')}`),
+    ...when(mode.kind === 'private' && network.endpoints.length === 0, 'no network: each pod has one'),
     ...when(mode.kind === 'container', 'the network of another container: it has to be in the same pod'),
     ...when(network.mac !== undefined, `MAC address ${network.mac}`),
     ...when(servers.length > 0, `name servers ${servers.join(', ')}: a pod has ${DNS_SERVERS_MOST} at most`),
@@ -309,6 +327,10 @@ function unsaidOfMounts(mounts: readonly MountSpec[]): string[] {
       mounts.some((m) => m.type === 'volume' && m.name !== ''),
       'its claims have to be made',
     ),
+    ...when(
+      mounts.some((m) => m.type === 'bind' && m.createSource),
+      'its paths of the host have to be there: none is made',
+    ),
     ...mounts.flatMap((m) => {
       if (m.type === 'tmpfs') {
         const left = m.options.filter((option) => tmpfsBytes(option) === undefined);
@@ -316,6 +338,7 @@ function unsaidOfMounts(mounts: readonly MountSpec[]): string[] {
       }
       return [
         ...when(m.owner !== undefined, `owners of the files at ${m.target}`),
+        ...(m.type === 'bind' ? unsaidOfBind(m) : []),
         ...when(
           m.type === 'volume' && m.driver !== undefined,
           `the volume driver at ${m.target}: a StorageClass names it`,
@@ -324,6 +347,17 @@ function unsaidOfMounts(mounts: readonly MountSpec[]): string[] {
         ...when(m.type === 'volume' && m.noCopy, `no copy at ${m.target}: a pod’s volumes never get the image’s files`),
       ];
     }),
+  ];
+}
+
+function unsaidOfBind(mount: MountSpec & { type: 'bind' }): string[] {
+  const { target, recursive, readonly } = mount;
+  return [
+    ...when(!recursive, `${target} without what is mounted below it`),
+    ...when(
+      readonly === 'recursive' && propagation(mount) !== undefined,
+      `what is mounted below ${target} may be written`,
+    ),
   ];
 }
 
@@ -360,12 +394,15 @@ function unsaidOfNamespaces({ pid, ipc, uts, cgroup, user, timeOffsets }: Contai
     ...when(uts.kind === 'host', 'the UTS namespace of the host: it comes with its network'),
     ...when(cgroup.kind === 'host', 'the cgroup namespace of the host'),
     ...when(ipc.kind === 'none', 'no /dev/shm'),
-    ...when(user.kind === 'private', 'mappings of users: the node gives them'),
+    ...when(user.kind === 'private' && user.mappings.length > 0, 'mappings of users: the node gives them'),
     ...when(timeOffsets !== undefined, 'offsets of clocks'),
   ];
 }
 
-function unsaidOfProcess({ process, domainname, init, security, labels, annotations }: ContainerSpec): string[] {
+function unsaidOfProcess(spec: ContainerSpec): string[] {
+  const { process, domainname, init, security, labels, annotations } = spec;
+  const removed = process.env.filter((entry) => !entry.includes('='));
+  const variant = spec.platform?.split('/')[2];
   const groups = process.groups.filter((group) => !isNumber(group));
   const keys = [...Object.keys(labels), ...Object.keys(annotations)].filter((key) => !isMetadataKey(key));
   return [
@@ -373,6 +410,9 @@ function unsaidOfProcess({ process, domainname, init, security, labels, annotati
       Boolean(process.user) && !/^\d+(:\d+)?$/.test(process.user ?? ''),
       `user ${process.user}: a pod takes numbers`,
     ),
+    ...when(process.entrypoint?.length === 0, 'no entry point: a pod cannot take the image’s away'),
+    ...when(removed.length > 0, `${removed.join(', ')} taken away: a pod cannot take the image’s variables away`),
+    ...when(variant !== undefined, `variant ${variant} of its platform: nodes have no label for it`),
     ...when(groups.length > 0, `groups ${groups.join(', ')}: a pod takes numbers`),
     ...when(
       keys.length > 0,
@@ -381,10 +421,7 @@ function unsaidOfProcess({ process, domainname, init, security, labels, annotati
     ...when(Boolean(domainname), `domain name ${domainname}: a pod has its subdomain and the cluster’s`),
     ...when(init, '--init: set shareProcessNamespace, or have a reaper in the image'),
     ...when(typeof security.seccomp === 'object', 'its own seccomp profile: it has to be on each node'),
-    ...when(
-      (security.maskedPaths?.length ?? 0) > 0 || (security.readonlyPaths?.length ?? 0) > 0,
-      'masked and read-only paths',
-    ),
+    ...when(hasOwnPaths(security), 'masked and read-only paths'),
   ];
 }
 
@@ -404,8 +441,4 @@ function unsaidOfLife({ stop, restart, health, logging, autoRemove, runtime }: C
     ...when(autoRemove, '--rm: a pod stays until it is deleted'),
     ...when(runtime !== undefined, `runtime ${runtime}: a RuntimeClass names it`),
   ];
-}
-
-function when(is: boolean, words: string): string[] {
-  return is ? [words] : [];
 }
