@@ -106,5 +106,5 @@ wanted dockerode "$@" && take DOCKERODE_CHECKOUT dockerode dockerode dockerode
 wanted docker-py "$@" && take DOCKER_PY_CHECKOUT docker-py docker-py docker_py
 wanted dockerfile-parser "$@" || wanted dockerfile-expand "$@" && take BUILDKIT_PARSER dockerfile-parser buildkit/frontend/dockerfile/parser buildkit
 wanted registry/conformance "$@" && take OCI_CONFORMANCE registry/conformance distribution-spec/conformance/conformance oci_conformance
-wanted compose-walk "$@" && take COMPOSE_V2 compose-walk compose/docker-compose compose_v2
+wanted compose-walk "$@" || wanted show "$@" && take COMPOSE_V2 compose-walk compose/docker-compose compose_v2
 exit 0
