@@ -63,6 +63,8 @@ export class Containers {
   readonly #runs: Runs;
   readonly #waiters = new Waiters();
   readonly #queue = new KeyedSerial<string>('container');
+  /** Ends on their way to the disk: who hears of one waits for that, and for nothing that is written behind it. */
+  readonly #ending = new Map<string, Promise<void>>();
   /** Restarts by policy that wait for their time. */
   readonly #restarts = new Map<string, () => void>();
 
@@ -312,7 +314,7 @@ export class Containers {
   async wait(wish: string, condition: WaitCondition, signal?: AbortSignal): Promise<WaitResult> {
     const record = this.find(wish);
     const result = this.#waiters.wait(record, condition, signal);
-    if (!isRunning(record.state)) await this.#o.registry.settled(); // it may have ended this very moment
+    if (!isRunning(record.state)) await this.#ending.get(record.id); // it may have ended this very moment
     return result;
   }
 
@@ -386,8 +388,13 @@ export class Containers {
       finishedAtMs: status.atMs,
       ...(next.restart ? { restartCount: record.state.restartCount + 1 } : {}),
     };
-    await this.#o.registry.amendState(id, ended, { lazy: true });
-    await Promise.all([this.#o.registry.settled(), this.#launcher.release(id)]);
+    const noted = this.#o.registry.amendState(id, ended, { lazy: true });
+    const recorded = noted.then(() => this.#o.registry.settled());
+    recorded.catch(() => undefined); // thrown below
+    this.#ending.set(id, recorded);
+    await noted;
+    await Promise.all([recorded, this.#launcher.release(id)]);
+    this.#ending.delete(id);
     if (status.oomKilled) this.tell(record, 'oom');
     this.tell(record, 'die', { exitCode: String(status.code), execDuration: String(Math.floor(ranMs / 1000)) });
     this.#o.log.debug('container ended', { id, code: status.code, next: next.why });

@@ -104,7 +104,8 @@ export class Launcher {
       for (const join of this.#joiners.get(id) ?? []) await join(process);
       this.#joiners.delete(id);
       await this.#recordRunning(id, process, { ...network, linkEnv });
-      await Promise.all([process.start(), registry.settled()]);
+      // The disk is asked first: it takes longer than the program's start, of which this process has no part.
+      await Promise.all([registry.settled(), process.start()]);
       undo.keep();
       return process;
     } catch (error) {
