@@ -32,6 +32,12 @@ export async function readShimState(dir: string): Promise<ShimState> {
   };
 }
 
+/** Of a container that is created. */
+export async function readInitStart(dir: string): Promise<bigint | undefined> {
+  const init = await readFields(join(dir, 'init'));
+  return init && BigInt(init[1] ?? 0);
+}
+
 export async function readExit(dir: string, name: string): Promise<ExitRecord | undefined> {
   const fields = await readFields(join(dir, name));
   if (!fields) return undefined;

@@ -28,7 +28,7 @@ import type { Plan } from '#kernel/plan/plan.ts';
 import type { ProcessIdentity } from '#runtime/state.ts';
 import { isAlive } from '#runtime/store.ts';
 import { Shim } from '#shim/shim.ts';
-import { readShimState } from '#shim/state.ts';
+import { readInitStart } from '#shim/state.ts';
 import { hasNewNamespace, type OciConfig, type OciProcess } from '#spec/oci/config.ts';
 import { stringifyJson } from '#spec/oci/json.ts';
 import type { LinuxResources } from '#spec/oci/linux.ts';
@@ -177,8 +177,7 @@ export class ForeignProcesses {
   }
 
   async #process(container: ForeignContainer, shim: Shim): Promise<ForeignProcess> {
-    const { initStartTime = 0n } = await readShimState(shim.dir);
-    const init = { pid: shim.pid, startTime: initStartTime };
+    const init = { pid: shim.pid, startTime: (await readInitStart(shim.dir)) ?? 0n };
     this.#inits.set(container.id, init);
     return new ForeignProcess(this.#o, container, shim, init);
   }

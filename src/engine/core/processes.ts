@@ -32,7 +32,7 @@ import { namesHome } from '#runtime/users.ts';
 import type { Attachment, Exit, ShimOptions } from '#shim/shim.ts';
 import { readExecExit, Shim } from '#shim/shim.ts';
 import type { Spawner } from '#shim/spawner.ts';
-import { readShimState } from '#shim/state.ts';
+import { readInitStart } from '#shim/state.ts';
 import type { OciConfig, OciProcess } from '#spec/oci/config.ts';
 import type { LinuxResources } from '#spec/oci/linux.ts';
 
@@ -52,7 +52,7 @@ export interface ShimProcessesOptions {
 export class ShimProcesses implements ProcessSource {
   readonly #o: ShimProcessesOptions;
   /** Those that this daemon made or found, with what it takes to remove them: of others only their files tell that. */
-  readonly #ours = new Map<string, { init: ProcessIdentity; made: Removable; gone: Promise<void> }>();
+  readonly #ours = new Map<string, Ours>();
 
   constructor(options: ShimProcessesOptions) {
     this.#o = options;
@@ -73,9 +73,8 @@ export class ShimProcesses implements ProcessSource {
         ...logOptions(io),
         ...(oomCgroup ? { oomCgroup } : {}),
       });
-      const { initStartTime = 0n } = await readShimState(dir);
-      const init = { pid: shim.pid, startTime: initStartTime };
-      this.#ours.set(id, { init, made: removable(record), gone: shim.gone });
+      const init = { pid: shim.pid, startTime: (await readInitStart(dir)) ?? 0n };
+      this.#ours.set(id, oursOf(shim, record, init));
       return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       await rm(dir, { recursive: true, force: true });
@@ -90,7 +89,7 @@ export class ShimProcesses implements ProcessSource {
       if (!init) return undefined;
       const shim = await Shim.connect(this.#dir(id));
       await shim.startIfNobodyHas();
-      this.#ours.set(id, { init, made: removable(record), gone: shim.gone });
+      this.#ours.set(id, oursOf(shim, record, init));
       return new ShimProcess(this.#o, shim, { record, config, init });
     } catch (error) {
       // Killed with its shim, or swept away with a reboot: either way nothing runs.
@@ -116,7 +115,7 @@ export class ShimProcesses implements ProcessSource {
   async end(id: string): Promise<void> {
     const { root, files, spawner } = this.#o;
     const ours = this.#ours.get(id);
-    if (ours && !isAlive(ours.init, files)) return;
+    if (ours && (ours.over || !isAlive(ours.init, files))) return;
     if (files.exists(this.#dir(id)) && !files.exists(paths(root, id).pid)) await endShim(this.#dir(id), this.#o);
     const known = this.#load(id);
     if (known && known.status !== 'stopped') await spawner.run(planKillAll(known.record, known.config, known.init));
@@ -255,10 +254,21 @@ function cgroupWish({ linux, process }: OciConfig): CgroupWish {
   return { bounding, ...(cgroupsPath ? { cgroupsPath } : {}), ...(resources ? { resources } : {}) };
 }
 
-type Removable = Parameters<typeof planRemove>[0];
+interface Ours {
+  init: ProcessIdentity;
+  made: Parameters<typeof planRemove>[0];
+  gone: Promise<void>;
+  /** Its shim has told of its end: nobody has to look for it. */
+  over: boolean;
+}
 
-function removable({ cgroups, rootfs, ownsRootMount }: ContainerRecord): Removable {
-  return { cgroups, rootfs, ownsRootMount };
+function oursOf(shim: Shim, { cgroups, rootfs, ownsRootMount }: ContainerRecord, init: ProcessIdentity): Ours {
+  const ours: Ours = { init, made: { cgroups, rootfs, ownsRootMount }, gone: shim.gone, over: false };
+  shim.wait().then(
+    () => (ours.over = true),
+    () => undefined, // it was killed, and knows nothing
+  );
+  return ours;
 }
 
 /** What the runtime keeps of a container in its file, and processes in it are made by. */
