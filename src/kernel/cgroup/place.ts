@@ -13,8 +13,8 @@ export interface CgroupPlace {
   name?: string;
 }
 
-export function dirOf(place: { mount: string; path: string }): string {
-  return posix.join(place.mount, place.path);
+export function dirOf({ mount, path }: { mount: string; path: string }): string {
+  return path === '/' ? mount : `${mount}${path}`; // both are clean, and a container has dozens of such paths
 }
 
 /**

@@ -56,7 +56,8 @@ const HOST = 'host';
 const WRONLY = 1;
 
 /** The steps that make a container's cgroup, with every wish in it before a process is. */
-export function planCgroup(request: CgroupRequest, layout: CgroupLayout, files: Files): CgroupPlan {
+export function planCgroup(request: CgroupRequest, layout: CgroupLayout, host: Files): CgroupPlan {
+  const files = lookingOnce(host);
   const { resources = {}, because = '$.linux.resources', rootless = false } = request;
   checkResources(resources, because);
   const touched = touchedControllers(resources);
@@ -201,6 +202,17 @@ function writeStep(place: CgroupPlace, { file, value, because }: CgroupWrite, ol
     because,
     ...(plain ? { undo: [{ op: 'write', path, data: bytes(old.trim()), flags: WRONLY, mode: 0 }] } : {}),
   };
+}
+
+/** Whether a directory is there is asked for several reasons. */
+function lookingOnce(files: Files): Files {
+  const seen = new Map<string, boolean>();
+  const exists = (path: string): boolean => {
+    const known = seen.get(path) ?? files.exists(path);
+    seen.set(path, known);
+    return known;
+  };
+  return { ...files, exists };
 }
 
 function bytes(text: string): Uint8Array {

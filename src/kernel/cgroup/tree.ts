@@ -1,7 +1,6 @@
 import { posix } from 'node:path';
 import { touchedControllers, unmet } from '#kernel/cgroup/convert.ts';
 import type { CgroupPlace } from '#kernel/cgroup/place.ts';
-import { dirOf } from '#kernel/cgroup/place.ts';
 import type { CgroupResources, Controller } from '#kernel/cgroup/resources.ts';
 import type { Files } from '#kernel/files.ts';
 import { MKDIR_MAY_EXIST } from '#kernel/plan/ops.ts';
@@ -23,26 +22,27 @@ const WRONLY = 1;
 export function treeSteps(place: CgroupPlace, facts: TreeFacts): Step[] {
   const chain = ancestry(place);
   const prepare = place.version === 2 ? enableSteps(place, chain, facts) : new Map<string, Step[]>();
+  const absent = new Set(chain.filter((dir) => dir !== place.mount && !facts.files.exists(dir)));
+  const cpusets = place.version === 1 && place.controllers.includes('cpuset') ? readCpusets(chain, absent, facts) : [];
   const steps: Step[] = [];
   let inherited: CpusetValues = {};
-  for (const dir of chain) {
-    const isTop = dir === place.mount;
-    const isLeaf = dir === dirOf(place);
-    const present = isTop || facts.files.exists(dir);
-    if (!present) steps.push(mkdirStep(dir, isLeaf, facts.reason));
-    if (place.version === 1 && place.controllers.includes('cpuset')) {
-      const values = readCpuset(dir, facts.files, present);
-      if (!isTop) steps.push(...cpusetSteps(dir, values, inherited, isLeaf ? facts.resources : {}));
+  chain.forEach((dir, i) => {
+    const isLeaf = i === chain.length - 1;
+    if (absent.has(dir)) steps.push(mkdirStep(dir, isLeaf, facts.reason));
+    const values = cpusets[i];
+    if (values) {
+      if (i > 0) steps.push(...cpusetSteps(dir, values, inherited, isLeaf ? facts.resources : {}));
       inherited = { cpus: values.cpus || inherited.cpus || '', mems: values.mems || inherited.mems || '' };
     }
     steps.push(...(prepare.get(dir) ?? []));
-  }
+  });
   return steps;
 }
 
 function ancestry(place: CgroupPlace): string[] {
-  const parts = place.path.split('/').filter(Boolean);
-  return [place.mount, ...parts.map((_part, i) => posix.join(place.mount, ...parts.slice(0, i + 1)))];
+  const chain = [place.mount];
+  for (const part of place.path.split('/').filter(Boolean)) chain.push(`${chain.at(-1)}/${part}`);
+  return chain;
 }
 
 function mkdirStep(dir: string, isLeaf: boolean, reason: string): Step {
@@ -61,10 +61,17 @@ function mkdirStep(dir: string, isLeaf: boolean, reason: string): Step {
 
 type CpusetValues = { cpus?: string; mems?: string };
 
-function readCpuset(dir: string, files: Files, present: boolean): CpusetValues {
-  if (!present) return {};
-  const read = (name: string): string => files.read(posix.join(dir, name))?.trim() ?? '';
-  return { cpus: read('cpuset.cpus'), mems: read('cpuset.mems') };
+/** From the lowest that has both downwards: its parents have them too, or the kernel would not have let it. */
+function readCpusets(chain: readonly string[], absent: ReadonlySet<string>, { files }: TreeFacts): CpusetValues[] {
+  const found: CpusetValues[] = [];
+  for (let i = chain.length - 1; i >= 0; i--) {
+    const dir = chain[i] ?? '';
+    const read = (name: string): string => files.read(`${dir}/${name}`)?.trim() ?? '';
+    const values = absent.has(dir) ? {} : { cpus: read('cpuset.cpus'), mems: read('cpuset.mems') };
+    found[i] = values;
+    if (values.cpus && values.mems) break;
+  }
+  return found;
 }
 
 function cpusetSteps(dir: string, values: CpusetValues, inherited: CpusetValues, resources: CgroupResources): Step[] {
