@@ -19,6 +19,7 @@ import { type CgroupPlace, dirOf, placeOf, unifiedPlace } from '#kernel/cgroup/p
 import { type CgroupPlan, planCgroup, planUpdate } from '#kernel/cgroup/plan.ts';
 import type { Files } from '#kernel/files.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
+import type { Vocabulary } from '#kernel/plan/vocabulary.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import type { SeccompCache } from '#kernel/seccomp/cache.ts';
 import { freeze } from '#runtime/freeze.ts';
@@ -274,7 +275,7 @@ function oursOf(shim: Shim, { cgroups, rootfs, ownsRootMount }: ContainerRecord,
 /** What the runtime keeps of a container in its file, and processes in it are made by. */
 interface Made extends Pick<Container, 'record' | 'config'> {
   /** The plan of the last exec, and what it was made from: probes and scripts ask for the same again and again. */
-  exec?: { of: string; plan: Plan; encoded: Uint8Array };
+  exec?: { of: string; knows: Vocabulary; plan: Plan; encoded: Uint8Array };
 }
 
 interface Known extends Made {
@@ -363,7 +364,8 @@ class ShimProcess implements CreatedProcess {
     const host = this.#o.host();
     // Of what else a plan depends on, only init's place in the unified hierarchy and the image's users may change while it runs.
     const of = JSON.stringify([process, unifiedPlace(record.cgroups) && files.read(`/proc/${this.#init.pid}/cgroup`)]);
-    if (made.exec?.of === of) return made.exec;
+    const { knows } = this.#shim; // it is told a moment after a daemon has found the shim
+    if (made.exec?.of === of && made.exec.knows === knows) return made.exec;
     this.#joins ??= namespacesToJoin(this.#init, host);
     const { plan } = planExec(
       record,
@@ -373,13 +375,13 @@ class ShimProcess implements CreatedProcess {
         init: this.#init,
         path: 'exec',
         joins: this.#joins,
-        knows: this.#shim.knows,
+        knows,
         seccomp: (profile) => seccomp.compile(profile),
       },
       host,
       files,
     );
-    const exec = { of, plan, encoded: encodePlan(plan) };
+    const exec = { of, knows, plan, encoded: encodePlan(plan) };
     if (namesHome(process)) made.exec = exec;
     return exec;
   }
