@@ -12,11 +12,7 @@ const NAME = `dmn${process.pid % 100_000}`;
 describe('a daemon that goes and comes back', () => {
   let room: Room;
   let server: ApiServer;
-  const sh = (line: string): string => {
-    const { code, out, err } = server.sh(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out.trim();
-  };
+  const sh = (line: string): string => server.ok(line);
   const inspect = (name: string, format: string): string => sh(`docker inspect ${name} --format '{{${format}}}'`);
   const pids = (): string[] => Array.from({ length: COUNT }, (_, i) => inspect(`box${i}`, '.State.Pid'));
   const ask = (port: number): string => sh(`timeout 2 busybox wget -qO- http://127.0.0.1:${port}/group | head -1`);

@@ -15,11 +15,7 @@ describe('containers on another OCI runtime', () => {
   let room: Room;
   let server: ApiServer;
   const run = (line: string): ReturnType<ApiServer['sh']> => server.sh(line);
-  const sh = (line: string): string => {
-    const { code, out, err } = run(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out.trim();
-  };
+  const sh = (line: string): string => server.ok(line);
   const inspect = (name: string, format: string): string => sh(`docker inspect ${name} --format '{{${format}}}'`);
   const until = (says: () => boolean, what: string): Promise<void> => waitFor(says, 15_000, what);
   const ended = (name: string): Promise<void> =>

@@ -13,11 +13,7 @@ const PEER = '127.0.0.1:5001';
 describe('estiba image explain', () => {
   let room: Room;
   let server: ApiServer;
-  const sh = (line: string): string => {
-    const { code, out, err } = server.sh(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out;
-  };
+  const sh = (line: string): string => server.ok(line);
   const explain = (image: string): Explanation => JSON.parse(sh(`${ESTIBA} image explain --format json ${image}`));
 
   beforeAll(async () => {
@@ -95,7 +91,7 @@ describe('estiba image explain', () => {
     expect({ ...after, instructions: [], names: [] }).toEqual({ ...before, instructions: [], names: [] });
     expect(after.instructions.map((i) => i.layer?.tree)).toEqual(before.instructions.map((i) => i.layer?.tree));
     expect(sh(`${ESTIBA} image explain -f '{{.bytes}} {{len .hidden}}' ${after.id.slice(7, 19)}`)).toBe(
-      `${after.bytes} 2\n`,
+      `${after.bytes} 2`,
     );
   });
 

@@ -13,11 +13,7 @@ const INDEX = 'application/vnd.oci.image.index.v1+json';
 describe('many platforms, many tags', () => {
   let room: Room;
   let server: ApiServer;
-  const sh = (line: string): string => {
-    const { code, out, err } = server.sh(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out.trim();
-  };
+  const sh = (line: string): string => server.ok(line);
   const api = (path: string): unknown =>
     JSON.parse(sh(`curl -sS --unix-socket ${server.socket} http://x/v1.51${path}`));
   const tags = (name: string): string[] =>

@@ -54,9 +54,7 @@ class Upgrade {
   }
 
   sh(line: string): string {
-    const { code, out, err } = this.#server.sh(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out.trim();
+    return this.#server.ok(line);
   }
 
   try(line: string): Answer {

@@ -14,11 +14,7 @@ describe('containers with a user namespace of their own', () => {
   let room: Room;
   let server: ApiServer;
   const run = (line: string): ReturnType<ApiServer['sh']> => server.sh(line);
-  const sh = (line: string): string => {
-    const { code, out, err } = run(line);
-    if (code !== 0) throw new Error(`${line}: ${err || out}`);
-    return out.trim();
-  };
+  const sh = (line: string): string => server.ok(line);
   /** A detached container that waits, with these flags. */
   const start = (name: string, flags = ''): void =>
     void sh(`${ESTIBA} run -d --name ${name} --userns private ${flags} busybox sleep 600`);

@@ -54,12 +54,7 @@ describe('docker-compose 1.29 on Compose files of real applications', () => {
     engine.sh('docker rm -fv $(docker ps -aq); docker network prune -f; docker volume rm $(docker volume ls -q)');
   });
 
-  /** A line of shell in the room that has to end well. */
-  function said(line: string): string {
-    const { code, out, err } = engine.sh(line);
-    expect(code, `${line}: ${err}`).toBe(0);
-    return out.trim();
-  }
+  const said = (line: string): string => engine.ok(line);
 
   it('are there', () => {
     expect(walked.length, `ESTIBA_SHARED must name the shared folder; ${CORPUS} is read`).toBe(WALKED);

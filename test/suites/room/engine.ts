@@ -11,6 +11,8 @@ export interface ApiServer {
   socket: string;
   /** A line of shell in the room, with DOCKER_HOST set. */
   sh(line: string, env?: Record<string, string>): Answer;
+  /** One that has to end well: what it prints, trimmed; throws with its words otherwise. */
+  ok(line: string): string;
 }
 
 /** Which build of `estiba` it is, or what carries plans out for it. */
@@ -63,10 +65,14 @@ function withBusybox(room: Room, socket: string): ApiServer {
     room.run('sh', ['-c', line], {
       env: { DOCKER_HOST: `unix://${socket}`, DOCKER_BUILDKIT: '0', DOCKER_CLI_HINTS: 'false', ...env },
     });
-  if (sh('docker image inspect busybox').code === 0) return { socket, sh };
+  const ok = (line: string): string => {
+    const { code, out, err } = sh(line);
+    if (code !== 0) throw new Error(`${line}: ${err || out}`);
+    return out.trim();
+  };
+  if (sh('docker image inspect busybox').code === 0) return { socket, sh, ok };
   const tar = join(room.dir, 'busybox.tar');
   if (!existsSync(tar)) busyboxTar(room.dir);
-  const made = sh(`docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' ${tar} busybox`);
-  if (made.code !== 0) throw new Error(`import of busybox: ${made.err}`);
-  return { socket, sh };
+  ok(`docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' ${tar} busybox`);
+  return { socket, sh, ok };
 }
