@@ -24,7 +24,7 @@ import { systemRandom } from '#base/random.ts';
 import { createRequest } from '#engine/api/docker/create.ts';
 import { Containers } from '#engine/core/containers.ts';
 import { Events } from '#engine/core/events.ts';
-import { FakeNode } from '#engine/core/fakes.ts';
+import { FakeNode, networkless } from '#engine/core/fakes.ts';
 import { parseLines } from '#engine/core/log-reader.ts';
 import type { NodeParts, ProcessSource } from '#engine/core/parts.ts';
 import { ShimProcesses } from '#engine/core/processes.ts';
@@ -113,16 +113,7 @@ describe('the engine on real shims', () => {
           }
         },
       },
-      network: {
-        ...fake.parts.network,
-        attach: async () => ({
-          namespace: undefined,
-          endpoints: {},
-          ports: [],
-          files: [],
-          plug: async () => undefined,
-        }),
-      },
+      network: networkless(fake.parts.network),
       processes: { ...real, ...cut(real) },
     };
     return new Containers({

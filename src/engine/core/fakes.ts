@@ -6,6 +6,7 @@ import type {
   CreatedProcess,
   ExecProcess,
   ExitStatus,
+  NetworkSource,
   NodeParts,
   RunningProcess,
   SandboxRecord,
@@ -28,6 +29,12 @@ export function plainRecord(spec: ContainerSpec, state: Partial<ContainerState> 
     endpoints: {},
     ports: [],
   };
+}
+
+/** A network that gives nothing: its containers are where the tests are. */
+export function networkless(network: NetworkSource): NetworkSource {
+  const nothing = { namespace: undefined, endpoints: {}, ports: [], files: [] };
+  return { ...network, attach: async () => ({ ...nothing, plug: async () => undefined }) };
 }
 
 /** Floors below the engine that only remember what they hold: for tests of the engine itself. */
