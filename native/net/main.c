@@ -106,6 +106,7 @@ static void handle(uint32_t id, uint32_t op, struct in *in) {
   case OP_NETNS_MAKE_OWNED: return op_netns_make_owned(id, in);
   case OP_NETNS_DROP: return op_netns_drop(id, in);
   case OP_SYSCTL: return op_sysctl(id, in);
+  case OP_XTABLES: return op_xtables(id, in);
   case OP_DNS_OPEN: return op_dns_open(id, in);
   case OP_DNS_CLOSE: return op_dns_close(id, in);
   case OP_DNS_ANSWER: return op_dns_answer(id, in);

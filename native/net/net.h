@@ -10,7 +10,7 @@ enum { FRAME_MAX = 1 << 22, EVENT_DNS_QUERY = 1 };
 enum op {
   OP_NETLINK = 1, OP_NETNS_MAKE = 2, OP_NETNS_DROP = 3, OP_DNS_OPEN = 4, OP_DNS_CLOSE = 5, OP_DNS_ANSWER = 6,
   OP_HOLD = 7, OP_RELAY = 8, OP_RELEASE = 9, OP_SYSCTL = 10,
-  OP_RELAY_DATAGRAMS = 11, OP_NETNS_MAKE_OWNED = 12,
+  OP_RELAY_DATAGRAMS = 11, OP_NETNS_MAKE_OWNED = 12, OP_XTABLES = 13,
 };
 
 /* A request being read. A field that leads out of it sets `bad`; the request is then answered with EBADMSG. */
@@ -38,6 +38,7 @@ void op_netns_make(uint32_t id, struct in *);
 void op_netns_make_owned(uint32_t id, struct in *);
 void op_netns_drop(uint32_t id, struct in *);
 void op_sysctl(uint32_t id, struct in *);
+void op_xtables(uint32_t id, struct in *);
 void op_dns_open(uint32_t id, struct in *);
 void op_dns_close(uint32_t id, struct in *);
 void op_dns_answer(uint32_t id, struct in *);

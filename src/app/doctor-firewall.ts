@@ -1,6 +1,5 @@
 import { describeChain } from '#base/errors.ts';
 import type { Diagnosis, Finding } from '#kernel/doctor.ts';
-import { type Files, hostFiles } from '#kernel/files.ts';
 import { findNetHand, type NetKernel, spawnNetHand } from '#kernel/netlink/hand.ts';
 import type { Ruleset } from '#kernel/nft/ruleset.ts';
 import { compileHostGate, type FirewallNote } from '#network/firewall.ts';
@@ -9,8 +8,6 @@ import { CHAIN } from '#network/ruleset.ts';
 import { forwardNotes } from '#network/transit.ts';
 
 const LINE = { area: 'network', what: 'host firewall' } as const;
-/** Tables of iptables-legacy that somebody has looked at or filled; nftables does not show them. */
-const LEGACY = ['/proc/net/ip_tables_names', '/proc/net/ip6_tables_names'];
 
 /** With a line, or one a rule, about what of the host's firewall keeps published ports closed or stops containers. Root alone can look. */
 export async function withFirewall(diagnosis: Diagnosis): Promise<Diagnosis> {
@@ -24,7 +21,7 @@ async function lookAtFirewall(): Promise<Finding[]> {
   try {
     const kernel = spawnNetHand(findNetHand());
     try {
-      return await firewallFindings(kernel, hostFiles);
+      return await firewallFindings(kernel);
     } finally {
       kernel.close();
     }
@@ -35,19 +32,11 @@ async function lookAtFirewall(): Promise<Finding[]> {
 }
 
 /** Whichever daemons run here. Reads only. */
-export async function firewallFindings(kernel: NetKernel, files: Pick<Files, 'read'>): Promise<Finding[]> {
+export async function firewallFindings(kernel: NetKernel): Promise<Finding[]> {
   const notes = firewallNotes(await readRuleset(kernel));
   const findings = notes.map(
     ({ where, says, fix }): Finding => ({ ...LINE, verdict: 'degraded', found: `${where}: ${says}`, fix }),
   );
-  const legacy = LEGACY.filter((path) => (files.read(path) ?? '').split('\n').includes('filter'));
-  if (legacy.length > 0)
-    findings.push({
-      ...LINE,
-      verdict: 'degraded',
-      found: `iptables-legacy has a filter table (${legacy.join(', ')}): its rules are not read, and do not close published ports`,
-      fix: 'keep the rules in nftables: iptables-legacy-save | iptables-nft-restore, then iptables-legacy -F (ip6tables likewise)',
-    });
   if (findings.length > 0) return findings;
   return [{ ...LINE, verdict: 'good', found: 'stops no container, and each of its input rules is understood' }];
 }

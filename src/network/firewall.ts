@@ -20,14 +20,16 @@ import {
   SET_FLAG,
 } from '#kernel/nft/message.ts';
 import type { ChainInfo, RuleInfo, Ruleset, SetInfo } from '#kernel/nft/ruleset.ts';
+import { LEGACY_TABLE } from '#kernel/xtables/table.ts';
 import { CHAIN, tableOf } from '#network/ruleset.ts';
 
 /**
- * The host's firewall holds for published ports: a new connection to host port P passes only if a listener of the host on P
+ * The host's firewall, of nftables and of iptables-legacy (legacy.ts), holds for published ports: a new connection to host port P passes only if a listener of the host on P
  * would be reachable from there. DNAT would carry it past the host's input rules, so our table asks a copy of them first, at
  * prerouting before DNAT, where link, addresses and ports are still what the client sent.
  *
- * Understood: links (iif, iifname), addresses, protocol, ports, conntrack state and status, anonymous and named sets of those;
+ * Understood: links (iif, iifname), addresses and their types, protocol, ports, TCP's flags, conntrack state and status, anonymous and
+ * named sets of those;
  * accept, drop, reject, jump, goto, return; policy; any number of base chains. A rule outside that is treated as closed: if it
  * could accept, it is left out; if it could drop, it drops all that its understood part matches. Each is reported.
  *
@@ -51,6 +53,9 @@ export interface FirewallNote {
   /** Whose containers a `forward-drop` concerns. */
   bridges?: readonly string[];
 }
+
+/** In TCP's header. */
+export const TCP_FLAGS_AT = 13;
 
 export function compileHostGate(daemon: string, ruleset: Ruleset, before: HostGate['made']): HostGate {
   const foreign: Ruleset = {
@@ -262,7 +267,7 @@ class GateCopy {
   #note(rule: RuleInfo, what: string): void {
     this.notes.push({
       kind: 'closed',
-      where: `${familyName(rule.family)} ${rule.table} ${rule.chain} handle ${rule.handle}`,
+      where: placeOf(rule, rule.handle),
       says: `uses ${what}, which Estiba does not evaluate: published ports are treated as if it kept them closed`,
       fix: 'add a plain accept rule for the published port before it, or express it by link, address, port and state',
     });
@@ -276,7 +281,21 @@ function closedVerdict(of: Verdict): Verdict | undefined {
 
 export function isTarget(rule: RuleInfo): boolean {
   const last = rule.expressions.at(-1);
-  return last?.expr === 'unknown' && last.name === 'target';
+  return last?.expr === 'unknown' && last.name.split(' ')[0] === 'target';
+}
+
+/** For people: a chain, or a rule by its handle, which in iptables-legacy is its number in the chain. */
+export function placeOf(
+  { family, table, chain }: Pick<RuleInfo, 'family' | 'table' | 'chain'>,
+  handle?: bigint,
+): string {
+  if (table !== LEGACY_TABLE)
+    return `${familyName(family)} ${table} ${chain}${handle === undefined ? '' : ` handle ${handle}`}`;
+  return `${legacyTool(family)} ${chain}${handle === undefined ? '' : ` rule ${handle}`}`;
+}
+
+export function legacyTool(family: number): string {
+  return family === NFPROTO.IPV6 ? 'ip6tables-legacy' : 'iptables-legacy';
 }
 
 export function isUnderstoodMeta(key: number): boolean {
@@ -286,7 +305,8 @@ export function isUnderstoodMeta(key: number): boolean {
 
 export function isUnderstoodPayload(e: Expression & { expr: 'payload' }): boolean {
   if (e.base === PAYLOAD_NETWORK) return true;
-  return e.base === PAYLOAD_TRANSPORT && e.offset + e.length <= 4; // the two ports
+  if (e.base !== PAYLOAD_TRANSPORT) return false;
+  return e.offset + e.length <= 4 || (e.offset === TCP_FLAGS_AT && e.length === 1); // the two ports, TCP's flags
 }
 
 /** Concatenations with intervals and sets with time-outs are outside: their elements would have to be followed closely. */

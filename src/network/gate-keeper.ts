@@ -25,6 +25,7 @@ import {
   type Ruleset,
 } from '#kernel/nft/ruleset.ts';
 import { compileHostGate, type FirewallNote, type HostGate } from '#network/firewall.ts';
+import { type LegacyTables, readLegacy, withLegacy } from '#network/legacy.ts';
 import { type Reach, type ReachTarget, reachOf } from '#network/reach.ts';
 import { forwardNotes } from '#network/transit.ts';
 
@@ -40,6 +41,7 @@ export class GateKeeper {
   readonly #bridges: () => readonly string[];
   readonly #serial = new Serial('host firewall');
   #generation = -1;
+  #legacy = '';
   #hash = '';
   #made: HostGate['made'] = { chains: [], sets: [] };
   #notes: FirewallNote[] = [];
@@ -67,9 +69,9 @@ export class GateKeeper {
 
   refresh(): Promise<void> {
     return this.#serial.run(async () => {
-      const generation = parseGeneration(await this.#ask([getGeneration()]));
-      if (generation === this.#generation) return;
-      const ruleset = await this.#read();
+      const [said, legacy] = await Promise.all([this.#ask([getGeneration()]), readLegacy(this.#kernel)]);
+      if (parseGeneration(said) === this.#generation && legacy.mark === this.#legacy) return;
+      const ruleset = await this.#read(legacy);
       const gate = compileHostGate(this.#daemon, ruleset, this.#made);
       // Names are numbered from nought each time, so equal rulesets give equal messages once something was made.
       const hash = createHash('sha256').update(encode(gate.messages)).digest('hex');
@@ -82,11 +84,12 @@ export class GateKeeper {
         // What is sent next time also takes this away, so the next hash is compared with that form.
         this.#made = gate.made;
         this.#hash = createHash('sha256')
-          .update(encode(compileHostGate(this.#daemon, await this.#read(), this.#made).messages))
+          .update(encode(compileHostGate(this.#daemon, await this.#read(legacy), this.#made).messages))
           .digest('hex');
       }
       this.#note(gate, ruleset);
       this.#generation = parseGeneration(await this.#ask([getGeneration()]));
+      this.#legacy = legacy.mark;
     });
   }
 
@@ -137,8 +140,8 @@ export class GateKeeper {
     this.#cancel = undefined;
   }
 
-  #read(): Promise<Ruleset> {
-    return readRuleset(this.#kernel, this.#daemon);
+  #read(legacy?: LegacyTables): Promise<Ruleset> {
+    return readRuleset(this.#kernel, { daemon: this.#daemon, legacy });
   }
 
   #ask(messages: Message[]): Promise<Received[]> {
@@ -146,8 +149,11 @@ export class GateKeeper {
   }
 }
 
-/** What nftables holds, the elements of sets too but for those of `daemon`, which are many and its own. */
-export async function readRuleset(kernel: NetKernel, daemon?: string): Promise<Ruleset> {
+/** What nftables and iptables-legacy hold, the elements of sets too but for those of `daemon`, which are many and its own. */
+export async function readRuleset(
+  kernel: NetKernel,
+  { daemon, legacy }: { daemon?: string; legacy?: LegacyTables | undefined } = {},
+): Promise<Ruleset> {
   const tables = parseTables(await ask(kernel, [dumpTables()]));
   const chains = parseChains(await ask(kernel, [dumpChains()]));
   const rules = parseRules(await ask(kernel, [dumpRules()]));
@@ -157,7 +163,7 @@ export async function readRuleset(kernel: NetKernel, daemon?: string): Promise<R
       set.elements = parseElements(
         await ask(kernel, [dumpElements({ family: set.family, table: set.table }, set.name)]),
       );
-  return { tables, chains, rules, sets };
+  return withLegacy({ tables, chains, rules, sets }, legacy ?? (await readLegacy(kernel)));
 }
 
 function ask(kernel: NetKernel, messages: Message[]): Promise<Received[]> {

@@ -21,6 +21,7 @@ function slowKernel() {
       there.delete(path);
     },
     sysctl: async () => undefined,
+    xtables: async () => new Uint8Array(),
   };
   return { kernel, there, go: () => go() };
 }

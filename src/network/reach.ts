@@ -11,7 +11,14 @@ import {
 import { IP_PROTO, PROTOCOL_NUMBER } from '#kernel/nft/facts.ts';
 import { NFPROTO } from '#kernel/nft/message.ts';
 import type { ChainInfo, RuleInfo, Ruleset, SetInfo } from '#kernel/nft/ruleset.ts';
-import { baseChains, isTarget, isUnderstoodMeta, isUnderstoodPayload, isUnderstoodSet } from '#network/firewall.ts';
+import {
+  baseChains,
+  isTarget,
+  isUnderstoodMeta,
+  isUnderstoodPayload,
+  isUnderstoodSet,
+  TCP_FLAGS_AT,
+} from '#network/firewall.ts';
 import type { Protocol } from '#network/model.ts';
 import { ADDRTYPE, compare, inSet, Registers } from '#network/registers.ts';
 
@@ -57,6 +64,8 @@ const PIECES_MAX = 4_096;
 const JUMPS_MAX = 16; // as the kernel's own (NFT_JUMP_STACK_SIZE)
 /** One of those that programs get when they ask for none. */
 const SOURCE_PORT = 50_000;
+/** What a connection begins with. */
+const TCP_SYN = 0x02;
 const ETHERTYPE = { 4: Uint8Array.of(8, 0), 6: Uint8Array.of(0x86, 0xdd) } as const;
 const SOURCE_AT = { 4: 12, 6: 8 } as const;
 
@@ -306,6 +315,7 @@ export class Walk {
   #payload({ base, offset, length }: Expression & { expr: 'payload' }): Uint8Array | undefined {
     const { family, source, daddr, port, protocol } = this.#packet;
     if (base === PAYLOAD_TRANSPORT) {
+      if (offset === TCP_FLAGS_AT) return protocol === 'tcp' ? Uint8Array.of(TCP_SYN) : undefined;
       if (port === undefined && offset + length > 2) return undefined;
       const to = port ?? 0;
       return Uint8Array.of(SOURCE_PORT >> 8, SOURCE_PORT & 0xff, to >> 8, to & 0xff).slice(offset, offset + length);

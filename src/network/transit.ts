@@ -1,6 +1,7 @@
 import { NFPROTO } from '#kernel/nft/message.ts';
 import type { ChainInfo, Ruleset } from '#kernel/nft/ruleset.ts';
-import { baseChains, type FirewallNote, familyName } from '#network/firewall.ts';
+import { LEGACY_TABLE } from '#kernel/xtables/table.ts';
+import { baseChains, type FirewallNote, familyName, legacyTool, placeOf } from '#network/firewall.ts';
 import { anyLink, type Packet, rulesFrom, Walk } from '#network/reach.ts';
 
 /**
@@ -16,7 +17,7 @@ export function forwardNotes(daemon: string, ruleset: Ruleset, bridges: readonly
       const [sure, perhaps] = [true, false].map((fits) => new Walk(ruleset, rules, packet, fits).refusal(bases));
       if (!sure || !perhaps) continue; // passes, or might
       const { chain, rule } = sure;
-      const where = `${familyName(chain.family)} ${chain.table} ${rule?.chain ?? chain.name}${rule ? ` handle ${rule.handle}` : ''}`;
+      const where = placeOf({ ...chain, chain: rule?.chain ?? chain.name }, rule?.handle);
       const known = found.get(where) ?? {
         note: { kind: 'forward-drop', where, says: rule ? 'drop' : 'policy drop', fix: '', bridges: [] },
         ways: new Set<string>(),
@@ -50,7 +51,8 @@ function fixFor(chain: ChainInfo, ruleset: Ruleset, bridge: string): string {
     ruleset.chains.some((c) => c.family === chain.family && c.table === chain.table && c.name === name);
   if (has('ufw-user-forward')) return `ufw route allow in on ${bridge}; ufw route allow out on ${bridge}`;
   if (chain.family !== NFPROTO.INET && chain.name === 'FORWARD') {
-    const tool = chain.family === NFPROTO.IPV6 ? 'ip6tables' : 'iptables';
+    const nft = chain.family === NFPROTO.IPV6 ? 'ip6tables' : 'iptables';
+    const tool = chain.table === LEGACY_TABLE ? legacyTool(chain.family) : nft;
     const at = has('DOCKER-USER') ? 'DOCKER-USER' : 'FORWARD';
     return `${tool} -I ${at} -i ${bridge} -j ACCEPT; ${tool} -I ${at} -o ${bridge} -j ACCEPT`;
   }

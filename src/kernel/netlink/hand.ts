@@ -5,6 +5,7 @@ import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { getSystemErrorName } from 'node:util';
 import { NetHandGone, NetworkStepFailed } from '#kernel/netlink/errors.ts';
+import type { Family } from '#kernel/netlink/ip.ts';
 import { answers, encode, type Message, type Received } from '#kernel/netlink/wire.ts';
 
 /**
@@ -26,6 +27,8 @@ export interface NetKernel {
   dropNetns(path: string): Promise<void>;
   /** `name` below /proc/sys/net, as a path: `ipv4/ip_forward`. */
   sysctl(netns: string, name: string, value: string): Promise<void>;
+  /** A table of iptables-legacy, for `parseXtables` (xtables/table.ts); empty where there is none, and none is made by asking. */
+  xtables(family: Family, table: string): Promise<Uint8Array>;
 }
 
 export interface NetlinkRequest {
@@ -55,7 +58,10 @@ const OP = {
   sysctl: 10,
   relayDatagrams: 11,
   netnsMakeOwned: 12,
+  xtables: 13,
 } as const;
+/** AF_INET, AF_INET6 */
+const ADDRESS_FAMILY = { 4: 2, 6: 10 } as const;
 const EVENT_DNS_QUERY = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -124,6 +130,10 @@ export class NetHand implements NetKernel {
 
   async sysctl(netns: string, name: string, value: string): Promise<void> {
     await this.#ask(`set net/${name} to ${value}`, OP.sysctl, [str(netns), str(name), str(value)]);
+  }
+
+  xtables(family: Family, table: string): Promise<Uint8Array> {
+    return this.#ask(`read table ${table} of iptables-legacy`, OP.xtables, [u32(ADDRESS_FAMILY[family]), str(table)]);
   }
 
   /** Opens a DNS server's sockets (UDP and TCP) in a namespace; queries come to `onQuery`. */
