@@ -24,6 +24,7 @@ import {
   parseTables,
   type Ruleset,
 } from '#kernel/nft/ruleset.ts';
+import { withoutCompat } from '#kernel/xtables/compat.ts';
 import { compileHostGate, type FirewallNote, type HostGate } from '#network/firewall.ts';
 import { type LegacyTables, readLegacy, withLegacy } from '#network/legacy.ts';
 import { type Reach, type ReachTarget, reachOf } from '#network/reach.ts';
@@ -163,7 +164,7 @@ export async function readRuleset(
       set.elements = parseElements(
         await ask(kernel, [dumpElements({ family: set.family, table: set.table }, set.name)]),
       );
-  return withLegacy({ tables, chains, rules, sets }, legacy ?? (await readLegacy(kernel)));
+  return withLegacy(withoutCompat({ tables, chains, rules, sets }), legacy ?? (await readLegacy(kernel)));
 }
 
 function ask(kernel: NetKernel, messages: Message[]): Promise<Received[]> {

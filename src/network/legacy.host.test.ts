@@ -111,6 +111,7 @@ describe('published ports on a host whose firewall is iptables-legacy', () => {
   describe('and has rules', () => {
     beforeEach(() => {
       rules('-P INPUT ACCEPT', '-P FORWARD ACCEPT', '-F', '-X');
+      world.run(host, 'sh', '-c', 'nft delete table ip filter 2>/dev/null || true'); // that of iptables-nft
     });
 
     it('a policy of drop closes them, and opens them for the port, source and link it lets in', async () => {
@@ -136,36 +137,40 @@ describe('published ports on a host whose firewall is iptables-legacy', () => {
       expect([await fromLan(), networks.firewall.notes]).toEqual(['timeout', []]);
     });
 
-    it('each condition holds for a published port as the kernel has it for one of the host', async () => {
-      rules('-P INPUT DROP', '-A INPUT -m state --state ESTABLISHED -j ACCEPT');
-      for (const [n, [conditions]] of CONDITIONS.entries()) {
-        rules(`-N C${n}`, `-A C${n} ${conditions} -j ACCEPT`);
-        rules(`-A INPUT -p tcp -m multiport --dports ${FIRST.published + n},${FIRST.own + n} -j C${n}`);
-      }
-      await networks.firewall.refresh();
-      expect(networks.firewall.notes).toEqual([]);
-      // Nobody listens on the host: one that is let in is refused.
-      const said = await Promise.all(
-        CONDITIONS.map(async ([conditions], n) => [
-          conditions,
-          await world.ask(lan, '192.0.2.2', FIRST.own + n),
-          await world.ask(lan, '192.0.2.2', FIRST.published + n),
-        ]),
-      );
-      expect(said).toEqual(
-        CONDITIONS.map(([conditions, fits]) =>
-          fits ? [conditions, 'refused', 'web sees 192.0.2.1'] : [conditions, 'timeout', 'timeout'],
-        ),
-      );
-      const targets = CONDITIONS.map(
-        (_, n) => ({ protocol: 'tcp', port: FIRST.published + n, address: '192.0.2.2' }) as const,
-      );
-      const answers = await networks.firewall.reach(targets);
-      const open = answers.map((answer) => answer?.find(({ links }) => links.includes('eth0'))?.open ?? []);
-      // 192.0.2.1 is the first of each range that the conditions leave.
-      const isIn = open.map((ranges) => ranges.some((range) => /^(anywhere|192\.0\.2\.1\b)/.test(range)));
-      expect(isIn).toEqual(CONDITIONS.map(([, fits]) => fits));
-    });
+    it.each(['iptables-legacy', 'iptables-nft'])(
+      'each condition of %s holds for a published port as the kernel has it for one of the host',
+      async (tool) => {
+        rules(`${tool} -A INPUT -m state --state ESTABLISHED -j ACCEPT`, `${tool} -P INPUT DROP`);
+        rules(`${tool} -A INPUT -m limit --limit 1/min -j LOG`);
+        for (const [n, [conditions]] of CONDITIONS.entries()) {
+          rules(`${tool} -N C${n}`, `${tool} -A C${n} ${conditions} -j ACCEPT`);
+          rules(`${tool} -A INPUT -p tcp -m multiport --dports ${FIRST.published + n},${FIRST.own + n} -j C${n}`);
+        }
+        await networks.firewall.refresh();
+        expect(networks.firewall.notes).toEqual([]);
+        // Nobody listens on the host: one that is let in is refused.
+        const said = await Promise.all(
+          CONDITIONS.map(async ([conditions], n) => [
+            conditions,
+            await world.ask(lan, '192.0.2.2', FIRST.own + n),
+            await world.ask(lan, '192.0.2.2', FIRST.published + n),
+          ]),
+        );
+        expect(said).toEqual(
+          CONDITIONS.map(([conditions, fits]) =>
+            fits ? [conditions, 'refused', 'web sees 192.0.2.1'] : [conditions, 'timeout', 'timeout'],
+          ),
+        );
+        const targets = CONDITIONS.map(
+          (_, n) => ({ protocol: 'tcp', port: FIRST.published + n, address: '192.0.2.2' }) as const,
+        );
+        const answers = await networks.firewall.reach(targets);
+        const open = answers.map((answer) => answer?.find(({ links }) => links.includes('eth0'))?.open ?? []);
+        // 192.0.2.1 is the first of each range that the conditions leave.
+        const isIn = open.map((ranges) => ranges.some((range) => /^(anywhere|192\.0\.2\.1\b)/.test(range)));
+        expect(isIn).toEqual(CONDITIONS.map(([, fits]) => fits));
+      },
+    );
 
     it('a rule that is not understood closes them and is named by its number; one that only logs does not', async () => {
       rules(

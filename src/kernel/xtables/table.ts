@@ -191,9 +191,7 @@ function verdictOf({ target }: Entry): number {
 /** What the rule does with a packet that it fits; undefined: it goes on to the next. */
 function endOf(family: Family, entry: Entry, starts: ReadonlyMap<number, string>): Expression | undefined {
   const { name, data } = entry.target;
-  if (GOES_ON.has(name)) return undefined;
-  if (name === 'REJECT') return { expr: 'reject', type: 0, code: 0 };
-  if (name !== '') return { expr: 'unknown', name: `target ${name}`, data };
+  if (name !== '') return readTarget(entry.target);
   const number = verdictOf(entry);
   if (number === entry.end) return undefined; // a rule without a target
   const verdict = STANDARD.get(number);
@@ -202,4 +200,11 @@ function endOf(family: Family, entry: Entry, starts: ReadonlyMap<number, string>
   if (chain === undefined) return { expr: 'unknown', name: 'target QUEUE', data };
   const isGoto = (fieldOf(entry.bytes, ENTRY[family].flags, 1) & ENTRY[family].goto) !== 0;
   return { expr: 'verdict', verdict: isGoto ? 'goto' : 'jump', chain };
+}
+
+/** Undefined: the next rule is asked. */
+export function readTarget({ name, data }: Extension): Expression | undefined {
+  if (GOES_ON.has(name)) return undefined;
+  if (name === 'REJECT') return { expr: 'reject', type: 0, code: 0 };
+  return { expr: 'unknown', name: `target ${name}`, data };
 }
