@@ -279,9 +279,10 @@ function closedVerdict(of: Verdict): Verdict | undefined {
   return of.verdict === 'accept' || of.verdict === 'continue' ? undefined : { verdict: 'drop' };
 }
 
+/** Ends in something that may do anything with the packet. */
 export function isTarget(rule: RuleInfo): boolean {
   const last = rule.expressions.at(-1);
-  return last?.expr === 'unknown' && last.name.split(' ')[0] === 'target';
+  return last?.expr === 'unknown' && ['target', 'queue'].includes(last.name.split(' ')[0] ?? '');
 }
 
 /** For people: a chain, or a rule by its handle, which in iptables-legacy is its number in the chain. */
