@@ -130,6 +130,8 @@ interface Create {
   files: ReturnType<typeof paths>;
   /** Slots that stay open into init; `joinSlots` in the order of `cgroups.join`. */
   joinSlots: number[];
+  /** Of what was entered: init closes them first of all. */
+  entered: number[];
   fifo: number;
   root: number;
 }
@@ -145,6 +147,7 @@ export function planCreate(config: OciConfig, options: CreateOptions, host: Host
   openWhatInitCannotReach(c);
   enterNamespaces(c);
   mapIds(c);
+  takeIds(c);
   joinCgroupsAndSession(c);
   buildRoot(c);
   runCreateHooks(c);
@@ -203,6 +206,7 @@ function prepare(config: OciConfig, options: CreateOptions, host: Host): Create 
     sharesMounts: !hasNamespace(config, 'mount'),
     forks: needsMiddle(config, host),
     joinSlots: [],
+    entered: [],
     fifo: NO_SLOT,
     root: NO_SLOT,
   };
@@ -295,8 +299,7 @@ function enterNamespaces(c: Create): void {
   const flags = rows.reduce((bits, row) => bits | BigInt(row.flag), cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP);
   b.at(c.forks ? 'middle' : 'host', '$.linux.namespaces', { op: 'clone', flags, cgroup, sibling: 0 });
   for (const { because, back } of own) b.host(because, back);
-  for (const { slot } of [...opened, ...own]) b.close('init', 'default', slot);
-  b.close('init', 'default', cgroup);
+  c.entered = [...[...opened, ...own].map(({ slot }) => slot), cgroup];
 }
 
 /** v2's directory for CLONE_INTO_CGROUP: moving a process afterwards costs milliseconds. */
@@ -308,14 +311,16 @@ function openCgroups({ b, cgroups }: Create): number {
   return into;
 }
 
-/** The gate: init waits while the maps are written, since only now it has ids at all. */
+/**
+ * The gate: init waits while the maps are written, since only now it has ids at all. No step of init's stands before these or between
+ * them: each change of actors is a wait of one for the other.
+ */
 function mapIds(c: Create): void {
   const { b, config, host, userns } = c;
   const { oomScoreAdj } = c.process;
   // Before init changes its uid: from then on its files in /proc are root's (PR_SET_DUMPABLE in prctl(2)).
   if (oomScoreAdj !== undefined)
     b.host('$.process.oomScoreAdj', { op: 'writeProc', file: 'oom_score_adj', data: utf8(String(oomScoreAdj)) });
-  if (userns === 'none') return;
   if (userns === 'new') {
     const { uidMappings = [], gidMappings = [] } = config.linux ?? {};
     if (needsMapTool(config, host)) {
@@ -331,6 +336,11 @@ function mapIds(c: Create): void {
       b.host('$.linux.gidMappings', { op: 'writeProc', file: 'gid_map', data: utf8(idMapText(gidMappings)) });
     }
   }
+}
+
+function takeIds({ b, config, userns, entered }: Create): void {
+  for (const slot of entered) b.close('init', 'default', slot);
+  if (userns === 'none') return;
   const maps = (mappings: readonly { containerID: number }[] | undefined): boolean =>
     userns === 'joined' || (mappings?.some((m) => m.containerID === 0) ?? false);
   if (maps(config.linux?.gidMappings)) b.init('default', { op: 'setgid', gid: 0 });

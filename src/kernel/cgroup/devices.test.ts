@@ -124,6 +124,13 @@ describe('device rules', () => {
       ['allow a'],
     );
     expect(values([{ allow: true, access: 'm' }])).toEqual(['deny a', 'allow c *:* m', 'allow b *:* m']);
+    const nodes: DeviceRule = { allow: true, type: 'c', access: 'm' };
+    expect(values([nodes, nodes, { allow: false, type: 'c', major: 4 }, nodes])).toEqual([
+      'deny a',
+      'allow c *:* m',
+      'deny c 4:* rwm',
+      'allow c *:* m',
+    ]);
     expect(values([{ allow: true }, { allow: false, type: 'p' }, { allow: false, type: 'u', major: 4 }])).toEqual([
       'allow a',
       'deny c 4:* rwm',

@@ -75,11 +75,22 @@ export function deviceLines(rules: readonly DeviceRule[]): DeviceLine[] {
     return types.map((type) => ({ file, value: `${type} ${rule.major}:${rule.minor} ${letters}` }));
   });
   const lastReset = lines.findLastIndex((line) => line.value === 'a');
-  if (lastReset < 0) return [{ file: 'devices.deny', value: 'a' }, ...lines];
-  const [reset, ...rest] = lines.slice(lastReset) as [DeviceLine, ...DeviceLine[]];
+  if (lastReset < 0) return withoutRepeats([{ file: 'devices.deny', value: 'a' }, ...lines]);
+  const [reset, ...rest] = withoutRepeats(lines.slice(lastReset)) as [DeviceLine, ...DeviceLine[]];
   // What repeats the reset says nothing new, as long as nothing was taken from it.
   const firstChange = rest.findIndex((line) => line.file !== reset.file);
   return firstChange < 0 ? [reset] : [reset, ...rest.slice(firstChange)];
+}
+
+/** What was allowed already and not taken away since. */
+function withoutRepeats(lines: readonly DeviceLine[]): DeviceLine[] {
+  const allowed = new Set<string>();
+  return lines.filter(({ file, value }) => {
+    if (file === 'devices.deny') allowed.clear();
+    else if (allowed.has(value)) return false;
+    else allowed.add(value);
+    return true;
+  });
 }
 
 function isEverything(rule: PlainDeviceRule): boolean {
