@@ -227,14 +227,14 @@ export async function endShim(dir: string, world: Pick<ShimProcessesOptions, 'cl
   }
 }
 
-/** A shim that was asked for just before the daemon was killed has not opened its door yet; it does within moments, or never. */
+/** A shim that was asked for just before the daemon was killed has not opened its door yet; it does within moments, or never: or it has gone. */
 async function untilItShows(
   dir: string,
   { clock, files }: Pick<ShimProcessesOptions, 'clock' | 'files'>,
 ): Promise<void> {
   const signs = ['shim.sock', 'pid', 'exit'].map((name) => join(dir, name));
   const giveUpMs = clock.monotonic() + SHOWS_WITHIN_MS;
-  while (!signs.some((path) => files.exists(path)) && clock.monotonic() < giveUpMs)
+  while (files.exists(dir) && !signs.some((path) => files.exists(path)) && clock.monotonic() < giveUpMs)
     await new Promise<void>((done) => clock.after(LOOK_EVERY_MS, done));
 }
 
