@@ -5,13 +5,13 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, request as httpRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { commandLine } from './common/command.mjs';
 import { atEnd, takeBack, textOr } from './common/end.mjs';
+import { ThinClient } from './common/thin-client.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const ENGINES = ['estiba', 'dockerd', 'podman'];
@@ -40,7 +40,7 @@ class Engine {
     // What a boot takes lies in memory, as /run mostly does; on a disk its small files would be measured as well.
     this.run = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `estiba-bench-${name}-`));
     this.socket = join(this.run, 'docker.sock');
-    this.agent = new Agent({ keepAlive: true, maxSockets: 8 });
+    this.client = new ThinClient(this.socket);
     this.daemonName = `bench${process.pid % 10_000}`;
     /** Of all its containers: runtimes name cgroups by them. */
     this.ids = [];
@@ -145,32 +145,9 @@ class Engine {
   }
 
   ask(method, path, body) {
-    return new Promise((resolve, reject) => {
-      const text = body === undefined ? undefined : Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
-      const headers = text
-        ? {
-            'Content-Type': Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json',
-            'Content-Length': text.length,
-          }
-        : {};
-      const request = httpRequest(
-        { socketPath: this.socket, method, path: `/v1.41${path}`, headers, agent: this.agent },
-        (response) => {
-          const chunks = [];
-          let size = 0;
-          response.on('data', (chunk) => {
-            size += chunk.length;
-            if (size < MIB) chunks.push(chunk);
-          });
-          response.on('end', () =>
-            resolve({ status: response.statusCode, size, text: Buffer.concat(chunks).toString() }),
-          );
-          response.on('error', reject);
-        },
-      );
-      request.on('error', reject);
-      request.end(text);
-    });
+    const type = Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json';
+    const bytes = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
+    return this.client.ask(method, `/v1.41${path}`, bytes, type);
   }
 
   async must(method, path, body) {
@@ -228,7 +205,7 @@ class Engine {
 
   async close() {
     await this.stop().catch((error) => process.stderr.write(`${this.name} does not stop: ${error.message}\n`));
-    this.agent.destroy();
+    this.client.close();
     this.takeBack();
   }
 

@@ -1,9 +1,12 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttp } from 'node:http';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ThinClient } from './thin-client.mjs';
 
 const BENCH = join(import.meta.dirname, '..');
 let dir: string;
@@ -49,6 +52,72 @@ describe('a benchmark that ends', () => {
     expect((await once(bench, 'exit'))[0]).toBe(status);
     expect(existsSync(made)).toBe(false);
     expect(commandOf(pid)).not.toContain(made);
+  });
+});
+
+describe('the client of the benchmarks', () => {
+  const listen = async (server: Server): Promise<ThinClient> => {
+    const path = join(dir, `${Math.random()}.sock`);
+    await once(server.listen(path), 'listening');
+    return new ThinClient(path);
+  };
+
+  it('reads answers of a known length, in chunks and without a body over one connection, and says what it asks', async () => {
+    let connections = 0;
+    const server = createHttp((request, response) => {
+      const said: Buffer[] = [];
+      request.on('data', (chunk: Buffer) => said.push(chunk));
+      request.on('end', () => {
+        if (request.url === '/none') return response.writeHead(204).end();
+        if (request.url === '/large') for (let i = 0; i < 40; i++) response.write('x'.repeat(99_991));
+        if (request.url === '/chunks') response.write('a chunk, ');
+        response.end(`${request.method} ${request.headers['content-type']} ${Buffer.concat(said)}`);
+      });
+    }).on('connection', () => connections++);
+    const client = await listen(server);
+    const json = 'application/json';
+    expect(await client.ask('GET', '/length')).toEqual({ status: 200, size: 21, text: `GET ${json} ` });
+    expect((await client.ask('POST', '/chunks', Buffer.from('{}'))).text).toBe(`a chunk, POST ${json} {}`);
+    expect(await client.ask('DELETE', '/none')).toEqual({ status: 204, size: 0, text: '' });
+    expect((await client.ask('GET', '/large')).size).toBe(40 * 99_991 + 21);
+    expect(connections).toBe(1);
+    client.close();
+    server.close();
+  });
+
+  it.each([1, 7, 1000])(
+    'reads answers that come %i bytes at a time, and one without a length to its end',
+    async (step) => {
+      const chunked =
+        'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n00b\r\n0\r\n\r\nefghij\r\n0\r\nA: b\r\n\r\n';
+      const endless = 'HTTP/1.1 200 OK\r\n\r\nabcd';
+      const server = createServer((socket) => {
+        socket.on('data', async (request) => {
+          const answer = request.toString().startsWith('GET') ? chunked : endless;
+          for (let at = 0; at < answer.length; at += step) {
+            socket.write(answer.slice(at, at + step));
+            await new Promise((next) => setImmediate(next));
+          }
+          if (answer === endless) socket.end();
+        });
+      });
+      const client = await listen(server);
+      expect((await client.ask('GET', '/')).text).toBe('abcd0\r\n\r\nefghij');
+      expect((await client.ask('POST', '/')).text).toBe('abcd');
+      client.close();
+      server.close();
+    },
+  );
+
+  it('says when the connection ends before the answer, or nobody listens', async () => {
+    const server = createServer((socket) =>
+      socket.on('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab')),
+    );
+    await expect((await listen(server)).ask('GET', '/cut')).rejects.toThrow(
+      'GET /cut: the connection ended before the answer',
+    );
+    server.close();
+    await expect(new ThinClient(join(dir, 'nobody')).ask('GET', '/')).rejects.toThrow('ENOENT');
   });
 });
 
