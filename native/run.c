@@ -293,7 +293,6 @@ int op_cloneInto(struct run *run, const union args *a)
 		run_private(run, home.self);
 		run_private(run, home.root);
 		run_private(run, home.here);
-		run_private(run, target);
 		rc = clone_init(run, a->cloneInto.flags.n, a->cloneInto.cgroup.n, false);
 		run->private_count = kept;
 		go_home(&home, types);

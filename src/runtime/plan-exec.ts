@@ -81,7 +81,7 @@ export function planExec(
 
   const knows = options.knows ?? OWN_VOCABULARY;
   const middle = needsMiddle(others, host, knows);
-  const entrance = (middle ? entranceFor(knows) : bornInside)(b, init, others);
+  const entrance = (middle ? entranceFor(host, knows) : bornInside)(b, init, others);
   entrance.open();
   const cgroup = planExecCgroups(b, record.cgroups, options, files, proc);
   const flags = cgroup === NO_SLOT ? 0n : CLONE_INTO_CGROUP;
@@ -110,10 +110,11 @@ export function planExec(
     // Its child has it too, and need not wait for the host to write it.
     if (process.oomScoreAdj !== undefined) b.middle(`${path}.oomScoreAdj`, oomScoreAdj());
     if (userns) planStdioOutside(b, context, parseIdMap(files.read(`${proc}/uid_map`) ?? ''));
-    entrance.clone(flags, cgroup);
+    entrance.clone(flags, cgroup)();
   } else {
-    entrance.clone(flags, cgroup);
+    const first = entrance.clone(flags, cgroup);
     if (process.oomScoreAdj !== undefined) b.host(`${path}.oomScoreAdj`, oomScoreAdj());
+    first();
     planAffinity(b, 'init', process.execCPUAffinity?.initial, `${path}.execCPUAffinity.initial`);
   }
   for (const { dir, because, slot } of outside) {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { type Files, treeFiles } from '#kernel/files.ts';
+import { namespaceFlags } from '#kernel/linux/namespaces.ts';
 import type { Plan } from '#kernel/plan/plan.ts';
 import { printPlan } from '#kernel/plan/print.ts';
 import { lacking, OWN_VOCABULARY, toldVocabulary } from '#kernel/plan/vocabulary.ts';
@@ -175,9 +176,32 @@ describe('a configuration becomes a plan', () => {
       ['a user namespace', oursBut('pid', 'mnt', 'user')],
       ['clocks of its own', oursBut('pid', 'mnt', 'time')],
       ['an ordinary user', { ...oursBut('pid', 'mnt'), rootless: true }],
-      ['a kernel before 5.8', { ...oursBut('pid', 'mnt'), entersByPidfd: false }],
     ])('through a process of its own for %s', (_, change) => {
       expect(entering(change)).toEqual(throughMiddle);
+    });
+
+    it('through a process of its own, one namespace after the other, on a kernel before 5.8', () => {
+      expect(entering({ ...oursBut('pid', 'mnt'), entersByPidfd: false })).toEqual(
+        throughMiddle.filter((step) => !/openProcess|enterProcess/.test(step)),
+      );
+    });
+
+    it('who is cloned into a cgroup enters its namespace itself: from within the kernel would not let it be born there', () => {
+      const unified = { version: 2, mount: '/sys/fs/cgroup', path: '/c1', controllers: ['memory'] } as const;
+      const { plan } = planExec(
+        { ...record, cgroups: [unified] },
+        config,
+        { cwd: '/', args: ['sh'], user: { uid: 0, gid: 0 }, env: ['HOME=/'] },
+        { init: { pid: 77, startTime: 4711 }, path: 'flags' },
+        paperHost(oursBut('pid', 'cgroup')),
+        treeFiles({ '/proc/77/cgroup': '0::/c1\n' }),
+      );
+      encodePlan(plan);
+      const born = plan.steps.filter((step) => step.op === 'cloneInto' || step.op === 'enterProcess');
+      expect(born.map((step) => [step.where, step.types])).toEqual([
+        ['host', namespaceFlags(['pid'])],
+        ['init', namespaceFlags(['cgroup'])],
+      ]);
     });
 
     it('through a process of its own in a shim that cannot clone into it', () => {

@@ -23,7 +23,7 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup # as systemd does
 stty -F /dev/ttyS0 -onlcr
 say() { echo "@@ $*"; }
 plan() { estiba-init run 3 4 3</plans/$1 4>/tmp/$1.result; r=$?; say result $1 $r $(base64 /tmp/$1.result | tr -d '\\n'); return $r; }

@@ -14,10 +14,12 @@ import { CLONE_INTO_CGROUP } from '#kernel/linux/namespaces.ts';
 import { findExecutor } from '#kernel/plan/execute.ts';
 import type { Op, Plan, Step } from '#kernel/plan/plan.ts';
 import { decodeResults, stepFailure } from '#kernel/plan/result.ts';
+import { OWN_VOCABULARY } from '#kernel/plan/vocabulary.ts';
 import { encodePlan } from '#kernel/plan/wire.ts';
 import { dockerDefaultProfile, resolveProfile } from '#kernel/seccomp/docker.ts';
 import type { Host } from '#runtime/host.ts';
 import { planCreate } from '#runtime/plan-create.ts';
+import { planExec } from '#runtime/plan-exec.ts';
 import { ASK, encodeOptions } from '#shim/frames.ts';
 import { parseConfig } from '#spec/oci/config.ts';
 import { base } from '../suites/compare/base.ts';
@@ -188,8 +190,57 @@ plans['whole'] = whole.plan;
 plans['whole-remove'] = opsPlan(removeOps(whole.places));
 script.push('plan whole', 'plan whole-remove', '[ -e /sys/fs/cgroup/estiba/whole ] && say whole.left yes');
 
-function wholeContainer(): { plan: Plan; places: CgroupPlan['places'] } {
-  const config = base('/estiba/whole');
+// An exec into such a container, both ways; its pid is known in that machine alone, which puts it into the plan.
+const here = wholeContainer('here', ['sleep', '60']);
+plans['here'] = here.plan;
+plans['here-remove'] = opsPlan(removeOps(here.places));
+script.push(
+  `pid_into() { p=$2; for at in $(cat /plans/$1.at); do
+  printf "$(printf '\\\\x%02x' $((p & 255)) $((p >> 8 & 255)) $((p >> 16 & 255)) $((p >> 24 & 255)))" | dd of=/plans/$1 bs=1 seek=$at conv=notrunc 2>/dev/null
+done; }`,
+  'plan here & until [ "$(cat /proc/$(head -n1 /sys/fs/cgroup/estiba/here/cgroup.procs)/comm)" = sleep ]; do sleep 0.1; done 2>/dev/null',
+  'init=$(head -n1 /sys/fs/cgroup/estiba/here/cgroup.procs)',
+  'for way in inside through; do pid_into here-$way $init; plan here-$way; done',
+  'kill -9 $init; wait; plan here-remove; [ -e /sys/fs/cgroup/estiba/here ] && say here.left yes',
+);
+const SOME_PID = 0x7a6b_5c4d;
+const places: Record<string, number[]> = {};
+for (const [way, lacks] of [
+  ['here-inside', ''],
+  ['here-through', 'cloneInto'],
+] as const) {
+  const { plan } = planExec(
+    here.record,
+    here.config,
+    {
+      cwd: '/',
+      args: [
+        'sh',
+        '-c',
+        `echo "@@ ${way}.cgroup $(cat /proc/self/cgroup)"; echo "@@ ${way}.init $(cat /proc/1/comm)"; exit 6`,
+      ],
+      env: ['PATH=/bin'],
+      user: { uid: 0, gid: 0 },
+      oomScoreAdj: 5,
+    },
+    {
+      init: { pid: SOME_PID, startTime: 0 },
+      path: 'flags',
+      foreground: true,
+      knows: new Set([...OWN_VOCABULARY].filter((name) => name !== lacks)),
+    },
+    { ...guest(), sameFile: (path) => /\/(user|time)$/.test(path) },
+    treeFiles({ [`/proc/${SOME_PID}/cgroup`]: '0::/estiba/here\n' }),
+  );
+  plans[way] = plan;
+  const [bytes, pid] = [encodePlan(plan), Buffer.alloc(4)];
+  pid.writeUInt32LE(SOME_PID);
+  places[way] = [];
+  for (let at = bytes.indexOf(pid); at >= 0; at = bytes.indexOf(pid, at + 1)) places[way].push(at);
+}
+
+function wholeContainer(id = 'whole', args = ['sh', '/whole.sh']) {
+  const config = base(`/estiba/${id}`);
   config.linux.namespaces.push({ type: 'cgroup' });
   config.mounts.push({
     destination: '/sys/fs/cgroup',
@@ -199,22 +250,19 @@ function wholeContainer(): { plan: Plan; places: CgroupPlan['places'] } {
   });
   Object.assign(config.linux['resources'] as object, { memory: { limit: 32 * MIB }, pids: { limit: 30 } });
   config.linux['seccomp'] = resolveProfile(dockerDefaultProfile(), [], { nodeArch: 'x64', kernelRelease: '6.1.0' });
-  config.process.args = ['sh', '/whole.sh'];
+  config.process.args = args;
   const resources = config.linux['resources'] as CgroupResources;
-  const cgroups = planCgroup({ id: 'whole', cgroupsPath: '/estiba/whole', resources }, layout, facts);
+  const cgroups = planCgroup({ id, cgroupsPath: `/estiba/${id}`, resources }, layout, facts);
   const options = {
-    id: 'whole',
+    id,
     bundle: '/bundle',
     root: '/run/state',
     created: '2026-01-01T00:00:00Z',
     owner: { uid: 0, name: 'root' },
   };
-  const { plan } = planCreate(
-    parseConfig(JSON.stringify(config)),
-    { ...options, cgroups, start: 'foreground' },
-    guest(),
-  );
-  return { plan, places: cgroups.places };
+  const parsed = parseConfig(JSON.stringify(config));
+  const { plan, record } = planCreate(parsed, { ...options, cgroups, start: 'foreground' }, guest());
+  return { plan, record, config: parsed, places: cgroups.places };
 }
 
 function compiled(source: string): Buffer {
@@ -285,6 +333,7 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
       plans: {
         ...Object.fromEntries(Object.entries(plans).map(([name, plan]) => [name, encodePlan(plan)])),
         'shimmed.frame': shimFrame(),
+        ...Object.fromEntries(Object.entries(places).map(([name, at]) => [`${name}.at`, Buffer.from(at.join(' '))])),
       },
       programs: { ask: compiled(`${root}test/v2/ask.c`) },
       rootfs: { 'whole.sh': WHOLE },
@@ -376,6 +425,15 @@ describe('pure cgroup v2, on Debian’s cloud kernel', () => {
     expect(said.get('whole.root')).toBe('bin dev proc sys tmp whole.sh');
     expect(said.get('whole.seccomp')).toBe('Seccomp: 2');
   });
+
+  it.each(['here-inside', 'here-through'])(
+    '%s: an exec is born in the container’s cgroup, and sees it as the top',
+    (way) => {
+      expect(exitOf(way)).toBe(6);
+      expect(said.get(`${way}.cgroup`)).toBe('0::/');
+      expect(said.get(`${way}.init`)).toBe('sleep');
+    },
+  );
 
   it('leaves no cgroup behind', () => {
     expect([...said.keys()].filter((key) => key.endsWith('.left'))).toEqual([]);
