@@ -413,8 +413,7 @@ function isShim(pid) {
   return /^(estiba-shim|containerd-shim|conmon)/.test(textOr(`/proc/${pid}/comm`, ''));
 }
 
+/** Nothing of one that has just ended. */
 function pss(pid) {
-  const path = `/proc/${pid}/smaps_rollup`;
-  if (!existsSync(path)) return 0;
-  return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(path, 'utf8'))?.[1] ?? 0) * 1024;
+  return Number(/^Pss:\s+(\d+)/m.exec(textOr(`/proc/${pid}/smaps_rollup`, ''))?.[1] ?? 0) * 1024;
 }
