@@ -35,13 +35,15 @@ const typesOf = (joins: readonly NamespaceRow[]): number => namespaceFlags(joins
 
 const BORN_INSIDE: readonly OpName[] = ['openProcess', 'cloneInto'];
 
+function openProcess(b: PlanBuilder, { pid, startTime }: ProcessIdentity, into: number): void {
+  b.host('default', { op: 'openProcess', into, pid, startTime: BigInt(startTime) });
+}
+
 /** Without a middle process: the executor enters, clones and is at home again in one step. */
 export const bornInside: Way = (b, init, joins) => {
   const slot = b.slot();
   return {
-    open() {
-      b.host('default', { op: 'openProcess', into: slot, pid: init.pid, startTime: BigInt(init.startTime) });
-    },
+    open: () => openProcess(b, init, slot),
     clone(flags, cgroup) {
       const { before, after } = splitAt(joins, cgroup);
       const types = typesOf(before);
@@ -65,9 +67,7 @@ export function needsMiddle(others: readonly NamespaceRow[], host: Host, knows: 
 const byPidfd: Way = (b, init, joins) => {
   const slot = b.slot();
   return {
-    open() {
-      b.host('default', { op: 'openProcess', into: slot, pid: init.pid, startTime: BigInt(init.startTime) });
-    },
+    open: () => openProcess(b, init, slot),
     clone(flags, cgroup) {
       const { before, after } = splitAt(joins, cgroup);
       const enter = (rows: NamespaceRow[]): Op => ({ op: 'enterProcess', slot, pid: init.pid, types: typesOf(rows) });

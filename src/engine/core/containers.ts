@@ -392,9 +392,12 @@ export class Containers {
     const recorded = noted.then(() => this.#o.registry.settled());
     recorded.catch(() => undefined); // thrown below
     this.#ending.set(id, recorded);
-    await noted;
-    await Promise.all([recorded, this.#launcher.release(id)]);
-    this.#ending.delete(id);
+    try {
+      await noted;
+      await Promise.all([recorded, this.#launcher.release(id)]);
+    } finally {
+      this.#ending.delete(id);
+    }
     if (status.oomKilled) this.tell(record, 'oom');
     this.tell(record, 'die', { exitCode: String(status.code), execDuration: String(Math.floor(ranMs / 1000)) });
     this.#o.log.debug('container ended', { id, code: status.code, next: next.why });

@@ -1,7 +1,6 @@
 import { unlinkSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Chores } from '#base/chores.ts';
 import type { Clock } from '#base/clock.ts';
 import { defineError } from '#base/errors.ts';
 import { newId, type Random } from '#base/random.ts';
@@ -98,11 +97,9 @@ export class Execs {
   readonly #records = new Map<string, ExecRecord>();
   readonly #processes = new Map<string, ExecProcess>();
   readonly #ends = new Map<string, Promise<void>>();
-  readonly #chores: Chores;
 
   constructor(host: ExecHost) {
     this.#host = host;
-    this.#chores = new Chores(host.clock);
   }
 
   find(id: string): ExecRecord {
@@ -223,7 +220,8 @@ export class Execs {
     record.exitCode = exitCode;
     this.#processes.delete(record.id);
     this.#ends.delete(record.id);
-    this.#chores.add(async () => this.#forget(record.id)); // whoever waits for the end hears of it first
+    // Whoever waits for the end hears of it first. The shim's own file of it goes later still: a record without it would run for ever.
+    setImmediate(() => this.#forget(record.id));
     try {
       this.#host.tell(this.#host.record(record.containerId), 'exec_die', {
         execID: record.id,
